@@ -1,0 +1,46 @@
+"""mmgen: caption, ask, draw, vary and tell stories with local models.
+
+The Python API (see mmgen.api) is reached lazily: importing mmgen loads neither torch nor a model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mmgen.api import ask, caption, draw, interleave, load, vary
+    from mmgen.errors import MmgenError
+    from mmgen.request import ImageSampling, Loading, Picture, Progress, TextSampling
+
+_HOMES = {
+    "mmgen.api": ("ask", "caption", "draw", "interleave", "load", "vary"),
+    "mmgen.errors": ("MmgenError",),
+    "mmgen.request": ("ImageSampling", "Loading", "Picture", "Progress", "TextSampling"),
+}
+
+__all__ = [
+    "ImageSampling",
+    "Loading",
+    "MmgenError",
+    "Picture",
+    "Progress",
+    "TextSampling",
+    "__version__",
+    "ask",
+    "caption",
+    "draw",
+    "interleave",
+    "load",
+    "vary",
+]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'mmgen' has no attribute {name!r}")

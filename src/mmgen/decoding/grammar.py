@@ -1,0 +1,114 @@
+"""Which token may follow which: words, or begin-image, exactly N codes, end-of-image. Knows no tensors.
+
+A picture inside a text is `begin-image, N codes, end-of-image` and nothing else; a picture that would not fit into the
+context cannot begin. Outside a picture codes and end-of-image never occur.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mmgen.request import Kind
+
+_LETTERS = str.maketrans("ABCDEFGHIJ", "0123456789")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The ids that carry structure.
+
+    Attributes:
+        size: number of ids.
+        bos, eos, end_of_turn: begin of text, end of a reply, end of the user's turn.
+        begin_image, end_image, placeholder: around a picture, and the stand-in for one code in a text prompt.
+        code_ids: code_ids[c] is the id of VQ code c.
+        n_codes: codes in one picture.
+        side: codes in one row of a picture.
+    """
+
+    size: int
+    bos: int
+    eos: int
+    end_of_turn: int
+    begin_image: int
+    end_image: int
+    placeholder: int
+    code_ids: tuple[int, ...]
+    n_codes: int
+
+    @property
+    def side(self) -> int:
+        return round(self.n_codes**0.5)
+
+    @property
+    def picture_length(self) -> int:
+        """Positions that a picture takes: begin, codes, end."""
+        return self.n_codes + 2
+
+
+def read_code_ids(vocabulary_map: Mapping[str, int], n_embeddings: int) -> tuple[int, ...]:
+    """Find the id of each VQ code in a Chameleon vocabulary.
+
+    Code c is named IMGIMG + the decimal digits of c as letters (A=0 ... J=9) + Z
+    (transformers, models/chameleon/modeling_chameleon.py, ChameleonImageVocabularyMapping).
+
+    Raises:
+        ValueError: the names are not one for each code.
+    """
+    ids = {
+        int(name[len("IMGIMG") : -1].translate(_LETTERS)): id_
+        for name, id_ in vocabulary_map.items()
+        if name.startswith("IMGIMG")
+    }
+    if sorted(ids) != list(range(n_embeddings)) or len(set(ids.values())) != n_embeddings:
+        raise ValueError(f"{len(ids)} image codes are named, the codebook has {n_embeddings}")
+    return tuple(ids[code] for code in range(n_embeddings))
+
+
+Step = Literal["words", "words or a picture", "picture", "end"]
+
+
+@dataclass
+class Grammar:
+    """What may come next in one reply.
+
+    Attributes:
+        want: what may come out.
+        context: most positions, prompt included.
+        words_left: how many more words' tokens may come.
+    """
+
+    vocabulary: Vocabulary
+    want: frozenset[Kind]
+    context: int
+    words_left: int
+    finished: bool = False
+
+    def next(self, n_used: int) -> Step:
+        """Say what may follow when `n_used` positions are taken."""
+        room = self.context - n_used
+        picture_fits = "image" in self.want and room >= self.vocabulary.picture_length
+        if self.finished:
+            return "end"
+        if "text" not in self.want:
+            return "picture" if picture_fits else "end"
+        if room < 1 or self.words_left < 1:
+            return "end"
+        return "words or a picture" if picture_fits else "words"
+
+    def saw_word(self, id_: int) -> None:
+        """Take note of a token outside pictures; an eos ends the reply."""
+        self.words_left -= 1
+        self.finished = id_ == self.vocabulary.eos
+
+    def saw_picture(self) -> None:
+        """Take note of a whole picture; a reply of pictures only ends with it."""
+        self.finished = "text" not in self.want
+
+
+def forbidden(vocabulary: Vocabulary, step: Step) -> Sequence[int]:
+    """List the ids that may not be said where words stand."""
+    always = (*vocabulary.code_ids, vocabulary.end_image, vocabulary.placeholder)
+    return always if step == "words or a picture" else (*always, vocabulary.begin_image)

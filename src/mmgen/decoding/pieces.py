@@ -1,0 +1,59 @@
+"""From ids to pieces: text as it is finished, pictures from their codes. Knows no files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmgen.decoding.vq import to_uint8
+from mmgen.request import Picture
+
+
+class Detokenizer:
+    """Turn ids into text as they come: what is returned is final, half a character waits for its other half.
+
+    Args:
+        decode: ids -> text.
+        strip: leave out white space before the first word, as after an end-of-turn.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], *, strip: bool) -> None:
+        self._decode = decode
+        self._strip = strip
+        self._ids: list[int] = []
+        self._context = 0  # from here on ids are decoded again, because a token's text can depend on its left neighbour
+        self._read = 0  # the text of the ids before this is out
+
+    def push(self, id_: int) -> str:
+        """Take one more id; return the text that it finished, perhaps none."""
+        self._ids.append(id_)
+        return self._new()
+
+    def end(self) -> str:
+        """Return what was still waiting."""
+        return self._new(final=True)
+
+    def _new(self, final: bool = False) -> str:
+        before = self._decode(self._ids[self._context : self._read])
+        text = self._decode(self._ids[self._context :])
+        if text.endswith("\N{REPLACEMENT CHARACTER}") and not final:
+            return ""
+        self._context, self._read = self._read, len(self._ids)
+        new = text[len(before) :]
+        if self._strip:
+            new = new.lstrip()
+            self._strip = not new
+        return new
+
+
+def to_picture(vq_decode: Callable[[Tensor], Tensor], codes: Sequence[int], side: int, seed: int) -> Picture:
+    """Decode one picture's codes, row-major. One at a time: a batched decode changes bytes.
+
+    Args:
+        vq_decode: codes [1, h, w] int64 -> pixels [1, 3, H, W] float in [-1, 1].
+    """
+    pixels = vq_decode(torch.tensor(codes).view(1, side, -1))[0]
+    return Picture(Image.fromarray(to_uint8(pixels).cpu().numpy()), seed=seed, codes=tuple(codes))

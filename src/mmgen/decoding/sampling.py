@@ -1,0 +1,78 @@
+"""From logits to a choice, as pure functions: guidance, temperature, top-k, top-p, and a pick under given noise.
+
+A token is argmax(log P + g) with Gumbel noise g: an exact sample from P (Gumbel-max; Maddison et al., 2014,
+arXiv 1411.0030). The noise is drawn on the CPU from one generator a picture, one row a position in order, so a
+picture depends on its seed and not on the batch, the device or the loop that computed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+MAX_SEED = 2**32 - 1  # torch's CPU generator keeps the low 32 bits only
+_WORDS_STREAM = 0x776F7264  # so that words and the first picture of one seed do not share noise
+
+
+class Noise:
+    """Gumbel noise of one picture or one text: a row at a time, in position order."""
+
+    def __init__(self, seed: int, *, words: bool = False) -> None:
+        self._generator = torch.Generator().manual_seed(seed ^ _WORDS_STREAM if words else seed)
+
+    def row(self, size: int) -> Tensor:
+        """Draw the next row: [size] float32. `rand`, because `randn` can depend on how many are drawn at once."""
+        return -torch.log(-torch.log(torch.rand(size, generator=self._generator)))
+
+
+def guidance_weights(guidance: float, image_guidance: float, *, has_pictures: bool) -> dict[str, float]:
+    """Weigh the rows that are mixed: full context, pictures only, nothing; rows of weight 0 are left out.
+
+    mixed = u + g_image (i - u) + g_text (f - i), the formula of Chameleon's and Anole's image decoding
+    (facebookresearch/chameleon, chameleon/inference/logits_processor.py; classifier-free guidance: arXiv 2207.12598).
+    While there is no picture in the context i equals u.
+    """
+    if not has_pictures:
+        image_guidance = guidance
+    weights = {"full": guidance, "pictures": image_guidance - guidance, "nothing": 1 - image_guidance}
+    return {row: weight for row, weight in weights.items() if weight}
+
+
+def mix(logits: Tensor, weights: Sequence[float]) -> Tensor:
+    """Mix guidance rows: logits [G, B, K] -> [B, K], float32."""
+    if len(weights) == 1:
+        return logits[0].float() * weights[0]
+    return torch.einsum("g,gbk->bk", torch.tensor(weights, device=logits.device), logits.float())
+
+
+def penalise_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Make what was said less likely: logits [V], seen ids [n] -> [V] (CTRL, arXiv 1909.05858, section 4.1)."""
+    scores = logits[seen]
+    return logits.index_put((seen,), torch.where(scores < 0, scores * penalty, scores / penalty))
+
+
+def log_probabilities(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """Temper and cut: logits [B, K] -> log P [B, K] float32, minus infinity where cut.
+
+    Temperature first, then the `top_k` likeliest (0 keeps all), then the smallest set whose probability reaches
+    `top_p` (Holtzman et al., arXiv 1904.09751; 1 keeps all). The likeliest one always stays.
+    """
+    logits = logits.float() / temperature
+    if 0 < top_k < logits.shape[-1]:
+        kth = logits.topk(top_k, dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < kth, -torch.inf)
+    log_p = logits.log_softmax(-1)
+    if top_p < 1:
+        ordered, order = log_p.sort(dim=-1, descending=True)
+        before = ordered.exp().cumsum(-1) - ordered.exp()  # probability of all likelier ones
+        cut = (before >= top_p).scatter(-1, order, before >= top_p)
+        cut.scatter_(-1, order[..., :1], False)
+        log_p = log_p.masked_fill(cut, -torch.inf).log_softmax(-1)
+    return log_p
+
+
+def pick(log_p: Tensor, gumbel: Tensor) -> Tensor:
+    """Sample by the Gumbel-max trick: log P [B, K], noise [B, K] -> choices [B] int64."""
+    return (log_p + gumbel).argmax(-1)

@@ -1,0 +1,156 @@
+"""The cached loop, one token at a time: prompt ids in, ids out. Knows neither text nor files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmgen.decoding.cache import Cache
+from mmgen.decoding.grammar import Grammar, Step, forbidden
+from mmgen.decoding.sampling import Noise, log_probabilities, mix, penalise_repetition, pick
+from mmgen.request import ImageSampling, TextSampling
+
+
+@dataclass(frozen=True)
+class Network:
+    """What the loops need of a language model.
+
+    Attributes:
+        body: ids [r, T], positions [r, T], cache, visible slots [r, 1, T, extent] bool -> hidden [r, T, D].
+        head: hidden [r, D] -> logits [r, V] over the vocabulary.
+        code_head: hidden [r, D] -> logits [r, K] over the image codes, in the order of the codes.
+        code_ids: [K] int64, the id of each code.
+    """
+
+    body: Callable[[Tensor, Tensor, Cache, Tensor], Tensor]
+    head: Callable[[Tensor], Tensor]
+    code_head: Callable[[Tensor], Tensor]
+    code_ids: Tensor
+
+
+def feed(network: Network, cache: Cache, rows: range, ids: Sequence[Sequence[int]] | Tensor) -> Tensor:
+    """Append ids to neighbouring rows of the cache, as many to each as it is given (at least one).
+
+    Returns:
+        Hidden state of the last token of each row: [r, D].
+    """
+    if isinstance(ids, Tensor):  # [r, T]
+        counts = [ids.shape[1]] * len(rows)
+    else:
+        counts = [len(row) for row in ids]
+        longest = max(counts)
+        # Shorter rows are filled up on the right: those slots are beyond their lengths, so nothing looks at them.
+        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in ids], device=network.code_ids.device)
+    starts = torch.tensor([cache.lengths[row] for row in rows], device=ids.device)
+    positions = starts[:, None] + torch.arange(ids.shape[1], device=ids.device)
+    positions = positions.clamp(max=cache.capacity - 1)
+    hidden = network.body(ids, positions, cache, cache.aim(rows, positions))
+    for row, count in zip(rows, counts, strict=True):
+        cache.lengths[row] += count
+    return hidden[torch.arange(len(rows)), torch.tensor(counts) - 1]
+
+
+def words(
+    network: Network,
+    cache: Cache,
+    rows: range,
+    hidden: Tensor,
+    grammars: Sequence[Grammar],
+    sampling: TextSampling,
+    noises: Sequence[Noise],
+    seen: Sequence[list[int]],
+) -> Iterator[list[tuple[int, int]]]:
+    """Say words in neighbouring rows, in step, until each has ended or begins a picture.
+
+    The token that ends a row (eos, begin-image, the last that was allowed) is yielded and not fed.
+
+    Args:
+        hidden: [B, D] after the prompt.
+        grammars, noises: one for each row.
+        seen: ids of each row so far, for the repetition penalty; grows.
+
+    Yields:
+        (index among `rows`, id) of each row still speaking.
+    """
+    masks: dict[Step, Tensor] = {}
+    speaking = set(range(len(rows)))
+    last = [0] * len(rows)
+    while True:
+        logits = network.head(hidden).float()  # [B, V]
+        said: list[tuple[int, int]] = []
+        for index in sorted(speaking):
+            grammar = grammars[index]
+            step = grammar.next(cache.lengths[rows[index]])
+            if step == "end":
+                speaking.discard(index)
+                continue
+            if step not in masks:
+                masks[step] = _mask(grammar, step, logits)
+            row = logits[index]
+            if sampling.repetition_penalty != 1:
+                row = penalise_repetition(row, torch.tensor(seen[index], device=row.device), sampling.repetition_penalty)
+            id_ = _choose(row + masks[step], sampling, noises[index])
+            grammar.saw_word(id_)
+            seen[index].append(id_)
+            last[index] = id_
+            said.append((index, id_))
+            if grammar.finished or id_ == grammar.vocabulary.begin_image:
+                speaking.discard(index)
+        if said:
+            yield said
+        if not speaking:
+            return
+        lengths = list(cache.lengths)
+        hidden = feed(network, cache, rows, [[id_] for id_ in last])
+        for index, row_ in enumerate(rows):  # a row that has ended runs along and stays where it was
+            if index not in speaking:
+                cache.lengths[row_] = lengths[row_]
+
+
+def picture(
+    network: Network,
+    cache: Cache,
+    rows: range,
+    hidden: Tensor,
+    weights: Sequence[float],
+    sampling: ImageSampling,
+    noises: Sequence[Noise],
+    n_codes: int,
+) -> Iterator[Tensor]:
+    """Choose the codes of B pictures, in step. The last code is yielded and not fed.
+
+    Args:
+        rows: G * B rows, guidance-major: all full rows, then all of the next kind.
+        hidden: [G * B, D] after begin-image.
+        weights: of each of the G kinds of guidance row.
+        noises: one for each picture.
+
+    Yields:
+        codes [B] int64 of the next place, in row-major order.
+    """
+    n_pictures = len(noises)
+    for done in range(1, n_codes + 1):
+        logits = network.code_head(hidden)  # [G * B, K]
+        mixed = mix(logits.view(len(weights), n_pictures, -1), weights)
+        log_p = log_probabilities(mixed, sampling.temperature, sampling.top_k, sampling.top_p)
+        gumbel = torch.stack([noise.row(log_p.shape[-1]) for noise in noises])
+        codes = pick(log_p, gumbel.to(log_p.device))
+        yield codes
+        if done < n_codes:
+            hidden = feed(network, cache, rows, network.code_ids[codes].repeat(len(weights))[:, None])
+
+
+def _mask(grammar: Grammar, step: Step, logits: Tensor) -> Tensor:
+    mask = torch.zeros(logits.shape[-1], device=logits.device)
+    mask[torch.tensor(forbidden(grammar.vocabulary, step), device=logits.device)] = -torch.inf
+    return mask
+
+
+def _choose(logits: Tensor, sampling: TextSampling, noise: Noise) -> int:
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    log_p = log_probabilities(logits[None], sampling.temperature, sampling.top_k, sampling.top_p)
+    return int(pick(log_p, noise.row(log_p.shape[-1]).to(log_p.device)))

@@ -1,0 +1,102 @@
+"""The values every room speaks: what goes into a model and what comes out. Knows neither torch nor any model.
+
+The three sampling and loading classes are the only places where a default stands.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias, Union
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Kind: TypeAlias = Literal["text", "image"]
+Part: TypeAlias = Union[str, "Image.Image"]
+
+
+@dataclass(frozen=True)
+class TextSampling:
+    """How words are chosen."""
+
+    temperature: float = 0.0  # 0 takes the likeliest token
+    top_p: float = 0.9  # smallest set of tokens with at least this probability; 1 keeps all
+    top_k: int = 0  # the k likeliest tokens; 0 keeps all
+    repetition_penalty: float = 1.0  # divides the logits of what was said already (arXiv 1909.05858); 1 is none
+    max_tokens: int = 256  # most words' tokens in one reply; pictures do not count
+
+
+@dataclass(frozen=True)
+class ImageSampling:
+    """How image tokens are chosen."""
+
+    temperature: float = 0.7  # softens (above 1) or sharpens the choice of each image token
+    top_p: float = 0.9  # smallest set of codes with at least this probability; 1 keeps all
+    top_k: int = 0  # the k likeliest codes; 0 keeps all
+    guidance: float = 3.0  # how strongly the whole prompt pulls; 1 is no guidance
+    image_guidance: float = 1.2  # how strongly the pictures in the prompt pull (vary, interleave)
+    negative_prompt: str | None = None  # what to steer away from, where the family has it
+    ratio: str | None = None  # width:height, where the family has it
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a checkpoint is brought into memory."""
+
+    dtype: str = "auto"  # auto | bfloat16 | float16 | float32
+    device_map: str = "auto"  # auto | cpu | cuda | cuda:N | balanced | sequential | FILE.json
+    quantize: str | None = None  # 4bit | 8bit
+    attn: str = "auto"  # auto | sdpa | flash_attention_2 | eager
+    revision: str | None = None  # branch, tag or commit on the Hub
+    offline: bool = False  # use only what is on this machine
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An earlier turn of a conversation."""
+
+    role: Literal["user", "assistant"]
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Parts in, and what may come out."""
+
+    parts: tuple[Part, ...]
+    want: frozenset[Kind]
+    text: TextSampling = field(default_factory=TextSampling)
+    image: ImageSampling = field(default_factory=ImageSampling)
+    seed: int = 0
+    completion: bool = False  # continue the text: no end-of-turn after the prompt
+    history: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that came out."""
+
+    image: Image.Image
+    seed: int
+    codes: tuple[int, ...] | None = None  # VQ codes in row-major order, where the family has them
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Image tokens of the picture under way."""
+
+    done: int
+    total: int
+
+
+Piece: TypeAlias = Union[str, Picture, Progress]  # str is newly finished text: print it as it comes
+
+WORDS: frozenset[Kind] = frozenset({"text"})
+PICTURES: frozenset[Kind] = frozenset({"image"})
+BOTH: frozenset[Kind] = WORDS | PICTURES
+
+
+def fresh_seed() -> int:
+    """Draw a seed for a user who gave none."""
+    return secrets.randbelow(2**31)
