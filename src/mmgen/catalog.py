@@ -227,11 +227,15 @@ def _read_note(card: Path) -> str | None:
 def _download(repo: str, revision: str | None, offline: bool) -> Path:
     """Fetch what a checkpoint needs into the Hub's cache; return its folder, which bears the commit's name."""
     import logging
+    import sys
 
     import httpx2
     from huggingface_hub import constants, errors, snapshot_download
+    from huggingface_hub.utils import disable_progress_bars
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what goes wrong is raised, and said once below
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     try:
         return Path(
             snapshot_download(

@@ -1,0 +1,16 @@
+"""What every test gets: an environment without the developer's own settings."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide MMGEN_… variables and colours, and give help a fixed width."""
+    for name in [name for name in os.environ if name.startswith("MMGEN_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
