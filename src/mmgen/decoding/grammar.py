@@ -67,6 +67,19 @@ def read_code_ids(vocabulary_map: Mapping[str, int], n_embeddings: int) -> tuple
     return tuple(ids[code] for code in range(n_embeddings))
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as ids.
+
+    Attributes:
+        ids: all of it.
+        pictures: the pictures alone, each from begin-image to end-of-image.
+    """
+
+    ids: tuple[int, ...]
+    pictures: tuple[tuple[int, ...], ...] = ()
+
+
 Step = Literal["words", "words or a picture", "picture", "end"]
 
 

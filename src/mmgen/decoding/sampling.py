@@ -28,7 +28,7 @@ class Noise:
 
 
 def guidance_weights(guidance: float, image_guidance: float, *, has_pictures: bool) -> dict[str, float]:
-    """Weigh the rows that are mixed: full context, pictures only, nothing; rows of weight 0 are left out.
+    """Weigh the rows that are mixed: the full context, its pictures only, nothing. A row of weight 0 is left out.
 
     mixed = u + g_image (i - u) + g_text (f - i), the formula of Chameleon's and Anole's image decoding
     (facebookresearch/chameleon, chameleon/inference/logits_processor.py; classifier-free guidance: arXiv 2207.12598).
@@ -37,7 +37,7 @@ def guidance_weights(guidance: float, image_guidance: float, *, has_pictures: bo
     if not has_pictures:
         image_guidance = guidance
     weights = {"full": guidance, "pictures": image_guidance - guidance, "nothing": 1 - image_guidance}
-    return {row: weight for row, weight in weights.items() if weight}
+    return {row: weight for row, weight in weights.items() if weight or row == "full"}
 
 
 def mix(logits: Tensor, weights: Sequence[float]) -> Tensor:

@@ -1,0 +1,123 @@
+"""The Python API: load a model, then caption, ask, draw, vary and interleave. Thin functions over the tasks.
+
+    model = mmgen.load("demo")
+    picture = mmgen.draw(model, "a snowman", seed=7)[0]
+    picture.image.save("snowman.png")
+    print(mmgen.caption(model, picture.image))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, Union
+
+from mmgen import tasks
+from mmgen.families import open_model
+from mmgen.model import Model
+from mmgen.request import ImageSampling, Loading, Picture, Piece, Request, TextSampling, fresh_seed
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+ImageLike: TypeAlias = Union[str, Path, "Image.Image"]  # a path, a URL or a picture
+
+
+def load(name: str = "demo", loading: Loading | None = None) -> Model:
+    """Load a model once, to be used many times.
+
+    Args:
+        name: an alias ("demo", "anole-7b"), a folder, or a Hub id.
+        loading: dtype, devices, quantization, revision; `Loading()` decides by itself.
+
+    Raises:
+        MmgenError: not found, not a checkpoint, or it does not fit.
+    """
+    return open_model(name, loading)
+
+
+def caption(
+    model: Model,
+    image: ImageLike,
+    prompt: str = tasks.CAPTION,
+    *,
+    text: TextSampling | None = None,
+    seed: int | None = None,
+) -> str:
+    """Describe a picture."""
+    return _words(model, tasks.caption(_open(image), prompt, text=text, seed=seed))
+
+
+def ask(
+    model: Model,
+    question: str = tasks.ASK,
+    images: Sequence[ImageLike] = (),
+    *,
+    text: TextSampling | None = None,
+    seed: int | None = None,
+    complete: bool = False,
+) -> str:
+    """Answer a question about pictures, or about none.
+
+    Args:
+        images: stand before the question, or where its `<image>` marks are.
+        complete: continue the text instead of answering it.
+    """
+    opened = [_open(image) for image in images]
+    return _words(model, tasks.ask(question, opened, text=text, seed=seed, complete=complete))
+
+
+def draw(
+    model: Model, prompt: str, n: int = 1, *, image: ImageSampling | None = None, seed: int | None = None
+) -> list[Picture]:
+    """Draw `n` pictures from words; picture i has the seed `seed + i`."""
+    first = fresh_seed() if seed is None else seed
+    return _pictures(model, [tasks.draw(prompt, image=image, seed=first + i) for i in range(n)])
+
+
+def vary(
+    model: Model,
+    source: ImageLike,
+    prompt: str = tasks.VARY,
+    n: int = 1,
+    *,
+    image: ImageSampling | None = None,
+    seed: int | None = None,
+) -> list[Picture]:
+    """Draw `n` new pictures from a picture, and from words that say what should change."""
+    first, opened = fresh_seed() if seed is None else seed, _open(source)
+    return _pictures(model, [tasks.vary(opened, prompt, image=image, seed=first + i) for i in range(n)])
+
+
+def interleave(
+    model: Model,
+    prompt: str,
+    images: Sequence[ImageLike] = (),
+    *,
+    text: TextSampling = tasks.INTERLEAVE_TEXT,
+    image: ImageSampling | None = None,
+    seed: int | None = None,
+) -> Iterator[Piece]:
+    """Answer in words and pictures: yields str as words are finished, Progress, and each Picture."""
+    opened = [_open(each) for each in images]
+    return model.reply(tasks.interleave(prompt, opened, text=text, image=image, seed=seed))
+
+
+def _words(model: Model, request: Request) -> str:
+    return "".join(piece for piece in model.reply(request) if isinstance(piece, str)).strip()
+
+
+def _pictures(model: Model, requests: Sequence[Request]) -> list[Picture]:
+    found: dict[int, Picture] = {}
+    for index, piece in model.replies(requests):
+        if isinstance(piece, Exception):
+            raise piece
+        if isinstance(piece, Picture):
+            found[index] = piece
+    return [found[index] for index in range(len(requests))]
+
+
+def _open(image: ImageLike) -> Image.Image:
+    from mmgen.images import open_image
+
+    return open_image(image) if isinstance(image, str | Path) else image

@@ -1,0 +1,82 @@
+"""Which family opens which checkpoint, and what it can give. Without torch: a family's module is imported on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from mmgen import catalog
+from mmgen.catalog import Checkpoint
+from mmgen.errors import MmgenError
+from mmgen.model import Model
+from mmgen.request import BOTH, WORDS, Kind, Loading, Request
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one family is opened.
+
+    Attributes:
+        module: in mmgen.families, with `load(checkpoint, loading) -> Model`.
+        prompter: module without torch, with `Prompter(checkpoint)` whose `check(request)` refuses early.
+        draws_with: a checkpoint that has tensors of this prefix can draw.
+    """
+
+    module: str
+    prompter: str
+    draws_with: str
+
+
+_FAMILIES = {
+    "chameleon": Family("chameleon", prompter="chameleon_prompt", draws_with="model.vqmodel.decoder."),
+}
+
+
+def open_model(
+    name: str,
+    loading: Loading | None = None,
+    want: frozenset[Kind] = WORDS,
+    requests: Sequence[Request] = (),
+) -> Model:
+    """Open a checkpoint, having checked first, without its weights, that it can do what is wanted.
+
+    Args:
+        name: alias, folder or Hub id.
+        want: what has to come out of it.
+        requests: what it will be asked first, if known: a prompt that is too long fails before anything heavy.
+
+    Raises:
+        MmgenError: not found, not a checkpoint, of an unknown family, or unable to give what is wanted.
+    """
+    loading = loading or Loading()
+    checkpoint = catalog.find(name, revision=loading.revision, offline=loading.offline)
+    family = _family_of(checkpoint)
+    missing = want - gives(checkpoint)
+    if missing:
+        raise MmgenError(
+            f"{name} cannot draw: it describes pictures and has no decoder to make them",
+            "draw with -m demo (built in) or -m anole-7b",
+        )
+    if requests:
+        prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)
+        for request in requests:
+            prompter.check(request)
+    model: Model = import_module(f"mmgen.families.{family.module}").load(checkpoint, loading)
+    return model
+
+
+def gives(checkpoint: Checkpoint) -> frozenset[Kind]:
+    """Say what can come out of a checkpoint, from its tensors' names."""
+    prefix = _family_of(checkpoint).draws_with
+    return BOTH if any(tensor.startswith(prefix) for tensor in checkpoint.tensors) else WORDS
+
+
+def _family_of(checkpoint: Checkpoint) -> Family:
+    family = _FAMILIES.get(checkpoint.model_type)
+    if family is None:
+        raise MmgenError(
+            f'{checkpoint.name} is of model type "{checkpoint.model_type}", which mmgen does not know',
+            "known: " + ", ".join(sorted(_FAMILIES)),
+        )
+    return family
