@@ -90,6 +90,11 @@ class Progress:
     total: int
 
 
+@dataclass(frozen=True)
+class Done:
+    """One reply of many is whole: no piece of it follows."""
+
+
 Piece: TypeAlias = Union[str, Picture, Progress]  # str is newly finished text: print it as it comes
 
 WORDS: frozenset[Kind] = frozenset({"text"})
