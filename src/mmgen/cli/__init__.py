@@ -1,0 +1,97 @@
+"""The command line: the app, and the one place where errors become exit codes.
+
+Light on purpose: what commands need is imported in their bodies, so that `mmgen --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from mmgen import __version__
+from mmgen.cli import ask, caption, draw, interleave, vary
+from mmgen.errors import MmgenError, UsageError
+from mmgen.streams import Notes, PipeClosedError
+
+INTERRUPTED = 130
+PIPE_CLOSED = 141  # what a shell sees of any program that a closed pipe ended
+
+_COMMANDS = ("caption", "ask", "draw", "vary", "interleave")
+
+EXAMPLES = """\b
+Examples:
+  $ mmgen draw "a snowman" -o snowman.png
+  $ mmgen caption snowman.png
+"""
+
+app = typer.Typer(
+    rich_markup_mode=None,  # plain help: nothing coloured on stdout, and no wait for Rich
+    pretty_exceptions_enable=False,  # a bug keeps its own traceback
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog=caption.EXAMPLES)(caption.caption)
+app.command(epilog=ask.EXAMPLES)(ask.ask)
+app.command(epilog=draw.EXAMPLES)(draw.draw)
+app.command(epilog=vary.EXAMPLES)(vary.vary)
+app.command(epilog=interleave.EXAMPLES)(interleave.interleave)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mmgen {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True, epilog=EXAMPLES)
+def _mmgen(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Caption, ask, draw, vary and interleave with local models.
+
+    Results go to stdout, all else to stderr. Options of model and sampling have environment variables too: --top-p
+    is MMGEN_TOP_P. MMGEN_DEBUG=1 shows where an error came from.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and give its exit code: 0 done, 1 failed, 2 misused, 130 interrupted, 141 pipe closed."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names come out as they went in, in any locale
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    warnings.filterwarnings("ignore", module="PIL")  # odd EXIF is of no concern to who asks for a caption
+    try:
+        code = app(arguments, prog_name="mmgen", standalone_mode=False)
+    except PipeClosedError:
+        return PIPE_CLOSED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except typer.TyperException as error:
+        return _report(_usage_error(error, arguments), error)
+    except MmgenError as error:
+        return _report(error, error)
+    return code if isinstance(code, int) else 0
+
+
+def _usage_error(error: typer.TyperException, arguments: Sequence[str]) -> UsageError:
+    message = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
+    command = next((word for word in arguments if word in _COMMANDS), None)
+    return UsageError(message[:1].lower() + message[1:], f"see {f'mmgen {command}' if command else 'mmgen'} --help")
+
+
+def _report(error: MmgenError, cause: Exception) -> int:
+    if os.environ.get("MMGEN_DEBUG", "0") not in ("", "0"):
+        raise cause
+    Notes(quiet=True).error(error)
+    return error.exit_code

@@ -1,0 +1,169 @@
+"""The options that commands share, each declared once, and their checks. Defaults stand in request.py."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import typer
+
+from mmgen.errors import UsageError
+from mmgen.request import ImageSampling, Loading, TextSampling
+
+DEFAULT_MODEL = "demo"
+MAX_SEED = 2**53 - 1  # whole numbers up to here survive every JSON reader
+
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+Quantize = Literal["4bit", "8bit"]
+Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
+
+# The model
+
+ModelName = Annotated[
+    str,
+    typer.Option("-m", "--model", envvar="MMGEN_MODEL", metavar="NAME", help="An alias, a folder or a Hub id."),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option(envvar="MMGEN_REVISION", metavar="REV", help="Branch, tag or commit on the Hub."),
+]
+DtypeName = Annotated[
+    Dtype,
+    typer.Option("--dtype", envvar="MMGEN_DTYPE", help="Number format; auto looks at device and size."),
+]
+DeviceMap = Annotated[
+    str,
+    typer.Option(
+        envvar="MMGEN_DEVICE_MAP",
+        metavar="MAP",
+        help="auto, cpu, cuda, cuda:N, balanced, sequential or a JSON file of modules.",
+    ),
+]
+QuantizeBits = Annotated[
+    Quantize | None,
+    typer.Option("--quantize", envvar="MMGEN_QUANTIZE", help="Squeeze the weights with bitsandbytes."),
+]
+AttentionName = Annotated[
+    Attention,
+    typer.Option("--attn", envvar="MMGEN_ATTN", help="Attention implementation."),
+]
+Offline = Annotated[
+    bool,
+    typer.Option("--offline", envvar="MMGEN_OFFLINE", help="Use only models that are on this machine."),
+]
+
+# Sampling
+
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        envvar="MMGEN_SEED", metavar="N", help="Repeat a result; picture i of several uses N + i. Random if not given."
+    ),
+]
+MaxTokens = Annotated[
+    int,
+    typer.Option(envvar="MMGEN_MAX_TOKENS", metavar="N", help="Most tokens of words in an answer."),
+]
+Temperature = Annotated[
+    float,
+    typer.Option(envvar="MMGEN_TEMPERATURE", metavar="T", help="How freely to choose; 0 takes the likeliest."),
+]
+ImageTemperature = Annotated[
+    float,
+    typer.Option(envvar="MMGEN_IMAGE_TEMPERATURE", metavar="T", help="How freely to choose in pictures."),
+]
+TopP = Annotated[
+    float,
+    typer.Option(envvar="MMGEN_TOP_P", metavar="P", help="Choose among the likeliest that make up P; 1 is all."),
+]
+TopK = Annotated[
+    int,
+    typer.Option(envvar="MMGEN_TOP_K", metavar="K", help="Choose among the K likeliest; 0 is all."),
+]
+RepetitionPenalty = Annotated[
+    float,
+    typer.Option(envvar="MMGEN_REPETITION_PENALTY", metavar="R", help="Above 1: avoid words that were said."),
+]
+Number = Annotated[
+    int,
+    typer.Option("-n", envvar="MMGEN_N", metavar="N", help="How many pictures of each prompt."),
+]
+Guidance = Annotated[
+    float,
+    typer.Option(envvar="MMGEN_GUIDANCE", metavar="G", help="How strongly the prompt pulls; 1 is no guidance."),
+]
+ImageGuidance = Annotated[
+    float,
+    typer.Option(envvar="MMGEN_IMAGE_GUIDANCE", metavar="G", help="How strongly the pictures given pull."),
+]
+
+# Input and output
+
+Images = Annotated[
+    list[str] | None,
+    typer.Option("--image", metavar="IMAGE", help="A picture: file or http(s) address. Repeat for more."),
+]
+ImageFile = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="File to write: .png, .jpg or .webp; - is stdout. Named by prompt and seed if not given.",
+    ),
+]
+Force = Annotated[bool, typer.Option("-f", "--force", help="Overwrite what exists.")]
+NoMetadata = Annotated[
+    bool,
+    typer.Option("--no-metadata", envvar="MMGEN_NO_METADATA", help="Leave prompt, model and seed out of the files."),
+]
+AsJson = Annotated[bool, typer.Option("--json", envvar="MMGEN_JSON", help="Print JSON, an object a line.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", envvar="MMGEN_QUIET", help="Say nothing but errors.")]
+
+
+def loading(
+    revision: str | None, dtype: Dtype, device_map: str, quantize: Quantize | None, attn: Attention, offline: bool
+) -> Loading:
+    """Gather how a checkpoint is to be loaded."""
+    return Loading(dtype=dtype, device_map=device_map, quantize=quantize, attn=attn, revision=revision, offline=offline)
+
+
+def text_sampling(
+    max_tokens: int, temperature: float, top_p: float, top_k: int, repetition_penalty: float
+) -> TextSampling:
+    """Gather and check how words are chosen."""
+    _at_least("--max-tokens", max_tokens, 1)
+    _at_least("--temperature", temperature, 0)
+    _check_tops(top_p, top_k)
+    if not (math.isfinite(repetition_penalty) and repetition_penalty > 0):
+        raise UsageError(f"--repetition-penalty {repetition_penalty:g} is not above 0", "1 is no penalty")
+    return TextSampling(temperature, top_p, top_k, repetition_penalty, max_tokens)
+
+
+def image_sampling(
+    temperature: float, top_p: float, top_k: int, guidance: float, image_guidance: float, flag: str = "--temperature"
+) -> ImageSampling:
+    """Gather and check how image tokens are chosen; `flag` is what the temperature is called."""
+    _at_least(flag, temperature, 0)
+    _check_tops(top_p, top_k)
+    _at_least("--guidance", guidance, 0)
+    _at_least("--image-guidance", image_guidance, 0)
+    return ImageSampling(temperature, top_p, top_k, guidance, image_guidance)
+
+
+def check_number(n: int, seed: int | None = None, n_pictures: int = 1) -> None:
+    """Check how many pictures, and a seed with those that follow from it."""
+    _at_least("-n", n, 1)
+    if seed is not None and not 0 <= seed <= MAX_SEED - n_pictures + 1:
+        raise UsageError(f"--seed {seed} is out of range", f"it goes from 0 to {MAX_SEED}, for the last picture too")
+
+
+def _check_tops(top_p: float, top_k: int) -> None:
+    if not 0 < top_p <= 1:
+        raise UsageError(f"--top-p {top_p:g} is not a probability", "it is above 0 and at most 1; 1 keeps all")
+    _at_least("--top-k", top_k, 0)
+
+
+def _at_least(flag: str, value: float, least: float) -> None:
+    if not (math.isfinite(value) and value >= least):
+        raise UsageError(f"{flag} {value:g} is out of range", f"it is {least:g} or more")
