@@ -1,9 +1,9 @@
 """The Python API: load a model, then caption, ask, draw, vary and interleave. Thin functions over the tasks.
 
-    model = mmgen.load("demo")
-    picture = mmgen.draw(model, "a snowman", seed=7)[0]
-    picture.image.save("snowman.png")
-    print(mmgen.caption(model, picture.image))
+model = mmgen.load("demo")
+picture = mmgen.draw(model, "a snowman", seed=7)[0]
+picture.image.save("snowman.png")
+print(mmgen.caption(model, picture.image))
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class Done:
     """One reply of many is whole: no piece of it follows."""
 
 
-Piece: TypeAlias = Union[str, Picture, Progress]  # str is newly finished text: print it as it comes
+Piece: TypeAlias = str | Picture | Progress  # str is newly finished text: print it as it comes
 
 WORDS: frozenset[Kind] = frozenset({"text"})
 PICTURES: frozenset[Kind] = frozenset({"image"})

@@ -22,7 +22,9 @@ INTERLEAVE_TEXT = TextSampling(temperature=0.7)  # greedy words beside sampled p
 IMAGE_MARK = "<image>"
 
 
-def caption(image: Image.Image, prompt: str = CAPTION, *, text: TextSampling | None = None, seed: int | None = None) -> Request:
+def caption(
+    image: Image.Image, prompt: str = CAPTION, *, text: TextSampling | None = None, seed: int | None = None
+) -> Request:
     """Describe a picture."""
     return _request(place(prompt, [image]), WORDS, text=text, seed=seed)
 

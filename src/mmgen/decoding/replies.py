@@ -81,7 +81,7 @@ def tell(speaker: Speaker, request: Request, prompt: Prompt) -> Iterator[Piece]:
     Row 0 holds the whole reply and is fed each token once; the guidance rows begin anew with every picture, because
     what they hold (the pictures so far) has changed.
     """
-    v, network, sampling = speaker.vocabulary, speaker.network, request.image
+    v, network = speaker.vocabulary, speaker.network
     cache = Cache(3, speaker.context)
     grammar = Grammar(v, request.want, speaker.context, request.text.max_tokens)
     text = Detokenizer(speaker.detokenise, strip=not request.completion)

@@ -91,7 +91,8 @@ def words(
                 masks[step] = _mask(grammar, step, logits)
             row = logits[index]
             if sampling.repetition_penalty != 1:
-                row = penalise_repetition(row, torch.tensor(seen[index], device=row.device), sampling.repetition_penalty)
+                so_far = torch.tensor(seen[index], device=row.device)
+                row = penalise_repetition(row, so_far, sampling.repetition_penalty)
             id_ = _choose(row + masks[step], sampling, noises[index])
             grammar.saw_word(id_)
             seen[index].append(id_)

@@ -82,7 +82,8 @@ class Level(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, n_blocks: int, attention: bool, finest: bool) -> None:
         super().__init__()
-        self.block = nn.ModuleList(ResnetBlock(out_channels if i else in_channels, out_channels) for i in range(n_blocks))
+        widths = [in_channels] + [out_channels] * n_blocks
+        self.block = nn.ModuleList(ResnetBlock(widths[i], widths[i + 1]) for i in range(n_blocks))
         self.attn = nn.ModuleList(AttentionBlock(out_channels) for _ in range(n_blocks if attention else 0))
         if not finest:
             self.upsample = Upsample(out_channels)

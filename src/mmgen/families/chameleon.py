@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor
-from transformers.models.chameleon.configuration_chameleon import ChameleonConfig
+from transformers.models.chameleon.configuration_chameleon import ChameleonConfig, ChameleonVQVAEConfig
 from transformers.models.chameleon.modeling_chameleon import ChameleonForConditionalGeneration
 
 from mmgen.catalog import Checkpoint
@@ -36,8 +37,8 @@ _MOST_ROWS = 16  # of one batch; more gain nothing on a CPU
 class ChameleonOfWords(ChameleonForConditionalGeneration):
     """Stock Chameleon with its VQ in float32: under bfloat16 the encoder's choice of the nearest code flips."""
 
-    _keep_in_fp32_modules_strict = ["vqmodel"]
-    _no_split_modules = [*ChameleonForConditionalGeneration._no_split_modules, "ChameleonVQVAE"]
+    _keep_in_fp32_modules_strict: ClassVar = ["vqmodel"]
+    _no_split_modules: ClassVar = [*ChameleonForConditionalGeneration._no_split_modules, "ChameleonVQVAE"]
 
 
 class Anole(ChameleonOfWords):
@@ -45,7 +46,7 @@ class Anole(ChameleonOfWords):
 
     def __init__(self, config: ChameleonConfig) -> None:
         super().__init__(config)
-        vq = config.vq_config
+        vq = cast(ChameleonVQVAEConfig, config.vq_config)
         self.model.vqmodel.decoder = VQDecoder(
             base_channels=vq.base_channels,
             channel_multiplier=vq.channel_multiplier,
@@ -96,7 +97,8 @@ class Chameleon(Model):
         self.model, self.prompter = model, prompter
         self._image_processor = AutoImageProcessor.from_pretrained(checkpoint.folder, backend="pil")
         self._vq = model.model.vqmodel.to(memory_format=torch.channels_last)
-        code_ids = torch.tensor(prompter.vocabulary.code_ids, device=model.get_input_embeddings().weight.device)
+        self._embedding = cast(torch.nn.Embedding, model.get_input_embeddings())
+        code_ids = torch.tensor(prompter.vocabulary.code_ids, device=self._embedding.weight.device)
         self.speaker = Speaker(
             Network(self._body, model.lm_head, _CodeHead(model.lm_head, code_ids), code_ids),
             prompter.vocabulary,
@@ -157,6 +159,7 @@ class Chameleon(Model):
 
     def _answer(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> Iterator[tuple[int, Piece]]:
         want = requests[0].want
+        pieces: Iterator[tuple[int, Piece]]
         if want == BOTH:
             pieces = ((0, piece) for piece in tell(self.speaker, requests[0], prompts[0]))
         else:
@@ -169,7 +172,7 @@ class Chameleon(Model):
             yield found
 
     def _body(self, ids: Tensor, positions: Tensor, cache: Cache, visible: Tensor) -> Tensor:
-        dtype = self.model.get_input_embeddings().weight.dtype
+        dtype = self._embedding.weight.dtype
         mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
         mask.masked_fill_(~visible, torch.finfo(dtype).min)
         hidden: Tensor = self.model.model(
@@ -180,8 +183,9 @@ class Chameleon(Model):
     def _group_size(self, request: Request, longest: int) -> int:
         """How many requests to decode at once: what half of the free memory can cache, and not beyond the gain."""
         config = self.model.config
-        per_token = 2 * config.num_hidden_layers * config.num_key_value_heads
-        per_token *= config.hidden_size // config.num_attention_heads * self.model.lm_head.weight.element_size()
+        n_heads = config.num_key_value_heads or config.num_attention_heads
+        n_values = n_heads * config.hidden_size // config.num_attention_heads  # of a key, and of a value
+        per_token = 2 * config.num_hidden_layers * n_values * self._embedding.weight.element_size()
         draws = request.want != WORDS
         n_tokens = longest + (self.speaker.vocabulary.n_codes if draws else request.text.max_tokens)
         n_rows = 3 if draws else 1

@@ -129,7 +129,7 @@ def _read_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> Vocabulary
     except ValueError as error:
         raise MmgenError(f"{checkpoint.name}: {error}", "is this checkpoint complete?") from error
     return Vocabulary(
-        size=config["vocab_size"] if "vocab_size" in config else 65536,
+        size=config.get("vocab_size", 65536),
         bos=named("bos_token", "<s>"),
         eos=named("eos_token", "</s>"),
         end_of_turn=named("sep_token", _END_OF_TURN),
