@@ -231,7 +231,7 @@ def _download(repo: str, revision: str | None, offline: bool) -> Path:
 
     import httpx2
     from huggingface_hub import constants, errors, snapshot_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what goes wrong is raised, and said once below
     if not sys.stderr.isatty():

@@ -1,0 +1,250 @@
+"""From `Loading` to a transformers model in memory: type, device, quantisation, attention. Knows no family.
+
+Nothing is ever left random: a tensor that the checkpoint lacks is an error, not a warning.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.utils.import_utils import is_flash_attn_2_available
+
+from mmgen.catalog import Checkpoint
+from mmgen.errors import MmgenError, UsageError
+from mmgen.request import Loading
+
+ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+DeviceMap = str | dict[str, int | str] | None
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+_SPREADS = ("auto", "balanced", "sequential")  # accelerate's own ways of filling several GPUs
+_ATTENTION = ("auto", "sdpa", "flash_attention_2", "eager")
+_SMALLER = "try --quantize 4bit, a second GPU, or --device-map cpu"
+_LARGE = 2_000_000_000  # bytes of tensors from which a CPU holds them in bfloat16
+
+
+def load_model(
+    model_class: type[ModelT],
+    checkpoint: Checkpoint,
+    loading: Loading,
+    *,
+    keep_whole: Sequence[str] = (),
+    may_ignore: Sequence[str] = (),
+) -> ModelT:
+    """Load a checkpoint's weights, every one of them, and return the model ready to run.
+
+    Args:
+        keep_whole: full names of modules that are never quantised; `lm_head` always is one of them.
+        may_ignore: prefixes of stored tensors that the class may have no use for.
+
+    Raises:
+        MmgenError: the machine lacks what was asked for, or weights and model do not fit together.
+    """
+    device_map = choose_device_map(loading, checkpoint)
+    quantization = _choose_quantization(loading, checkpoint, device_map, keep_whole)
+    if quantization is not None and device_map is None:
+        device_map = {"": "cpu"}  # left open, bitsandbytes would take a GPU if there is one
+    arguments: dict[str, Any] = {
+        "dtype": choose_dtype(loading, checkpoint),
+        "device_map": device_map,
+        "attn_implementation": _choose_attention(loading, model_class),
+        "quantization_config": quantization,
+    }
+    present = {name: value for name, value in arguments.items() if value is not None}
+    model, report = _from_pretrained(model_class, checkpoint, loading, present)
+    _check(checkpoint, report, may_ignore)
+    return model
+
+
+def _from_pretrained(
+    model_class: type[ModelT], checkpoint: Checkpoint, loading: Loading, arguments: dict[str, Any]
+) -> tuple[ModelT, dict[str, Any]]:
+    """Call transformers, with its chatter off and its failures told apart; return the model and its loading report."""
+    _quiet()
+    try:
+        loaded: Any = model_class.from_pretrained(
+            checkpoint.folder,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported, and refused by _check
+            **arguments,
+        )
+    except SafetensorError as error:
+        raise MmgenError(f"the weights of {checkpoint.name} cannot be read: {error}", "fetch them again") from error
+    except StrictDataclassError as error:
+        raise MmgenError(f"config.json of {checkpoint.name} does not fit: {_line(error)}", "fetch it again") from error
+    except ImportError as error:  # a checkpoint that is stored quantised in some other way names its own package
+        raise MmgenError(f"{checkpoint.name} needs a package: {_line(error)}", "install it") from error
+    except torch.OutOfMemoryError as error:
+        raise MmgenError(f"{checkpoint.name} does not fit into the GPU's memory", _SMALLER) from error
+    except ValueError as error:  # transformers has no type of its own for this one case; all others are bugs
+        if loading.quantize is None or "dispatched on the CPU or the disk" not in str(error):
+            raise
+        raise MmgenError(f"{checkpoint.name} does not fit into the GPU's memory", _SMALLER) from error
+    model, report = loaded
+    return model, report
+
+
+def choose_dtype(loading: Loading, checkpoint: Checkpoint) -> torch.dtype:
+    """Choose the type of the weights; `auto` is bfloat16 on a GPU, and on a CPU float32 unless they are large."""
+    if loading.dtype in _DTYPES:
+        return _DTYPES[loading.dtype]
+    if loading.dtype != "auto":
+        raise UsageError(f"unknown dtype: {loading.dtype}", f"one of auto, {', '.join(_DTYPES)}")
+    if _uses_gpu(choose_device_map(loading, checkpoint)):
+        return torch.bfloat16
+    return torch.float32 if checkpoint.n_bytes < _LARGE else torch.bfloat16
+
+
+# --- where --------------------------------------------------------------------------------------------------------
+
+
+def choose_device_map(loading: Loading, checkpoint: Checkpoint) -> DeviceMap:
+    """Choose what transformers gets as `device_map`; None is plain loading on the CPU, without any hooks.
+
+    Raises:
+        MmgenError: it asks for a device that is not here, or its file is not a map of this checkpoint.
+    """
+    wanted = loading.device_map
+    if wanted == "cpu":
+        return None
+    if wanted in _SPREADS:
+        return wanted if torch.cuda.is_available() else None
+    if wanted == "cuda" or wanted.startswith("cuda:"):
+        _check_device(wanted)
+        return {"": wanted if ":" in wanted else "cuda:0"}
+    if wanted.endswith(".json"):
+        return _read_device_map(Path(wanted), checkpoint)
+    raise UsageError(f"unknown device map: {wanted}", f"one of {', '.join(_SPREADS)}, cpu, cuda, cuda:N, FILE.json")
+
+
+def _read_device_map(path: Path, checkpoint: Checkpoint) -> dict[str, int | str]:
+    """Read a map from module names to devices, and check that no tensor is left without one."""
+    try:
+        placed = json.loads(path.read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise MmgenError(f"{path} is not valid JSON: {error}", _MAP_HINT) from error
+    except OSError as error:
+        raise MmgenError(f"cannot read the device map {path}: {error.strerror}", "check the path") from error
+    if not isinstance(placed, dict) or not placed:
+        raise MmgenError(f"{path} holds no JSON object of modules and devices", _MAP_HINT)
+    for device in placed.values():
+        _check_device(device)
+    homeless = [name for name in checkpoint.tensors if not _within(name, placed)]
+    if homeless:
+        raise MmgenError(f"{path} gives no device to {len(homeless)} tensor(s), {homeless[0]} first", _MAP_HINT)
+    return {str(module): device for module, device in placed.items()}
+
+
+_MAP_HINT = 'it maps module names to devices, such as {"model": 0, "lm_head": "cpu"}'
+
+
+def _within(name: str, modules: Iterable[str]) -> bool:
+    return any(module == "" or name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def _check_device(device: object) -> None:
+    """Refuse a device that is not on this machine: a GPU by number or as `cuda:N`, `cpu` and `disk` are known."""
+    number: object = device
+    if isinstance(device, str):
+        if device in ("cpu", "disk"):
+            return
+        kind, _, digits = device.partition(":")
+        number = int(digits or 0) if kind == "cuda" and (digits or "0").isdecimal() else None
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise UsageError(f"unknown device: {device}", "one of cpu, cuda, cuda:N")
+    if not torch.cuda.is_available():
+        raise MmgenError(f"no CUDA device on this machine for {device}", "use --device-map cpu, or auto")
+    if number >= torch.cuda.device_count():
+        raise MmgenError(f"no device {device}: this machine has {torch.cuda.device_count()}", "GPUs count from 0")
+
+
+def _uses_gpu(device_map: DeviceMap) -> bool:
+    if isinstance(device_map, dict):
+        return any(device not in ("cpu", "disk") for device in device_map.values())
+    return device_map is not None
+
+
+# --- how ----------------------------------------------------------------------------------------------------------
+
+
+def _choose_attention(loading: Loading, model_class: type[PreTrainedModel]) -> str | None:
+    if loading.attn not in _ATTENTION:
+        raise UsageError(f"unknown attention: {loading.attn}", f"one of {', '.join(_ATTENTION)}")
+    if loading.attn == "flash_attention_2" and not is_flash_attn_2_available():
+        raise MmgenError(
+            "--attn flash_attention_2 needs the package flash-attn and a CUDA device",
+            "pip install flash-attn, or leave --attn out: sdpa is nearly as fast",
+        )
+    return None if loading.attn == "auto" else loading.attn
+
+
+def _choose_quantization(
+    loading: Loading, checkpoint: Checkpoint, device_map: DeviceMap, keep_whole: Sequence[str]
+) -> BitsAndBytesConfig | None:
+    if loading.quantize is None:
+        return None
+    if loading.quantize not in ("4bit", "8bit"):
+        raise UsageError(f"unknown quantisation: {loading.quantize}", "one of 4bit, 8bit")
+    if "quantization_config" in checkpoint.config:
+        raise MmgenError(f"{checkpoint.name} is stored quantised already", "leave --quantize out")
+    for package in ("bitsandbytes", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise MmgenError(f"--quantize {loading.quantize} needs the package {package}", f"pip install {package}")
+    devices = set(device_map.values()) if isinstance(device_map, dict) else set()
+    if devices & {"cpu", "disk"} and devices != {"cpu"}:
+        raise MmgenError("a quantised model cannot be spread over GPU and CPU or disk", "use one kind of device")
+    # A list here replaces bitsandbytes' own, which would have kept the head whole.
+    whole = sorted({"lm_head", *keep_whole})
+    if loading.quantize == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=whole)
+    has_bfloat16 = not _uses_gpu(device_map) or torch.cuda.is_bf16_supported()
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",  # Dettmers et al., QLoRA (arXiv 2305.14314), section 3
+        bnb_4bit_compute_dtype=torch.bfloat16 if has_bfloat16 else torch.float32,
+        llm_int8_skip_modules=whole,
+    )
+
+
+def _quiet() -> None:
+    """Keep the libraries' reports and bars off the terminal; what matters in them is raised instead."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    for library in ("accelerate", "bitsandbytes"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def _check(checkpoint: Checkpoint, report: Mapping[str, Any], may_ignore: Sequence[str]) -> None:
+    """Refuse a model of which something was left random, left over or misshapen."""
+    hint = "the weights and config.json belong to different models, or the checkpoint is not whole: fetch it again"
+    missing, mismatched = sorted(report["missing_keys"]), sorted(report["mismatched_keys"])
+    unexpected = sorted(name for name in report["unexpected_keys"] if not name.startswith(tuple(may_ignore)))
+    if missing:
+        raise MmgenError(f"{checkpoint.name} lacks {len(missing)} tensor(s), {missing[0]} first", hint)
+    if mismatched:
+        name, stored, built = mismatched[0]
+        sizes = f"{tuple(stored)} where the config says {tuple(built)}"
+        raise MmgenError(f"{checkpoint.name} has {len(mismatched)} tensor(s) of another shape: {name}, {sizes}", hint)
+    if unexpected:
+        raise MmgenError(
+            f"{checkpoint.name} has {len(unexpected)} tensor(s) with no place in the model, {unexpected[0]} first", hint
+        )
+    if report["error_msgs"]:
+        raise MmgenError(f"{checkpoint.name} cannot be loaded: {report['error_msgs'][0].splitlines()[0]}", hint)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())
