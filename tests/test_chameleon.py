@@ -1,4 +1,4 @@
-"""Chameleon and Anole on tiny random checkpoints: equal to stock transformers, and to themselves alone or in a batch."""
+"""Chameleon and Anole on tiny random checkpoints: equal to stock transformers, and to themselves in a batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmgen.decoding.stepwise import feed
 from mmgen.errors import MmgenError
 from mmgen.families import open_model
 from mmgen.families.chameleon import Chameleon
-from mmgen.request import BOTH, ImageSampling, Loading, Picture, Progress, Request, TextSampling, Turn
+from mmgen.request import BOTH, Done, ImageSampling, Loading, Picture, Progress, Request, TextSampling, Turn
 from tests.checkpoints import make_checkpoint
 
 SHORT = TextSampling(max_tokens=24)
@@ -142,7 +142,7 @@ def gathered(model: Chameleon, requests: list[Request]) -> list[Any]:
     for index, piece in model.replies(requests):
         if isinstance(piece, str):
             found[index] += piece
-        elif not isinstance(piece, Progress):
+        elif not isinstance(piece, Progress | Done):
             found[index] = piece
     return found
 

@@ -24,7 +24,7 @@ class TextSampling:
     top_p: float = 0.9  # smallest set of tokens with at least this probability; 1 keeps all
     top_k: int = 0  # the k likeliest tokens; 0 keeps all
     repetition_penalty: float = 1.0  # divides the logits of what was said already (arXiv 1909.05858); 1 is none
-    max_tokens: int = 256  # most words' tokens in one reply; pictures do not count
+    max_tokens: int = 256  # most tokens of words in one reply; pictures do not count
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Annotated
 
 import typer
@@ -62,7 +63,7 @@ def caption(
     first = next(groups)
     if len(images) == 1 and isinstance(first[0], MmgenError):
         raise first[0]
-    requests = [request for request in first if isinstance(request, Request)]
+    requests = [request for request in first.values() if isinstance(request, Request)]
     opened = run.open_model(model, loading, WORDS, requests, notes)
     if seed is None and temperature > 0:
         notes.say(f"seed: {used_seed}")
@@ -71,28 +72,24 @@ def caption(
     items = [Item(shape, tasks.CAPTION, image=image) for image in images]
     job = Job("caption", opened.name, opened.revision, items, as_json)
     sink = Answer(job, notes) if len(images) == 1 and not as_json else Answers(job, notes)
-    n_seen = 0
-    for group in (first, *groups):
-        good: dict[int, Request] = {}
-        for index, request in enumerate(group, n_seen):
-            if isinstance(request, MmgenError):
-                sink.take(index, request)
-            else:
-                good[index] = request
+    for group in chain([first], groups):
+        for index, error in group.items():
+            if isinstance(error, MmgenError):
+                sink.take(index, error)
+        good = {index: request for index, request in group.items() if isinstance(request, Request)}
         run.feed(opened, list(good.values()), sink, good)
-        n_seen += len(group)
     run.finish(sink)
 
 
-def _groups(images: Sequence[str], text: TextSampling, seed: int) -> Iterator[list[Request | MmgenError]]:
-    """Open the pictures, a few at a time."""
+def _groups(images: Sequence[str], text: TextSampling, seed: int) -> Iterator[dict[int, Request | MmgenError]]:
+    """Open the pictures, a few at a time: by index, what to ask, or why it cannot be asked."""
     from mmgen.images import open_image
 
     for start in range(0, len(images), GROUP):
-        group: list[Request | MmgenError] = []
-        for image in images[start : start + GROUP]:
+        group: dict[int, Request | MmgenError] = {}
+        for index, image in enumerate(images[start : start + GROUP], start):
             try:
-                group.append(tasks.caption(open_image(image), text=text, seed=seed))
+                group[index] = tasks.caption(open_image(image), text=text, seed=seed)
             except MmgenError as error:
-                group.append(error)
+                group[index] = error
         yield group

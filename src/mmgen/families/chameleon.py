@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ from mmgen.errors import MmgenError
 from mmgen.families.chameleon_prompt import Prompter
 from mmgen.loading import load_model
 from mmgen.model import Model
-from mmgen.request import BOTH, WORDS, Loading, Piece, Request
+from mmgen.request import BOTH, WORDS, Done, Loading, Piece, Request
 
 _DECODER = "model.vqmodel.decoder."
 _MOST_ROWS = 16  # of one batch; more gain nothing on a CPU
@@ -37,8 +37,9 @@ _MOST_ROWS = 16  # of one batch; more gain nothing on a CPU
 class ChameleonOfWords(ChameleonForConditionalGeneration):
     """Stock Chameleon with its VQ in float32: under bfloat16 the encoder's choice of the nearest code flips."""
 
-    _keep_in_fp32_modules_strict: ClassVar = ["vqmodel"]
-    _no_split_modules: ClassVar = [*ChameleonForConditionalGeneration._no_split_modules, "ChameleonVQVAE"]
+    # Plain lists, as transformers declares them.
+    _keep_in_fp32_modules_strict = ["vqmodel"]  # noqa: RUF012
+    _no_split_modules = [*ChameleonForConditionalGeneration._no_split_modules, "ChameleonVQVAE"]  # noqa: RUF012
 
 
 class Anole(ChameleonOfWords):
@@ -74,7 +75,7 @@ def load(checkpoint: Checkpoint, loading: Loading) -> Chameleon:
         )
     prompter = Prompter(checkpoint)
     draws = any(name.startswith(_DECODER) for name in checkpoint.tensors)
-    model = load_model(Anole if draws else ChameleonOfWords, checkpoint, loading, keep_whole=["lm_head", "vqmodel"])
+    model = load_model(Anole if draws else ChameleonOfWords, checkpoint, loading, keep_whole=["model.vqmodel"])
     if next(model.model.vqmodel.parameters()).is_meta:
         raise MmgenError("the device map leaves the picture codec without a device", "give model.vqmodel a device")
     return Chameleon(checkpoint, model, prompter, draws)
@@ -112,7 +113,7 @@ class Chameleon(Model):
         for _, piece in self._answer([request], [self.prompt(request)]):
             yield piece
 
-    def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | MmgenError]]:
+    def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         """Answer many requests, those that are decoded alike in batches; each gets what it would get alone."""
         prompts: dict[int, Prompt] = {}
         alike: dict[object, list[int]] = {}
@@ -130,6 +131,8 @@ class Chameleon(Model):
                 group = indices[start : start + size]
                 for position, piece in self._answer([requests[i] for i in group], [prompts[i] for i in group]):
                     yield group[position], piece
+                for index in group:
+                    yield index, Done()
 
     def prompt(self, request: Request) -> Prompt:
         """Write a request's prompt, its pictures as codes.
