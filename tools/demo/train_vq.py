@@ -1,0 +1,151 @@
+"""Train the VQ: plain autoencoder, k-means codebook, then straight-through with a moving codebook; resumable."""
+
+import argparse
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .dataset import Pictures, load_dataset
+from .vq_model import DEAD_BELOW, N_CODES, VQ, MovingCodebook, k_means, nearest, rows, straight_through, vq_config
+
+
+@dataclass(frozen=True)
+class VQTraining:
+    """How the VQ is trained."""
+
+    n_steps: int = 4000
+    n_plain_steps: int = 200  # without codebook
+    batch: int = 8
+    rate: float = 1.2e-3
+    commitment: float = 0.25
+    subject_weight: float = 4.0  # of a pixel on the subject, 1 elsewhere
+    revive_every: int = 20
+    average: float = 0.998  # of the weights that are kept
+    seed: int = 1
+
+
+def rate_at(step: int, options: VQTraining) -> float:
+    """Short warm-up, then a cosine to nearly nothing."""
+    done = step / options.n_steps
+    return options.rate * min(1.0, (step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+def picture_loss(made: Tensor, true: Tensor, mask: Tensor, subject_weight: float) -> Tensor:
+    """Absolute error, error of neighbouring differences, and mean colour of the subject.
+
+    made, true [B, 3, H, W] in [-1, 1]; mask [B, 1, H, W] in [0, 1].
+    """
+    weight = 1 + (subject_weight - 1) * mask
+    weight = weight / weight.mean()
+    error = made - true
+    plain = (weight * error.abs()).mean()
+    across = (weight[..., 1:] * (error[..., 1:] - error[..., :-1]).abs()).mean()
+    down = (weight[..., 1:, :] * (error[..., 1:, :] - error[..., :-1, :]).abs()).mean()
+    coarse = (F.avg_pool2d(weight, 4) * F.avg_pool2d(error, 4).abs()).mean()
+    area = mask.sum((2, 3)).clamp(min=1)
+    colour = ((error * mask).sum((2, 3)) / area).abs().mean()
+    return plain + 0.5 * (across + down) + 0.5 * coarse + 0.3 * colour
+
+
+def encoder_input(pixels: Tensor) -> Tensor:
+    """Pixels [B, H, W, 3] uint8 -> [B, 3, H, W] as ChameleonImageProcessor makes them (its factor is 0.0078)."""
+    return (pixels.float() * 0.0078 - 1).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def decoder_target(pixels: Tensor) -> Tensor:
+    """Pixels [B, H, W, 3] uint8 -> [B, 3, H, W] in [-1, 1], half a step up since to_uint8 truncates."""
+    return ((pixels.float() + 0.5) / 127.5 - 1).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def batch_of(pictures: Pictures, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return pixels [B, H, W, 3] uint8 and masks [B, 1, H, W] in [0, 1]."""
+    return torch.from_numpy(pictures.pixels[indices]), torch.from_numpy(pictures.masks[indices])[:, None].float() / 255
+
+
+def train(data: Path, out: Path, options: VQTraining, model: VQ, minutes: float) -> None:
+    """Train until n_steps or until the minutes are up; `out` holds everything needed to resume."""
+    pictures = load_dataset(data)
+    n = len(pictures.scenes)
+    book = MovingCodebook(N_CODES, model.config.embed_dim)
+    codebook = model.quantize.embedding.weight.requires_grad_(False)
+    model.to(memory_format=torch.channels_last).train()
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=options.rate, betas=(0.9, 0.98), weight_decay=1e-4, fused=True)
+    averages = {name: t.detach().clone() for name, t in model.state_dict().items()}
+    step = 0
+    if out.exists():
+        saved = torch.load(out, weights_only=True)
+        model.load_state_dict(saved["model"])
+        book.load_state_dict(saved["book"])
+        optimizer.load_state_dict(saved["optimizer"])
+        averages, step = saved["averages"], saved["step"]
+    started, seen, dead = time.monotonic(), [], 0
+    while step < options.n_steps and time.monotonic() - started < minutes * 60:
+        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+        indices = torch.randint(n, (options.batch,), generator=generator).sort().values.numpy()
+        pixels, mask = batch_of(pictures, indices)
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(step, options)
+        if step == options.n_plain_steps:
+            with torch.no_grad():
+                some = [batch_of(pictures, np.arange(i, i + 100))[0] for i in range(0, 800, 100)]
+                vectors = torch.cat([rows(model.latents(encoder_input(x))) for x in some])
+            book.start(codebook, k_means(vectors, N_CODES, 12, generator))
+        z = model.latents(encoder_input(pixels))
+        commitment = torch.zeros(())
+        if step >= options.n_plain_steps:
+            vectors = rows(z.detach())
+            codes = nearest(vectors, codebook)
+            z, commitment = straight_through(z, codebook, codes)
+            book.update(codebook, vectors, codes)
+            if step % options.revive_every == 0 and step < 0.8 * options.n_steps:
+                dead = book.revive(codebook, vectors, codes, generator)
+        loss = picture_loss(model.pixels(z), decoder_target(pixels), mask, options.subject_weight)
+        optimizer.zero_grad(set_to_none=True)
+        (loss + options.commitment * commitment).backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        step += 1
+        keep = min(options.average, step / (step + 10))
+        with torch.no_grad():
+            for name, tensor in model.state_dict().items():
+                averages[name].lerp_(tensor, 1 - keep) if "quantize" not in name else averages[name].copy_(tensor)
+        seen.append(loss.item())
+        if step % 50 == 0:
+            used = int((book.counts > DEAD_BELOW).sum())
+            print(f"vq {step} loss {np.mean(seen[-50:]):.4f} commit {commitment.item():.4f} used {used} dead {dead} "
+                  f"{time.monotonic() - started:.0f}s", flush=True)  # fmt: skip
+        if step % 200 == 0 or step == options.n_steps:
+            state = {"model": model.state_dict(), "book": book.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save({**state, "averages": averages, "step": step}, out.with_suffix(".tmp"))
+            out.with_suffix(".tmp").replace(out)
+
+
+def main() -> None:
+    """Command line of this stage, for experiments; `tools.demo.build` runs it with the defaults."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=VQTraining.n_steps)
+    parser.add_argument("--minutes", type=float, default=1e9)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--batch", type=int, default=VQTraining.batch)
+    parser.add_argument("--plain", type=int, default=VQTraining.n_plain_steps)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(1)
+    model = VQ(vq_config(32, (1, 1, 2, 2), 1) if arguments.small else vq_config())
+    print("parameters", sum(p.numel() for p in model.parameters()))
+    train(arguments.data, arguments.out, VQTraining(arguments.steps, arguments.plain, arguments.batch), model, arguments.minutes)
+
+
+if __name__ == "__main__":
+    main()
