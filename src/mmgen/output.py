@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Self
 
 from mmgen import __version__
@@ -142,7 +143,8 @@ class Sink(ABC):
         if len(self.job.items) == 1:
             raise error
         item = self.job.items[index]
-        self.notes.error(error, about=item.image or item.prompt)
+        about = item.image or shorten(item.prompt, 60, placeholder=" …")
+        self.notes.error(error, about="" if item.image and item.image in error.message else about)
         self.failed += 1
 
 
@@ -291,7 +293,7 @@ class Story(Sink):
         self._parts.append({"image": str(path), "seed": picture.seed})
 
     def end(self, index: int, error: MmgenError | None) -> None:
-        if not self._pages.endswith("\n"):
+        if self._pages and not self._pages.endswith("\n"):
             self._write("\n", "\n")
         if error is not None:
             self.fail(index, error)

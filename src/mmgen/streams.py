@@ -70,8 +70,7 @@ class Notes:
 
     def error(self, error: MmgenError, about: str = "") -> None:
         """Say what is wrong and what to do about it, in a line each."""
-        about = "" if not about or about in error.message else f"{about}: "
-        self._line(f"error: {about}{error.message}")
+        self._line(f"error: {about + ': ' if about else ''}{error.message}")
         if error.hint:
             self._line(f"hint: {error.hint}")
 
