@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Make a picture book, a chapter for each hero: book/index.md, and the pictures in a folder a chapter.
+#   examples/picture-book.sh book/ "a red cat" "a blue boat"
+set -euo pipefail
+book=${1:?usage: picture-book.sh FOLDER HERO...}
+shift
+mkdir -p "$book"
+
+number=0
+for hero in "$@"; do
+    number=$((number + 1))
+    mmgen interleave --quiet --seed "$number" "Tell a story about $hero" -o "$book/$number" > /dev/null
+    printf '# %s. The story of %s\n\n' "$number" "$hero"
+    sed "s|](|]($number/|" "$book/$number/index.md" # pictures are named from the chapter's folder
+    echo
+done > "$book/index.md"
+echo "$book/index.md"
