@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from mmgen.errors import MmgenError
+from mmgen.request import Progress
 from tests.scripted import Scripted, install, run
 
 COMMANDS = ("caption", "ask", "draw", "vary", "interleave")
@@ -286,6 +287,14 @@ def test_progress_shows_on_a_terminal_only(model: Scripted) -> None:
     assert "drawing 1/2" not in run("draw", "a").err
     assert "drawing 1/2" in run("draw", "a", terminal=True).err
     assert "drawing" not in run("draw", "a", "-q", terminal=True).err
+
+
+def test_a_progress_line_is_gone_when_something_else_is_said(model: Scripted) -> None:
+    for end in (MmgenError("too long"), KeyboardInterrupt()):
+        model.scripts = [[Progress(1, 2), end]]
+        result = run("draw", "a", "--seed", "7", terminal=True)
+        assert re.search(r"drawing 1/2\r +\r(error: too long\n)?$", result.err)
+        assert result.code in (1, 130)
 
 
 def test_a_terminal_gets_no_control_characters(model: Scripted) -> None:

@@ -117,3 +117,9 @@ def test_a_failed_answer_as_json_says_its_error(model: Scripted) -> None:
     result = run("ask", "what?", "--json")
     assert (result.code, json.loads(result.out)["error"]) == (1, "too long")
     assert result.err == "error: too long\nhint: shorten it\n"
+
+
+def test_answers_that_come_in_turn_are_told_apart(model: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = [(1, "two"), (0, "o"), (0, "ne"), (1, "!")]  # no word of where each ends
+    monkeypatch.setattr(model, "replies", lambda requests: iter(pieces))
+    assert run("caption", "a.png", "b.png").out == "a.png\tone\nb.png\ttwo!\n"

@@ -55,7 +55,7 @@ def ask(
     notes = Notes(quiet)
     loading = options.loading(revision, dtype, device_map, quantize, attn, offline)
     text = options.text_sampling(max_tokens, temperature, top_p, top_k, repetition_penalty)
-    options.check_number(1, seed)
+    options.check_seed(seed)
     given = tuple(images or ())
     if question is None and not given:
         raise UsageError("nothing to ask", 'give a question, as in mmgen ask "what is a snowman?", or an --image')

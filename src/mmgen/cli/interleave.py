@@ -62,7 +62,7 @@ def interleave(
     image = options.image_sampling(
         image_temperature, top_p, top_k, guidance, image_guidance, flag="--image-temperature"
     )
-    options.check_number(1, seed)
+    options.check_seed(seed)
     words = run.read_prompt(prompt, "give pictures with --image")
     folder = run.check_folder(output, force)
     used_seed = fresh_seed() if seed is None else seed

@@ -151,9 +151,13 @@ def image_sampling(
     return ImageSampling(temperature, top_p, top_k, guidance, image_guidance)
 
 
-def check_number(n: int, seed: int | None = None, n_pictures: int = 1) -> None:
-    """Check how many pictures, and a seed with those that follow from it."""
+def check_number(n: int) -> None:
+    """Check how many pictures are wanted."""
     _at_least("-n", n, 1)
+
+
+def check_seed(seed: int | None, n_pictures: int = 1) -> None:
+    """Check a seed, and with it those of the pictures that follow."""
     if seed is not None and not 0 <= seed <= MAX_SEED - n_pictures + 1:
         raise UsageError(f"--seed {seed} is out of range", f"it goes from 0 to {MAX_SEED}, for the last picture too")
 

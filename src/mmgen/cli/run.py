@@ -72,10 +72,13 @@ def feed(model: Model, requests: Sequence[Request], sink: Sink, indices: Iterabl
         return
     places = list(range(len(requests)) if indices is None else indices)
     ended: set[int] = set()
-    for position, piece in model.replies(requests):
-        if isinstance(piece, Done | MmgenError):
-            ended.add(position)
-        sink.take(places[position], piece)
+    try:
+        for position, piece in model.replies(requests):
+            if isinstance(piece, Done | MmgenError):
+                ended.add(position)
+            sink.take(places[position], piece)
+    finally:
+        sink.notes.clear()
     for position, place in enumerate(places):
         if position not in ended:
             sink.take(place, Done())
