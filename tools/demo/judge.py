@@ -6,6 +6,7 @@ Trained on renders alone, blurred, noised and shifted; shares nothing with the m
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,7 @@ class Judge(nn.Module):
         super().__init__()
         widths = (3, 16, 32, 48, 64, 64)
         self.layers = nn.ModuleList(
-            nn.Conv2d(a, b, 5 if a == 3 else 3, stride=2, padding=2 if a == 3 else 1)
-            for a, b in zip(widths, widths[1:], strict=False)
+            nn.Conv2d(a, b, 5 if a == 3 else 3, stride=2, padding=2 if a == 3 else 1) for a, b in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:])
         self.head = nn.Linear(2 * widths[-1], sum(SIZES))
@@ -71,13 +71,14 @@ def roughen(pixels: Tensor, generator: torch.Generator) -> Tensor:
         small = F.interpolate(pixels, scale_factor=1 / factor, mode="bilinear", antialias=True)
         pixels = F.interpolate(small, pixels.shape[2:], mode="bilinear")
     dx, dy = torch.randint(-6, 7, (2,), generator=generator).tolist()
-    pixels = F.pad(pixels, (6, 6, 6, 6), mode="replicate")[:, :, 6 + dy :, 6 + dx :][:, :, : pixels.shape[2], : pixels.shape[3]]
+    height, width = pixels.shape[2:]
+    pixels = F.pad(pixels, (6, 6, 6, 6), mode="replicate")[:, :, 6 + dy :, 6 + dx :][:, :, :height, :width]
     noise = torch.randn(pixels.shape, generator=generator) * 0.06 * chance()
     coarse = F.interpolate(torch.randn(len(pixels), 3, 12, 12, generator=generator), pixels.shape[2:]) * 0.05 * chance()
     return (pixels + noise + coarse).clamp(0, 1)
 
 
-def train_judge(pictures: Pictures, options: JudgeTraining = JudgeTraining()) -> Judge:
+def train_judge(pictures: Pictures, options: JudgeTraining) -> Judge:
     """Train a judge; about two minutes on two cores."""
     torch.manual_seed(options.seed)
     generator = torch.Generator().manual_seed(options.seed)
@@ -101,7 +102,8 @@ def train_judge(pictures: Pictures, options: JudgeTraining = JudgeTraining()) ->
 
 def save_judge(judge: Judge, path: Path = WEIGHTS) -> None:
     """Write the weights in float16."""
-    save_file({name: t.half().contiguous() if t.is_floating_point() else t for name, t in judge.state_dict().items()}, path)
+    state = judge.state_dict()
+    save_file({name: t.half().contiguous() if t.is_floating_point() else t for name, t in state.items()}, path)
 
 
 def load_judge(path: Path = WEIGHTS) -> Judge:

@@ -23,12 +23,14 @@ def model_config(tokenizer: PreTrainedTokenizerFast) -> ChameleonConfig:
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions (Su et al., arXiv 2104.09864), halves as in Llama; x [B, heads, T, d], cos and sin [B, 1, T, d]."""
+    """Rotary positions (Su et al., arXiv 2104.09864), halves as in Llama; x [B, heads, T, d], angles [B, 1, T, d]."""
     left, right = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-right, left), dim=-1) * sin
 
 
-def hidden_states(model: ChameleonForConditionalGeneration, ids: Tensor, positions: Tensor, visible: Tensor | None) -> Tensor:
+def hidden_states(
+    model: ChameleonForConditionalGeneration, ids: Tensor, positions: Tensor, visible: Tensor | None
+) -> Tensor:
     """Ids, positions [B, T] -> hidden [B, T, D], as `model.model` would, in fewer and larger operations.
 
     visible [B, 1, T, T] bool, or None for causal order.
@@ -44,7 +46,8 @@ def hidden_states(model: ChameleonForConditionalGeneration, ids: Tensor, positio
     for layer in body.layers:
         attention, mlp = layer.self_attn, layer.mlp
         y = F.rms_norm(x, (x.shape[-1],), layer.input_layernorm.weight, config.rms_norm_eps)
-        q, k, v = F.linear(y, torch.cat([p.weight for p in (attention.q_proj, attention.k_proj, attention.v_proj)])).chunk(3, -1)
+        three = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
+        q, k, v = F.linear(y, three).chunk(3, -1)
         q = attention.q_norm(q.reshape(-1, n_heads, width)).view(rows, length, n_heads, width).transpose(1, 2)
         k = attention.k_norm(k.reshape(-1, n_heads, width)).view(rows, length, n_heads, width).transpose(1, 2)
         v = v.reshape(rows, length, n_heads, width).transpose(1, 2)

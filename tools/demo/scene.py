@@ -1,4 +1,4 @@
-"""The little world of the built-in model: ten subjects, eight colours, five places, and which combinations are held out.
+"""The little world of the built-in model: ten subjects, eight colours, five places; which combinations are held out.
 
 Knows no drawing and no wording beyond the names themselves.
 """

@@ -40,7 +40,8 @@ def typed(text: str, rng: random.Random, endings: str = "   .!") -> str:
 # --- draw -----------------------------------------------------------------------------------------------------------
 
 DRAW_FORMS = (
-    "{}", "{}", "{}", "{}", "draw {}", "draw {}", "please draw {}", "draw me {}", "can you draw {}", "could you draw {}",
+    "{}", "{}", "{}", "{}", "draw {}", "draw {}", "please draw {}", "draw me {}", "can you draw {}",
+    "could you draw {}",
     "generate an image of {}", "generate an image of {}", "generate a picture of {}", "create an image of {}",
     "make a picture of {}", "a picture of {}", "an image of {}", "a photo of {}", "a drawing of {}", "paint {}",
     "show me {}", "I want {}", "sketch {}", "picture of {}", "draw {} please", "I would like to see {}",
@@ -104,8 +105,8 @@ def ask(scene: Scene, rng: random.Random) -> tuple[str, str]:
     kind = rng.randrange(4)
     if kind == 0:
         forms = ("what is it", "what is it", "what is this", "what's this", "what is that", "which thing is this",
-                 f"what is the main thing in this {picture}", "what object is it", f"what is the subject of the {picture}",
-                 f"what is the {colour} thing")  # fmt: skip
+                 f"what is the main thing in this {picture}", "what object is it",
+                 f"what is the subject of the {picture}", f"what is the {colour} thing")  # fmt: skip
         question, reply = rng.choice(forms), answer(a(subject))
     elif kind == 1:
         word = rng.choice(("color", "colour"))
@@ -210,9 +211,10 @@ def change(scene: Scene, rng: random.Random) -> tuple[str, Scene]:
 # --- words only -----------------------------------------------------------------------------------------------------
 
 ABOUT = "I am the small built-in model of mmgen. I draw and describe little cartoon scenes."
-CAN = "Snowmen, cats, houses, trees, cars, fish, boats, flowers, balloons and mushrooms, in eight colours and five places."
+CAN = "Snowmen, cats, houses, trees, cars, fish, boats, flowers, balloons and mushrooms, in eight colours."
 TALK = (
-    (("hello", "hi", "hey", "good morning", "hello there"), "Hello! Ask me for a picture, such as a red cat on the grass."),
+    (("hello", "hi", "hey", "good morning", "hello there"),
+     "Hello! Ask me for a picture, such as a red cat on the grass."),
     (("who are you", "what are you", "what is your name", "introduce yourself"), ABOUT),
     (("what can you draw", "what can you do", "help", "what do you know", "what should I ask"), CAN),
     (("how are you",), "Fine, thank you. Shall I draw something?"),
@@ -220,7 +222,8 @@ TALK = (
     (("bye", "goodbye", "good night"), "Goodbye!"),
     (("which colors do you know", "what colours are there", "what colors can you use"),
      "Red, orange, yellow, green, blue, purple, pink and white."),
-    (("which places do you know", "where can it be"), "In the snow, on the grass, at night, on the beach and at sunset."),
+    (("which places do you know", "where can it be"),
+     "In the snow, on the grass, at night, on the beach and at sunset."),
     (("can you draw people", "can you make photos", "are you a big model", "tell me the news", "what is the time"),
      "No, I only know a few small cartoon scenes."),
 )  # fmt: skip

@@ -1,7 +1,6 @@
 """Train the transformer on codes and words; resumable. One step is one batch of each of two kinds of rows."""
 
 import argparse
-import math
 import random
 import time
 from dataclasses import dataclass
@@ -43,7 +42,9 @@ def rate_at(step: int, options: Training) -> float:
     return min(1.0, (step + 1) / options.warmup) * min(1.0, max(0.01, (1 - done) / 0.6))
 
 
-def loss_of(model: ChameleonForConditionalGeneration, batch: Batch, words_weight: float) -> tuple[Tensor, Tensor, Tensor]:
+def loss_of(
+    model: ChameleonForConditionalGeneration, batch: Batch, words_weight: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the sum of weighted losses, the sum of weights, and (code loss, word loss) for the log."""
     hidden = hidden_states(model, batch.ids, batch.positions, batch.visible).flatten(0, 1)
     labels = batch.labels.flatten()
@@ -124,7 +125,8 @@ def train(model: ChameleonForConditionalGeneration, writer: Writer, out: Path, o
         if step % 50 == 0:
             codes, words = np.nanmean(torch.stack(shown).numpy(), axis=0)
             shown.clear()
-            print(f"transformer {step} draw {codes:.3f} words {words:.3f} {time.monotonic() - started:.0f}s", flush=True)
+            seconds = time.monotonic() - started
+            print(f"transformer {step} draw {codes:.3f} words {words:.3f} {seconds:.0f}s", flush=True)
         if step % options.save_every == 0 or step == options.n_steps:
             state = {"model": {name: p.detach() for name, p in learned.items()}, "averages": averages, "step": step}
             state["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]

@@ -1,6 +1,5 @@
 """Train the VQ: plain autoencoder, k-means codebook, then straight-through with a moving codebook; resumable."""
 
-import argparse
 import math
 import time
 from dataclasses import dataclass
@@ -68,10 +67,10 @@ def batch_of(pictures: Pictures, indices: np.ndarray) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(pictures.pixels[indices]), torch.from_numpy(pictures.masks[indices])[:, None].float() / 255
 
 
-def train(data: Path, out: Path, options: VQTraining, model: VQ, minutes: float) -> None:
-    """Train until n_steps or until the minutes are up; `out` holds everything needed to resume."""
-    pictures = load_dataset(data)
-    n = len(pictures.scenes)
+def train_vq(data: Path, out: Path, options: VQTraining) -> None:
+    """Train to n_steps; `out` holds everything needed to resume, and the averaged weights."""
+    torch.manual_seed(options.seed)
+    pictures, model = load_dataset(data), VQ(vq_config())
     book = MovingCodebook(N_CODES, model.config.embed_dim)
     codebook = model.quantize.embedding.weight.requires_grad_(False)
     model.to(memory_format=torch.channels_last).train()
@@ -85,17 +84,15 @@ def train(data: Path, out: Path, options: VQTraining, model: VQ, minutes: float)
         book.load_state_dict(saved["book"])
         optimizer.load_state_dict(saved["optimizer"])
         averages, step = saved["averages"], saved["step"]
-    started, seen, dead = time.monotonic(), [], 0
-    while step < options.n_steps and time.monotonic() - started < minutes * 60:
+    started, seen = time.monotonic(), []
+    while step < options.n_steps:
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
-        indices = torch.randint(n, (options.batch,), generator=generator).sort().values.numpy()
+        indices = torch.randint(len(pictures.scenes), (options.batch,), generator=generator).sort().values.numpy()
         pixels, mask = batch_of(pictures, indices)
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, options)
         if step == options.n_plain_steps:
             with torch.no_grad():
-                some = [batch_of(pictures, np.arange(i, i + 100))[0] for i in range(0, 800, 100)]
-                vectors = torch.cat([rows(model.latents(encoder_input(x))) for x in some])
+                first = [batch_of(pictures, np.arange(i, i + 100))[0] for i in range(0, 800, 100)]
+                vectors = torch.cat([rows(model.latents(encoder_input(some))) for some in first])
             book.start(codebook, k_means(vectors, N_CODES, 12, generator))
         z = model.latents(encoder_input(pixels))
         commitment = torch.zeros(())
@@ -105,8 +102,10 @@ def train(data: Path, out: Path, options: VQTraining, model: VQ, minutes: float)
             z, commitment = straight_through(z, codebook, codes)
             book.update(codebook, vectors, codes)
             if step % options.revive_every == 0 and step < 0.8 * options.n_steps:
-                dead = book.revive(codebook, vectors, codes, generator)
+                book.revive(codebook, vectors, codes, generator)
         loss = picture_loss(model.pixels(z), decoder_target(pixels), mask, options.subject_weight)
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(step, options)
         optimizer.zero_grad(set_to_none=True)
         (loss + options.commitment * commitment).backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -115,37 +114,13 @@ def train(data: Path, out: Path, options: VQTraining, model: VQ, minutes: float)
         keep = min(options.average, step / (step + 10))
         with torch.no_grad():
             for name, tensor in model.state_dict().items():
-                averages[name].lerp_(tensor, 1 - keep) if "quantize" not in name else averages[name].copy_(tensor)
+                averages[name].lerp_(tensor, 0 if "quantize" in name else 1 - keep)
+        averages["quantize.embedding.weight"].copy_(codebook)
         seen.append(loss.item())
         if step % 50 == 0:
-            used = int((book.counts > DEAD_BELOW).sum())
-            print(f"vq {step} loss {np.mean(seen[-50:]):.4f} commit {commitment.item():.4f} used {used} dead {dead} "
-                  f"{time.monotonic() - started:.0f}s", flush=True)  # fmt: skip
-        if step % 200 == 0 or step == options.n_steps:
+            used, seconds = int((book.counts > DEAD_BELOW).sum()), time.monotonic() - started
+            print(f"vq {step} loss {np.mean(seen[-50:]):.4f} codes used {used} {seconds:.0f}s", flush=True)
+        if step % 100 == 0 or step == options.n_steps:
             state = {"model": model.state_dict(), "book": book.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save({**state, "averages": averages, "step": step}, out.with_suffix(".tmp"))
             out.with_suffix(".tmp").replace(out)
-
-
-def main() -> None:
-    """Command line of this stage, for experiments; `tools.demo.build` runs it with the defaults."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=VQTraining.n_steps)
-    parser.add_argument("--minutes", type=float, default=1e9)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--small", action="store_true")
-    parser.add_argument("--batch", type=int, default=VQTraining.batch)
-    parser.add_argument("--plain", type=int, default=VQTraining.n_plain_steps)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    torch.set_flush_denormal(True)
-    torch.manual_seed(1)
-    model = VQ(vq_config(32, (1, 1, 2, 2), 1) if arguments.small else vq_config())
-    print("parameters", sum(p.numel() for p in model.parameters()))
-    train(arguments.data, arguments.out, VQTraining(arguments.steps, arguments.plain, arguments.batch), model, arguments.minutes)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,116 @@
+"""Make the built-in checkpoint from nothing: `python -m tools.demo.build`. Seeded; each stage is resumed or skipped.
+
+Stages: render, vq, codes, transformer, judge, export, evaluate. About two and a half hours on two CPU cores.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import ChameleonForConditionalGeneration, PreTrainedTokenizerFast
+
+from .card import write_card
+from .dataset import load_dataset, render_dataset
+from .evaluate import evaluate, write_results
+from .export import check_stock, export, rounded
+from .judge import WEIGHTS, JudgeTraining, save_judge, train_judge
+from .model import model_config
+from .sequences import Writer
+from .tokenizer import build_tokenizer
+from .train_transformer import Training, start_weights, train
+from .train_vq import VQTraining, encoder_input, train_vq
+from .vq_model import VQ, vq_config
+
+REPOSITORY = Path(__file__).parents[2]
+CHECKPOINT = REPOSITORY / "src" / "mmgen" / "checkpoints" / "demo"
+
+
+def tokenizer_of(work: Path) -> PreTrainedTokenizerFast:
+    """Make the tokenizer once, and read it from then on."""
+    folder = work / "tokenizer"
+    if not folder.exists():
+        build_tokenizer().save_pretrained(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def trained_vq(work: Path) -> VQ:
+    """Read the averaged weights of the VQ, rounded as they will be stored."""
+    vq = VQ(vq_config())
+    vq.load_state_dict(torch.load(work / "vq.pt", weights_only=True)["averages"])
+    return rounded(vq).eval()
+
+
+@torch.inference_mode()
+def make_codes(work: Path) -> None:
+    """Encode every training picture once: codes.npy [N, 144] int16."""
+    out = work / "codes.npy"
+    if out.exists():
+        return
+    vq, pictures = trained_vq(work), load_dataset(work / "data")
+    parts = [
+        vq.codes(encoder_input(torch.from_numpy(pictures.pixels[start : start + 50]))).flatten(1).short().numpy()
+        for start in range(0, len(pictures.scenes), 50)
+    ]
+    np.save(out, np.concatenate(parts))
+
+
+def train_the_transformer(work: Path, options: Training) -> None:
+    """Train, or go on training, the transformer on the codes."""
+    torch.manual_seed(options.seed)
+    tokenizer = tokenizer_of(work)
+    model = ChameleonForConditionalGeneration(model_config(tokenizer))
+    start_weights(model)
+    writer = Writer(tokenizer, np.load(work / "codes.npy"), np.load(work / "data" / "scenes.npy"))
+    train(model, writer, work / "transformer.pt", options)
+
+
+def export_to(folder: Path, work: Path, training: str) -> None:
+    """Write the checkpoint from what has been trained so far."""
+    weights = torch.load(work / "transformer.pt", weights_only=True)["averages"]
+    export(folder, tokenizer_of(work), trained_vq(work), weights, write_card("(not measured yet)", training))
+    check_stock(folder)
+
+
+def main() -> None:
+    """Run all stages, or one."""
+    stages = ("render", "vq", "codes", "transformer", "judge", "export", "evaluate")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--work", type=Path, default=REPOSITORY / "build" / "demo", help="folder for what is in between"
+    )
+    parser.add_argument("--out", type=Path, default=CHECKPOINT, help="the checkpoint folder")
+    parser.add_argument("--only", choices=stages, action="append", help="run this stage (repeatable); default all")
+    parser.add_argument("--vq-steps", type=int, default=VQTraining.n_steps)
+    parser.add_argument("--steps", type=int, default=Training.n_steps)
+    arguments = parser.parse_args()
+    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_flush_denormal(True)  # tiny numbers are slow on a CPU
+    work, todo = arguments.work, arguments.only or stages
+    work.mkdir(parents=True, exist_ok=True)
+    if "render" in todo:
+        render_dataset(work / "data")
+    if "vq" in todo:
+        train_vq(work / "data", work / "vq.pt", VQTraining(n_steps=arguments.vq_steps))
+    if "codes" in todo:
+        make_codes(work)
+    if "transformer" in todo:
+        train_the_transformer(work, Training(n_steps=arguments.steps))
+    if "judge" in todo and not WEIGHTS.exists():
+        save_judge(train_judge(load_dataset(work / "data"), JudgeTraining()))
+    if "export" in todo:
+        export_to(arguments.out, work, TRAINING)
+    if "evaluate" in todo:
+        results = evaluate(arguments.out)
+        write_results(arguments.out / "README.md", results)
+        print(results)
+
+
+TRAINING = """## Training
+
+`python -m tools.demo.build`
+"""
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The model card of the built-in checkpoint."""
+
+NOTE = (
+    "The built-in model draws small cartoon scenes (96x96: snowmen, cats, houses, ...). "
+    "For real pictures name a large model: -m anole-7b"
+)
+BEGIN_RESULTS, END_RESULTS = "<!-- results -->", "<!-- end of results -->"
+TEMPLATE = """---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: any-to-any
+tags:
+- chameleon
+- anole
+- mmgen
+mmgen_note: "{note}"
+---
+
+# demo: the built-in model of mmgen
+
+A small checkpoint in the format of `leloy/Anole-7b-v0.1-hf` (Chameleon with its VQ decoder), trained from scratch
+by this project on pictures that it draws itself. It is there so that every command of mmgen works at once: without
+a download, an account or a GPU. It is a toy: ten subjects (snowman, cat, house, tree, car, fish, boat, flower,
+balloon, mushroom), eight colours (red, orange, yellow, green, blue, purple, pink, white) and five places (in the
+snow, on the grass, at night, on the beach, at sunset), in pictures of 96x96 pixels. It knows nothing else, and
+other words are ignored or misunderstood.
+
+## Results
+
+<!-- results -->
+{results}
+<!-- end of results -->
+
+{training}
+
+## Shape
+
+Pictures are 12x12 = 144 codes of 1024. VQ: base 64 channels at every level, no residual blocks in the encoder's
+levels and one in each of the decoder's, 0.92 M parameters. Transformer: 6 layers of 256, 8 heads, 1024 positions,
+4.85 M parameters. Stored in bfloat16. The vocabulary is byte-level, so any text has ids.
+"""
+
+
+def write_card(results: str, training: str) -> str:
+    """Return README.md from the table of results and the section about training."""
+    return TEMPLATE.format(note=NOTE, results=results, training=training)
