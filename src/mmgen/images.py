@@ -86,13 +86,16 @@ def check_file(source: str | Path) -> None:
     try:
         mode = Path(source).stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        wild = any(letter in str(source) for letter in "*?[")
-        hint = "nothing matches the pattern" if wild else "check the name; it is looked up from the current folder"
+        hint = "check the name; it is looked up from the current folder"
+        if "://" in str(source):
+            hint = "a web address begins with http:// or https://"
+        elif any(letter in str(source) for letter in "*?["):
+            hint = "nothing matches the pattern"
         raise MmgenError(f"no such file: {source}", hint) from None
     except (OSError, ValueError) as failure:
         raise MmgenError(f"cannot open {source}: {_reason(failure)}", "check the name") from failure
     if stat.S_ISDIR(mode):
-        raise MmgenError(f"{source} is a folder, not a picture", f"name the pictures in it, as in {source}/*.jpg")
+        raise MmgenError(f"{source} is a folder, not a picture", f"name the pictures in it: {Path(source) / '*.jpg'}")
     if not stat.S_ISREG(mode):
         raise MmgenError(f"{source} is not a regular file", "save the picture to a file first")
     if not os.access(source, os.R_OK):
