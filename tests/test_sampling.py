@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
     RepetitionPenaltyLogitsProcessor,
@@ -22,6 +22,7 @@ def random_logits(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 3
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     temperature=st.floats(0.2, 2),

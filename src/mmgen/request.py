@@ -5,9 +5,12 @@ The three sampling and loading classes are the only places where a default stand
 
 from __future__ import annotations
 
+import math
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias, Union
+
+from mmgen.errors import UsageError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,6 +29,13 @@ class TextSampling:
     repetition_penalty: float = 1.0  # divides the logits of what was said already (arXiv 1909.05858); 1 is none
     max_tokens: int = 256  # most tokens of words in one reply; pictures do not count
 
+    def __post_init__(self) -> None:
+        _at_least("temperature", self.temperature, 0)
+        _check_tops(self.top_p, self.top_k)
+        _at_least("max tokens", self.max_tokens, 1)
+        if not (math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
+            raise UsageError(f"repetition penalty {self.repetition_penalty:g} is not above 0", "1 is no penalty")
+
 
 @dataclass(frozen=True)
 class ImageSampling:
@@ -38,6 +48,12 @@ class ImageSampling:
     image_guidance: float = 1.2  # how strongly the pictures in the prompt pull (vary, interleave)
     negative_prompt: str | None = None  # what to steer away from, where the family has it
     ratio: str | None = None  # width:height, where the family has it
+
+    def __post_init__(self) -> None:
+        _at_least("temperature", self.temperature, 0)
+        _check_tops(self.top_p, self.top_k)
+        _at_least("guidance", self.guidance, 0)
+        _at_least("image guidance", self.image_guidance, 0)
 
 
 @dataclass(frozen=True)
@@ -102,6 +118,20 @@ PICTURES: frozenset[Kind] = frozenset({"image"})
 BOTH: frozenset[Kind] = WORDS | PICTURES
 
 
+MAX_SEED = 2**32 - 1  # torch's CPU generator keeps the low 32 bits of a seed
+
+
 def fresh_seed() -> int:
     """Draw a seed for a user who gave none."""
     return secrets.randbelow(2**31)
+
+
+def _check_tops(top_p: float, top_k: int) -> None:
+    if not 0 < top_p <= 1:
+        raise UsageError(f"top-p {top_p:g} is not a probability", "it is above 0 and at most 1; 1 keeps all")
+    _at_least("top-k", top_k, 0)
+
+
+def _at_least(name: str, value: float, least: int) -> None:
+    if not (math.isfinite(value) and value >= least):
+        raise UsageError(f"{name} {value:g} is out of range", f"it is a number of at least {least}")

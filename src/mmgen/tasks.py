@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mmgen.errors import UsageError
-from mmgen.request import BOTH, PICTURES, WORDS, ImageSampling, Kind, Part, Request, TextSampling, fresh_seed
+from mmgen.request import BOTH, MAX_SEED, PICTURES, WORDS, ImageSampling, Kind, Part, Request, TextSampling, fresh_seed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -102,6 +102,8 @@ def _request(
     seed: int | None = None,
     completion: bool = False,
 ) -> Request:
+    if seed is not None and not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"the seed {seed} is out of range", f"it goes from 0 to {MAX_SEED}")
     return Request(
         parts=parts,
         want=want,

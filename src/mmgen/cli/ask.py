@@ -54,8 +54,7 @@ def ask(
 
     notes = Notes(quiet)
     loading = options.loading(revision, dtype, device_map, quantize, attn, offline)
-    text = options.text_sampling(max_tokens, temperature, top_p, top_k, repetition_penalty)
-    options.check_seed(seed)
+    text = TextSampling(temperature, top_p, top_k, repetition_penalty, max_tokens)
     given = tuple(images or ())
     if question is None and not given:
         raise UsageError("nothing to ask", 'give a question, as in mmgen ask "what is a snowman?", or an --image')

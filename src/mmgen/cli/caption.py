@@ -53,8 +53,7 @@ def caption(
 
     notes = Notes(quiet)
     loading = options.loading(revision, dtype, device_map, quantize, attn, offline)
-    text = options.text_sampling(max_tokens, temperature, top_p, top_k, repetition_penalty)
-    options.check_seed(seed)
+    text = TextSampling(temperature, top_p, top_k, repetition_penalty, max_tokens)
     for image in images:
         if not is_url(image):
             check_file(image)

@@ -52,9 +52,8 @@ def draw(
 
     notes = Notes(quiet)
     loading = options.loading(revision, dtype, device_map, quantize, attn, offline)
-    image = options.image_sampling(temperature, top_p, top_k, guidance, ImageSampling.image_guidance)
+    image = ImageSampling(temperature, top_p, top_k, guidance, ImageSampling.image_guidance)
     options.check_number(n)
-    options.check_seed(seed, n)
     if prompts.count("-") > 1:
         raise UsageError("two prompts are -", "stdin holds one")
     words = [run.read_prompt(prompt, "draw from a picture with mmgen vary") for prompt in prompts]

@@ -9,7 +9,7 @@ import typer
 from mmgen import tasks
 from mmgen.cli import options
 from mmgen.output import Item, Job, Story
-from mmgen.request import BOTH, ImageSampling, Loading, fresh_seed
+from mmgen.request import BOTH, ImageSampling, Loading, TextSampling, fresh_seed
 
 EXAMPLES = """\b
 Examples:
@@ -58,11 +58,8 @@ def interleave(
 
     notes = Notes(quiet)
     loading = options.loading(revision, dtype, device_map, quantize, attn, offline)
-    text = options.text_sampling(max_tokens, temperature, top_p, top_k, repetition_penalty)
-    image = options.image_sampling(
-        image_temperature, top_p, top_k, guidance, image_guidance, flag="--image-temperature"
-    )
-    options.check_seed(seed)
+    text = TextSampling(temperature, top_p, top_k, repetition_penalty, max_tokens)
+    image = ImageSampling(image_temperature, top_p, top_k, guidance, image_guidance)
     words = run.read_prompt(prompt, "give pictures with --image")
     folder = run.check_folder(output, force)
     used_seed = fresh_seed() if seed is None else seed

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 import typer
 
 from mmgen.errors import UsageError
-from mmgen.request import ImageSampling, Loading, TextSampling
+from mmgen.request import Loading
 
 DEFAULT_MODEL = "demo"
-MAX_SEED = 2**53 - 1  # whole numbers up to here survive every JSON reader
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Quantize = Literal["4bit", "8bit"]
@@ -128,46 +126,7 @@ def loading(
     return Loading(dtype=dtype, device_map=device_map, quantize=quantize, attn=attn, revision=revision, offline=offline)
 
 
-def text_sampling(
-    max_tokens: int, temperature: float, top_p: float, top_k: int, repetition_penalty: float
-) -> TextSampling:
-    """Gather and check how words are chosen."""
-    _at_least("--max-tokens", max_tokens, 1)
-    _at_least("--temperature", temperature, 0)
-    _check_tops(top_p, top_k)
-    if not (math.isfinite(repetition_penalty) and repetition_penalty > 0):
-        raise UsageError(f"--repetition-penalty {repetition_penalty:g} is not above 0", "1 is no penalty")
-    return TextSampling(temperature, top_p, top_k, repetition_penalty, max_tokens)
-
-
-def image_sampling(
-    temperature: float, top_p: float, top_k: int, guidance: float, image_guidance: float, flag: str = "--temperature"
-) -> ImageSampling:
-    """Gather and check how image tokens are chosen; `flag` is what the temperature is called."""
-    _at_least(flag, temperature, 0)
-    _check_tops(top_p, top_k)
-    _at_least("--guidance", guidance, 0)
-    _at_least("--image-guidance", image_guidance, 0)
-    return ImageSampling(temperature, top_p, top_k, guidance, image_guidance)
-
-
 def check_number(n: int) -> None:
     """Check how many pictures are wanted."""
-    _at_least("-n", n, 1)
-
-
-def check_seed(seed: int | None, n_pictures: int = 1) -> None:
-    """Check a seed, and with it those of the pictures that follow."""
-    if seed is not None and not 0 <= seed <= MAX_SEED - n_pictures + 1:
-        raise UsageError(f"--seed {seed} is out of range", f"it goes from 0 to {MAX_SEED}, for the last picture too")
-
-
-def _check_tops(top_p: float, top_k: int) -> None:
-    if not 0 < top_p <= 1:
-        raise UsageError(f"--top-p {top_p:g} is not a probability", "it is above 0 and at most 1; 1 keeps all")
-    _at_least("--top-k", top_k, 0)
-
-
-def _at_least(flag: str, value: float, least: float) -> None:
-    if not (math.isfinite(value) and value >= least):
-        raise UsageError(f"{flag} {value:g} is out of range", f"it is {least:g} or more")
+    if n < 1:
+        raise UsageError(f"-n {n} is out of range", "it is a number of at least 1")

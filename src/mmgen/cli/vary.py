@@ -56,9 +56,8 @@ def vary(
 
     notes = Notes(quiet)
     loading = options.loading(revision, dtype, device_map, quantize, attn, offline)
-    image = options.image_sampling(temperature, top_p, top_k, guidance, image_guidance)
+    image = ImageSampling(temperature, top_p, top_k, guidance, image_guidance)
     options.check_number(n)
-    options.check_seed(seed, n)
     hint = "vary takes one picture; the second word says what should change"
     words = tasks.VARY if prompt is None else run.read_prompt(prompt, hint)
     names.check_stdout(output, n, as_json)

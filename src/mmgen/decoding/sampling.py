@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-MAX_SEED = 2**32 - 1  # torch's CPU generator keeps the low 32 bits only
 _WORDS_STREAM = 0x776F7264  # so that words and the first picture of one seed do not share noise
 
 
@@ -76,3 +75,12 @@ def log_probabilities(logits: Tensor, temperature: float, top_k: int, top_p: flo
 def pick(log_p: Tensor, gumbel: Tensor) -> Tensor:
     """Sample by the Gumbel-max trick: log P [B, K], noise [B, K] -> choices [B] int64."""
     return (log_p + gumbel).argmax(-1)
+
+
+def choose(logits: Tensor, temperature: float, top_k: int, top_p: float, noises: Sequence[Noise]) -> Tensor:
+    """Choose one in each row under that row's noise, or the likeliest at temperature 0: logits [B, K] -> [B] int64."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    log_p = log_probabilities(logits, temperature, top_k, top_p)
+    gumbel = torch.stack([noise.row(logits.shape[-1]) for noise in noises])
+    return pick(log_p, gumbel.to(logits.device))

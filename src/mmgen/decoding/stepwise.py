@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Grammar, Step, forbidden
-from mmgen.decoding.sampling import Noise, log_probabilities, mix, penalise_repetition, pick
+from mmgen.decoding.sampling import Noise, choose, mix, penalise_repetition
 from mmgen.request import ImageSampling, TextSampling
 
 
@@ -93,7 +93,8 @@ def words(
             if sampling.repetition_penalty != 1:
                 so_far = torch.tensor(seen[index], device=row.device)
                 row = penalise_repetition(row, so_far, sampling.repetition_penalty)
-            id_ = _choose(row + masks[step], sampling, noises[index])
+            allowed = (row + masks[step])[None]
+            id_ = int(choose(allowed, sampling.temperature, sampling.top_k, sampling.top_p, [noises[index]]))
             grammar.saw_word(id_)
             seen[index].append(id_)
             last[index] = id_
@@ -136,9 +137,7 @@ def picture(
     for done in range(1, n_codes + 1):
         logits = network.code_head(hidden)  # [G * B, K]
         mixed = mix(logits.view(len(weights), n_pictures, -1), weights)
-        log_p = log_probabilities(mixed, sampling.temperature, sampling.top_k, sampling.top_p)
-        gumbel = torch.stack([noise.row(log_p.shape[-1]) for noise in noises])
-        codes = pick(log_p, gumbel.to(log_p.device))
+        codes = choose(mixed, sampling.temperature, sampling.top_k, sampling.top_p, noises)
         yield codes
         if done < n_codes:
             hidden = feed(network, cache, rows, network.code_ids[codes].repeat(len(weights))[:, None])
@@ -148,10 +147,3 @@ def _mask(grammar: Grammar, step: Step, logits: Tensor) -> Tensor:
     mask = torch.zeros(logits.shape[-1], device=logits.device)
     mask[torch.tensor(forbidden(grammar.vocabulary, step), device=logits.device)] = -torch.inf
     return mask
-
-
-def _choose(logits: Tensor, sampling: TextSampling, noise: Noise) -> int:
-    if sampling.temperature == 0:
-        return int(logits.argmax())
-    log_p = log_probabilities(logits[None], sampling.temperature, sampling.top_k, sampling.top_p)
-    return int(pick(log_p, noise.row(log_p.shape[-1]).to(log_p.device)))
