@@ -11,8 +11,8 @@ help:
 	@echo "make test        lint, types and tests"
 	@echo "make lint        lint and types alone"
 	@echo "make format      put the code in shape"
-	@echo "make checkpoint  train the built-in model again (hours)"
-	@echo "make clean       remove the environment and what was built"
+	@echo "make checkpoint  train the built-in model again (about 2.5 hours on two cores)"
+	@echo "make clean       remove the environment and what the tools left behind"
 
 # Made anew whenever what it was made from has changed.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -39,7 +39,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format
 
 checkpoint: $(INSTALLED)
-	$(BIN)/python -m tools.demo
+	$(BIN)/python -m tools.demo.build
 
-clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis snowman.png
+clean: # build/ stays: hours of training may lie there
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis snowman.png

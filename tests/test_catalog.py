@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from mmgen import catalog
@@ -263,3 +265,20 @@ def test_a_cache_that_cannot_be_written_is_refused(hub: Hub, tmp_path: Path) -> 
     message, hint = find_on(hub, tmp_path / "file")
     assert "cannot write" in message
     assert "HF_HOME" in hint
+
+
+def test_a_download_that_breaks_off_is_refused(hub: Hub, tmp_path: Path) -> None:
+    hub.cut = True
+    message, hint = find_on(hub, tmp_path)
+    assert "fetching org/tiny failed" in message
+    assert "goes on where it stopped" in hint
+
+
+def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fill)
+    error = refusal("org/tiny")
+    assert "the disk is full" in error.message
+    assert "HF_HOME" in error.hint
