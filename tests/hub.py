@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request that came."""
+
+    method: str
+    path: str
+    range: str | None
+    n_sent: int  # bytes of the answer's body
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves `folder` under the name `repo`, at revisions `main` and COMMIT.
+    """Serves `folder` under the name `repo`, at revisions `main` and COMMIT. Files may be sparse and huge.
 
     Attributes:
-        requested: every path that was asked for.
+        asked: every request, with what was sent.
         gated: whether files are refused (the repository's description never is).
-        cut: whether weights break off in the middle.
+        token: without it in the request there is no such repository, if it is set.
+        cuts: how many more answers with weights (not with headers alone) break off in the middle.
+        status: answers everything with this HTTP status, if it is set.
     """
 
     daemon_threads = True
@@ -28,13 +44,24 @@ class Hub(ThreadingHTTPServer):
     def __init__(self, folder: Path, repo: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.repo = folder, repo
-        self.requested: list[str] = []
+        self.asked: list[Asked] = []
         self.gated = False
-        self.cut = False
+        self.token: str | None = None
+        self.cuts = 0
+        self.status: int | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+    @property
+    def requested(self) -> list[str]:
+        """The paths of all requests."""
+        return [asked.path for asked in self.asked]
+
+    def weights(self) -> list[Asked]:
+        """The requests that went for weights, and got something."""
+        return [asked for asked in self.asked if asked.path.endswith(".safetensors") and asked.n_sent]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -46,56 +73,113 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.server.requested.append(path)
-        api, files = f"/api/models/{self.server.repo}", f"/{self.server.repo}/resolve/"
+        n_sent = self._answer_to(path)
+        self.server.asked.append(Asked(self.command, path, self.headers.get("Range"), n_sent))
+
+    def _answer_to(self, path: str) -> int:
+        hub = self.server
+        api, files = f"/api/models/{hub.repo}", f"/{hub.repo}/resolve/"
+        if hub.status is not None:
+            return self._refuse(hub.status)
+        if hub.token is not None and self.headers.get("Authorization") != f"Bearer {hub.token}":
+            return self._refuse(401, "RepoNotFound")
         if path.startswith(f"{api}/tree/"):
-            names = sorted(self.server.folder.iterdir())
-            self._answer(
+            names = sorted(hub.folder.iterdir())
+            return self._json(
                 [
                     {"type": "file", "path": p.name, "size": p.stat().st_size, "oid": p.name.ljust(40, "0")}
                     for p in names
                 ]
             )
-        elif path in (api, f"{api}/revision/main", f"{api}/revision/{COMMIT}"):
-            siblings = [{"rfilename": p.name} for p in sorted(self.server.folder.iterdir())]
-            self._answer({"id": self.server.repo, "sha": COMMIT, "siblings": siblings, "private": False, "tags": []})
-        elif path.startswith(api):
-            self._refuse(404, "RevisionNotFound")
-        elif path.startswith(files):
-            self._file(self.server.folder / path.removeprefix(files).partition("/")[2])
-        else:
-            self._refuse(404, "RepoNotFound")
+        if path in (api, f"{api}/revision/main", f"{api}/revision/{COMMIT}"):
+            siblings = [{"rfilename": p.name} for p in sorted(hub.folder.iterdir())]
+            return self._json({"id": hub.repo, "sha": COMMIT, "siblings": siblings, "private": False, "tags": []})
+        if path.startswith(api):
+            return self._refuse(404, "RevisionNotFound")
+        if path.startswith(files):
+            return self._file(hub.folder / path.removeprefix(files).partition("/")[2])
+        return self._refuse(404, "RepoNotFound")
 
-    def _file(self, path: Path) -> None:
+    def _file(self, path: Path) -> int:
         if self.server.gated:
             return self._refuse(403, "GatedRepo")
         if not path.is_file():
             return self._refuse(404, "EntryNotFound")
-        body = path.read_bytes()
-        headers = {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": COMMIT}
-        sent = body[: len(body) // 2] if self.server.cut and path.suffix == ".safetensors" else body
-        self._send(200, body if self.command == "HEAD" else sent, headers, n_bytes=len(body))
-        return None
+        size = path.stat().st_size
+        start, end = _span(self.headers.get("Range"), size)
+        headers = {"ETag": f'"{etag(path)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        if self.headers.get("Range"):
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+        self._head(206 if self.headers.get("Range") else 200, headers, end - start)
+        if self.command == "HEAD":
+            return 0
+        stop = end
+        whole = end == size  # not just a header
+        if path.suffix == ".safetensors" and self.server.cuts and whole and end - start > 2:
+            self.server.cuts -= 1
+            stop = (start + end) // 2
+            self.close_connection = True
+        with path.open("rb") as file, suppress(ConnectionError):  # the client may have had enough
+            file.seek(start)
+            for at in range(start, stop, _CHUNK):
+                self.wfile.write(file.read(min(_CHUNK, stop - at)))
+        return stop - start
 
-    def _answer(self, value: object) -> None:
-        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def _json(self, value: object) -> int:
+        body = json.dumps(value).encode()
+        self._head(200, {"Content-Type": "application/json"}, len(body))
+        if self.command == "HEAD":
+            return 0
+        self.wfile.write(body)
+        return len(body)
 
-    def _refuse(self, status: int, code: str) -> None:
-        self._send(status, b"", {"X-Error-Code": code, "X-Error-Message": code})
+    def _refuse(self, status: int, code: str = "") -> int:
+        self._head(status, {"X-Error-Code": code, "X-Error-Message": code} if code else {}, 0)
+        return 0
 
-    def _send(self, status: int, body: bytes, headers: dict[str, str], n_bytes: int | None = None) -> None:
+    def _head(self, status: int, headers: dict[str, str], n_bytes: int) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body) if n_bytes is None else n_bytes))
+        self.send_header("Content-Length", str(n_bytes))
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-        if n_bytes is not None and len(body) < n_bytes:
-            self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
         return
+
+
+def _span(asked: str | None, size: int) -> tuple[int, int]:
+    """Read `bytes=100-199` or `bytes=100-` as a start and an end."""
+    if asked is None:
+        return 0, size
+    start, _, last = asked.removeprefix("bytes=").partition("-")
+    return int(start), min(size, int(last) + 1 if last else size)
+
+
+def etag(path: Path) -> str:
+    """As on the real Hub, weights go by their SHA-256; a hollow file of gigabytes goes by its size."""
+    if path.stat().st_size > 100_000_000:
+        return f"{path.stat().st_size:040x}"
+    return (hashlib.sha256 if path.suffix == ".safetensors" else hashlib.sha1)(path.read_bytes()).hexdigest()
+
+
+def write_hollow(path: Path, tensors: Mapping[str, tuple[str, Sequence[int]]]) -> int:
+    """Write a safetensors file of full size with nothing in it: a real header, and a hole where the data would be.
+
+    Args:
+        tensors: dtype (as safetensors calls it) and shape of each.
+
+    Returns:
+        Bytes of all tensors.
+    """
+    header, end = {}, 0
+    for name, (dtype, shape) in tensors.items():
+        start, end = end, end + math.prod(shape) * int(dtype.lstrip("BFIU")) // 8
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    os.truncate(path, 8 + len(text) + end)
+    return end
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import AutoProcessor, ChameleonForConditionalGeneration
 
 import mmgen
-from mmgen.catalog import ALIASES
+from mmgen.aliases import ALIASES
 from mmgen.model import Model
 from mmgen.request import ImageSampling, Picture
 from tools.demo.judge import fresh_renders, load_judge, see
@@ -129,7 +129,7 @@ def test_four_pictures_of_seed_7_hold_the_picture_of_seed_8(demo: Model, guidanc
 
 
 def test_stock_transformers_loads_it_and_says_the_same(demo: Model) -> None:
-    folder = ALIASES["demo"]
+    folder = ALIASES["demo"].target
     network, report = ChameleonForConditionalGeneration.from_pretrained(
         folder, dtype="float32", output_loading_info=True
     )
@@ -143,7 +143,7 @@ def test_stock_transformers_loads_it_and_says_the_same(demo: Model) -> None:
 
 
 def test_the_checkpoint_is_small_and_says_what_it_is(demo: Model) -> None:
-    folder = ALIASES["demo"]
+    folder = ALIASES["demo"].target
     assert isinstance(folder, Path)
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 12 * 2**20
     assert demo.note is not None

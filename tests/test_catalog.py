@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 
-from mmgen import catalog
+from mmgen import aliases, catalog
 from mmgen.errors import MmgenError, UsageError
 from tests.checkpoints import make_checkpoint
-from tests.hub import COMMIT, Hub, serve
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +75,7 @@ def test_the_note_comes_from_the_front_matter(folder: Path, front: str, note: st
 
 
 def test_an_alias_names_the_builtin_model() -> None:
-    assert catalog.ALIASES[catalog.DEFAULT] == Path(catalog.__file__).parent / "checkpoints" / "demo"
+    assert aliases.ALIASES[aliases.DEFAULT].target == Path(catalog.__file__).parent / "checkpoints" / "demo"
 
 
 def test_an_existing_folder_may_have_a_plain_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +87,7 @@ def test_an_unknown_word_gets_the_closest_alias() -> None:
     error = refusal("anole7b")
     assert "unknown model: anole7b" in error.message
     assert "did you mean anole-7b?" in error.hint
-    assert all(alias in refusal("x").hint for alias in catalog.ALIASES)
+    assert all(alias in refusal("x").hint for alias in aliases.ALIASES)
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all", "a/b/c", "nowhere/"])
@@ -132,6 +125,36 @@ def test_a_broken_config_is_refused(folder: Path, text: str, said: str) -> None:
 def test_a_missing_tokenizer_is_refused(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     assert "no tokenizer.json" in refusal(folder).message
+
+
+@pytest.mark.parametrize("text", ["", "  ", '{"model": {"vocab": {"a"', "version https://git-lfs.github.com/spec/v1\n"])
+def test_an_empty_or_broken_tokenizer_is_refused(folder: Path, text: str) -> None:
+    (folder / "tokenizer.json").write_text(text)
+    assert "empty, cut off, or no tokenizer" in refusal(folder).message
+
+
+def test_a_missing_processor_is_refused(folder: Path) -> None:
+    (folder / "processor_config.json").unlink()
+    assert "how pictures are prepared" in refusal(folder).message
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "processor_config.json", "tokenizer_config.json"])
+def test_a_broken_companion_is_refused(folder: Path, name: str) -> None:
+    (folder / name).write_text('{"a": ')
+    assert f"{name} is not valid JSON" in refusal(folder).message
+
+
+@pytest.mark.parametrize("file", ["../elsewhere.safetensors", "/etc/passwd", "pytorch_model.bin", 3])
+def test_an_index_that_leads_elsewhere_is_refused(tmp_path: Path, file: object) -> None:
+    folder = make_checkpoint(tmp_path / "sharded", n_shards=2)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": file}}))
+    assert f"names {file}, which is no safetensors file beside it" in refusal(folder).message
+
+
+def test_a_header_with_gaps_is_refused(folder: Path) -> None:
+    header = b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}'
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    assert "broken safetensors header" in refusal(folder).message
 
 
 def test_missing_weights_are_refused(folder: Path) -> None:
@@ -175,110 +198,3 @@ def test_an_index_that_promises_too_much_is_refused(tmp_path: Path) -> None:
     index["weight_map"]["model.extra"] = "model-00001-of-00002.safetensors"
     path.write_text(json.dumps(index))
     assert "model.extra" in refusal(folder).message
-
-
-# --- the Hub: in a process of its own, because huggingface_hub reads its environment once ---------------------------
-
-_FIND = """
-import json, sys
-from mmgen import catalog
-from mmgen.errors import MmgenError
-try:
-    found = catalog.find(sys.argv[1], **json.loads(sys.argv[2]))
-except MmgenError as error:
-    print(json.dumps([error.message, error.hint]))
-else:
-    print(json.dumps([found.model_type, found.revision, sorted(p.name for p in found.folder.iterdir())]))
-"""
-
-
-@pytest.fixture
-def hub(folder: Path) -> Iterator[Hub]:
-    (folder / "pytorch_model.bin").write_bytes(b"never fetched")
-    (folder / "README.md").write_text("# Card\n")
-    with serve(folder) as running:
-        yield running
-
-
-def find_on(hub: Hub | str, home: Path, name: str = "org/tiny", **arguments: object) -> list[str]:
-    """Run `catalog.find` against a Hub; return what it found, or the message and the hint."""
-    url = hub if isinstance(hub, str) else hub.url
-    environment = {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", _FIND, name, json.dumps(arguments)],
-        env={k: v for k, v in os.environ.items() if not k.startswith("HF_")} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert not done.stderr
-    return list(json.loads(done.stdout))
-
-
-def test_a_hub_id_is_fetched_without_pickles_and_resolved_to_a_commit(hub: Hub, tmp_path: Path) -> None:
-    model_type, revision, files = find_on(hub, tmp_path)
-    assert (model_type, revision) == ("chameleon", COMMIT)
-    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= set(files)
-    assert "pytorch_model.bin" not in files
-
-
-def test_what_was_fetched_is_found_offline_without_a_request(hub: Hub, tmp_path: Path) -> None:
-    online = find_on(hub, tmp_path)
-    hub.requested.clear()
-    assert find_on(hub, tmp_path, offline=True) == online
-    assert not hub.requested
-
-
-def test_offline_and_never_fetched_is_refused(hub: Hub, tmp_path: Path) -> None:
-    message, hint = find_on(hub, tmp_path, offline=True)
-    assert "not on this machine" in message
-    assert "network on" in hint
-    assert not hub.requested
-
-
-def test_an_unreachable_hub_is_refused(tmp_path: Path) -> None:
-    message, hint = find_on("http://127.0.0.1:9", tmp_path)
-    assert "cannot reach the Hub for org/tiny" in message
-    assert "--offline" in hint
-
-
-def test_a_repository_that_does_not_exist_is_refused(hub: Hub, tmp_path: Path) -> None:
-    message, _ = find_on(hub, tmp_path, name="org/other")
-    assert "no model org/other on the Hub" in message
-
-
-def test_a_revision_that_does_not_exist_is_refused(hub: Hub, tmp_path: Path) -> None:
-    message, _ = find_on(hub, tmp_path, revision="v9")
-    assert "org/tiny has no revision v9" in message
-
-
-def test_a_gated_repository_says_where_to_ask(hub: Hub, tmp_path: Path) -> None:
-    hub.gated = True
-    message, hint = find_on(hub, tmp_path)
-    assert "gated" in message
-    assert f"{hub.url}/org/tiny" in hint
-    assert "hf auth login" in hint
-
-
-def test_a_cache_that_cannot_be_written_is_refused(hub: Hub, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("no folder")
-    message, hint = find_on(hub, tmp_path / "file")
-    assert "cannot write" in message
-    assert "HF_HOME" in hint
-
-
-def test_a_download_that_breaks_off_is_refused(hub: Hub, tmp_path: Path) -> None:
-    hub.cut = True
-    message, hint = find_on(hub, tmp_path)
-    assert "fetching org/tiny failed" in message
-    assert "goes on where it stopped" in hint
-
-
-def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fill)
-    error = refusal("org/tiny")
-    assert "the disk is full" in error.message
-    assert "HF_HOME" in error.hint

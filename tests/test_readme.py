@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmgen import catalog
+from mmgen.aliases import ALIASES
 from tests.shell import run
 
 ROOT = Path(__file__).parent.parent
@@ -85,5 +85,5 @@ def test_the_links_and_the_models_are_there() -> None:
     for target in re.findall(r"\]\((?!http)([^)]+)\)", text.replace("```", "")):
         if not target.startswith("story/"):
             assert (ROOT / target).exists(), target
-    for alias in catalog.ALIASES:
+    for alias in ALIASES:
         assert f"`{alias}`" in text

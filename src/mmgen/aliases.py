@@ -1,0 +1,53 @@
+"""Short names of models, with what is known of each beforehand. The one table outside the families that names models.
+
+Sizes and licences are for choosing by; before a model is loaded its own files are asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT = "demo"
+
+_READS = ("caption", "ask")
+_DRAWS = ("caption", "ask", "draw")
+_ALL = ("caption", "ask", "draw", "vary", "interleave")
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A model that goes by a short name."""
+
+    target: Path | str  # a folder of the package, or a repository on the Hub
+    does: tuple[str, ...]  # the commands it is good for
+    n_parameters: float
+    licence: str
+    gated: bool = False  # its owner must grant access first
+
+    @property
+    def n_bytes(self) -> int:
+        """About what its weights take: in bfloat16, or as stored for a folder."""
+        if isinstance(self.target, Path):
+            return sum(path.stat().st_size for path in self.target.glob("*.safetensors"))
+        return int(2 * self.n_parameters)
+
+
+ALIASES: Mapping[str, Alias] = {
+    "demo": Alias(Path(__file__).parent / "checkpoints" / "demo", _ALL, 6e6, "Apache-2.0"),
+    "anole-7b": Alias("leloy/Anole-7b-v0.1-hf", _ALL, 7.1e9, "Chameleon research licence"),
+    "chameleon-7b": Alias("facebook/chameleon-7b", _READS, 7.0e9, "Chameleon research licence", gated=True),
+    "chameleon-30b": Alias("facebook/chameleon-30b", _READS, 34.3e9, "Chameleon research licence", gated=True),
+    "llama-3.2-11b-vision": Alias(
+        "meta-llama/Llama-3.2-11B-Vision-Instruct", _READS, 10.7e9, "Llama 3.2 licence", gated=True
+    ),
+    "idefics2-8b": Alias("HuggingFaceM4/idefics2-8b", _READS, 8.4e9, "Apache-2.0"),
+    "gemma-3-4b": Alias("google/gemma-3-4b-it", _READS, 4.3e9, "Gemma terms", gated=True),
+    "smolvlm": Alias("HuggingFaceTB/SmolVLM-Instruct", _READS, 2.2e9, "Apache-2.0"),
+    "smolvlm-256m": Alias("HuggingFaceTB/SmolVLM-256M-Instruct", _READS, 0.26e9, "Apache-2.0"),
+    "janus-pro-1b": Alias("deepseek-community/Janus-Pro-1B", _DRAWS, 2.1e9, "DeepSeek licence"),
+    "janus-pro-7b": Alias("deepseek-community/Janus-Pro-7B", _DRAWS, 7.4e9, "DeepSeek licence"),
+    "emu3-chat": Alias("BAAI/Emu3-Chat-hf", _READS, 8.8e9, "Apache-2.0"),
+    "emu3-gen": Alias("BAAI/Emu3-Gen-hf", _DRAWS, 8.8e9, "Apache-2.0"),
+}
