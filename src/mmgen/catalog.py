@@ -96,6 +96,15 @@ def find(name: str, *, revision: str | None = None, offline: bool = False) -> Ch
     return _find_in_folder(name, target)
 
 
+def is_here(name: str) -> bool:
+    """Whether a checkpoint is on this machine, and whole, without asking the network."""
+    try:
+        find(name, offline=True)
+    except MmgenError:
+        return False
+    return True
+
+
 def fetch(checkpoint: Checkpoint) -> Checkpoint:
     """Fetch the weights that are not on this machine yet, and check that they are whole."""
     if not checkpoint.missing:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,11 +17,12 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel, QuantoConfig
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from mmgen.catalog import Checkpoint
 from mmgen.errors import MmgenError, UsageError
+from mmgen.fit import dtype_name
 from mmgen.request import Loading
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
@@ -29,8 +31,12 @@ DeviceMap = str | dict[str, int | str] | None
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _SPREADS = ("auto", "balanced", "sequential")  # accelerate's own ways of filling several GPUs
 _ATTENTION = ("auto", "sdpa", "flash_attention_2", "eager")
+_QUANTISERS = {  # what to import, and what to install for it
+    "4bit": {"bitsandbytes": "bitsandbytes"},
+    "8bit": {"bitsandbytes": "bitsandbytes"},
+    "quanto-int8": {"optimum.quanto": "optimum-quanto"},
+}
 _SMALLER = "try --quantize 4bit, a second GPU, or --device-map cpu"
-_LARGE = 2_000_000_000  # bytes of tensors from which a CPU holds them in bfloat16
 
 
 def load_model(
@@ -53,7 +59,7 @@ def load_model(
     device_map = choose_device_map(loading, checkpoint)
     quantization = _choose_quantization(loading, checkpoint, device_map, keep_whole)
     if quantization is not None and device_map is None:
-        device_map = {"": "cpu"}  # left open, bitsandbytes would take a GPU if there is one
+        device_map = {"": "cpu"}  # left open, the quantiser would take a GPU if there is one
     arguments: dict[str, Any] = {
         "dtype": choose_dtype(loading, checkpoint),
         "device_map": device_map,
@@ -98,14 +104,11 @@ def _from_pretrained(
 
 
 def choose_dtype(loading: Loading, checkpoint: Checkpoint) -> torch.dtype:
-    """Choose the type of the weights; `auto` is bfloat16 on a GPU, and on a CPU float32 unless they are large."""
-    if loading.dtype in _DTYPES:
-        return _DTYPES[loading.dtype]
-    if loading.dtype != "auto":
+    """Choose the type of the weights, by fit.dtype_name."""
+    if loading.dtype not in ("auto", *_DTYPES):
         raise UsageError(f"unknown dtype: {loading.dtype}", f"one of auto, {', '.join(_DTYPES)}")
-    if _uses_gpu(choose_device_map(loading, checkpoint)):
-        return torch.bfloat16
-    return torch.float32 if checkpoint.n_bytes < _LARGE else torch.bfloat16
+    on_gpu = loading.dtype == "auto" and _uses_gpu(choose_device_map(loading, checkpoint))
+    return _DTYPES[dtype_name(loading, checkpoint.n_bytes, on_gpu)]
 
 
 # --- where --------------------------------------------------------------------------------------------------------
@@ -193,30 +196,48 @@ def _choose_attention(loading: Loading, model_class: type[PreTrainedModel]) -> s
 
 def _choose_quantization(
     loading: Loading, checkpoint: Checkpoint, device_map: DeviceMap, keep_whole: Sequence[str]
-) -> BitsAndBytesConfig | None:
+) -> BitsAndBytesConfig | QuantoConfig | None:
     if loading.quantize is None:
         return None
-    if loading.quantize not in ("4bit", "8bit"):
-        raise UsageError(f"unknown quantisation: {loading.quantize}", "one of 4bit, 8bit")
+    if loading.quantize not in _QUANTISERS:
+        raise UsageError(f"unknown quantisation: {loading.quantize}", f"one of {', '.join(_QUANTISERS)}")
     if "quantization_config" in checkpoint.config:
         raise MmgenError(f"{checkpoint.name} is stored quantised already", "leave --quantize out")
-    for package in ("bitsandbytes", "accelerate"):
-        if importlib.util.find_spec(package) is None:
+    for module, package in {**_QUANTISERS[loading.quantize], "accelerate": "accelerate"}.items():
+        if not _is_installed(module):
             raise MmgenError(f"--quantize {loading.quantize} needs the package {package}", f"pip install {package}")
     devices = set(device_map.values()) if isinstance(device_map, dict) else set()
     if devices & {"cpu", "disk"} and devices != {"cpu"}:
         raise MmgenError("a quantised model cannot be spread over GPU and CPU or disk", "use one kind of device")
-    # A list here replaces bitsandbytes' own, which would have kept the head whole.
-    whole = sorted({"lm_head", *keep_whole})
+    # A list here replaces the quantiser's own, which would have kept the head whole.
+    whole = {"lm_head", *keep_whole}
+    if loading.quantize == "quanto-int8":
+        return QuantoConfig(weights="int8", modules_to_not_convert=sorted(whole))
     if loading.quantize == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=whole)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=sorted(whole))
+    if not _uses_gpu(device_map):
+        whole |= set(_odd_layers(checkpoint))
     has_bfloat16 = not _uses_gpu(device_map) or torch.cuda.is_bf16_supported()
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",  # Dettmers et al., QLoRA (arXiv 2305.14314), section 3
         bnb_4bit_compute_dtype=torch.bfloat16 if has_bfloat16 else torch.float32,
-        llm_int8_skip_modules=whole,
+        llm_int8_skip_modules=sorted(whole),
     )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False
+
+
+def _odd_layers(checkpoint: Checkpoint) -> Iterable[str]:
+    """Name the layers whose inputs do not fill blocks of 64, in which bitsandbytes packs 4-bit weights for a CPU."""
+    for name, tensor in checkpoint.tensors.items():
+        if name.endswith(".weight") and len(tensor.shape) == 2 and tensor.shape[1] % 64:
+            yield re.escape(name.removesuffix(".weight"))
 
 
 def _quiet() -> None:

@@ -15,14 +15,14 @@ from typing import Annotated
 import typer
 
 from mmgen import __version__
-from mmgen.cli import ask, caption, draw, interleave, vary
+from mmgen.cli import ask, caption, draw, interleave, models, vary
 from mmgen.errors import MmgenError, UsageError
 from mmgen.streams import Notes, PipeClosedError
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141  # what a shell sees of any program that a closed pipe ended
 
-_COMMANDS = ("caption", "ask", "draw", "vary", "interleave")
+_COMMANDS = ("caption", "ask", "draw", "vary", "interleave", "models")
 
 EXAMPLES = """\b
 Examples:
@@ -40,6 +40,7 @@ app.command(epilog=ask.EXAMPLES)(ask.ask)
 app.command(epilog=draw.EXAMPLES)(draw.draw)
 app.command(epilog=vary.EXAMPLES)(vary.vary)
 app.command(epilog=interleave.EXAMPLES)(interleave.interleave)
+app.command(epilog=models.EXAMPLES)(models.models)
 
 
 def _print_version(wanted: bool) -> None:

@@ -42,6 +42,7 @@ def ask(
     quantize: options.QuantizeBits = None,
     attn: options.AttentionName = "auto",
     offline: options.Offline = Loading.offline,
+    no_fit_check: options.NoFitCheck = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Ask about pictures, or without any.
@@ -53,7 +54,7 @@ def ask(
     from mmgen.streams import Notes
 
     notes = Notes(quiet)
-    loading = options.loading(revision, dtype, device_map, quantize, attn, offline)
+    loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check)
     text = TextSampling(temperature, top_p, top_k, repetition_penalty, max_tokens)
     given = tuple(images or ())
     if question is None and not given:

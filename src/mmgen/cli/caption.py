@@ -41,6 +41,7 @@ def caption(
     quantize: options.QuantizeBits = None,
     attn: options.AttentionName = "auto",
     offline: options.Offline = Loading.offline,
+    no_fit_check: options.NoFitCheck = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Describe pictures.
@@ -52,7 +53,7 @@ def caption(
     from mmgen.streams import Notes
 
     notes = Notes(quiet)
-    loading = options.loading(revision, dtype, device_map, quantize, attn, offline)
+    loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check)
     text = TextSampling(temperature, top_p, top_k, repetition_penalty, max_tokens)
     for image in images:
         if not is_url(image):

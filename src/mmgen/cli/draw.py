@@ -41,6 +41,7 @@ def draw(
     quantize: options.QuantizeBits = None,
     attn: options.AttentionName = "auto",
     offline: options.Offline = Loading.offline,
+    no_fit_check: options.NoFitCheck = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Draw pictures from words.
@@ -51,7 +52,7 @@ def draw(
     from mmgen.streams import Notes
 
     notes = Notes(quiet)
-    loading = options.loading(revision, dtype, device_map, quantize, attn, offline)
+    loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check)
     image = ImageSampling(temperature, top_p, top_k, guidance, ImageSampling.image_guidance)
     options.check_number(n)
     if prompts.count("-") > 1:

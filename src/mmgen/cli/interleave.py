@@ -46,6 +46,7 @@ def interleave(
     quantize: options.QuantizeBits = None,
     attn: options.AttentionName = "auto",
     offline: options.Offline = Loading.offline,
+    no_fit_check: options.NoFitCheck = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Answer in words and pictures together.
@@ -57,7 +58,7 @@ def interleave(
     from mmgen.streams import Notes
 
     notes = Notes(quiet)
-    loading = options.loading(revision, dtype, device_map, quantize, attn, offline)
+    loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check)
     text = TextSampling(temperature, top_p, top_k, repetition_penalty, max_tokens)
     image = ImageSampling(image_temperature, top_p, top_k, guidance, image_guidance)
     words = run.read_prompt(prompt, "give pictures with --image")

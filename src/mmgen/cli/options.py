@@ -12,14 +12,29 @@ from mmgen.request import Loading
 DEFAULT_MODEL = "demo"
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
-Quantize = Literal["4bit", "8bit"]
+Quantize = Literal["4bit", "8bit", "quanto-int8"]
 Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
+
+
+def complete_model(incomplete: str) -> list[tuple[str, str]]:
+    """Complete a model's short name in the shell, with what it can do."""
+    from mmgen.aliases import ALIASES
+
+    return [(name, " ".join(alias.does)) for name, alias in ALIASES.items() if name.startswith(incomplete)]
+
 
 # The model
 
 ModelName = Annotated[
     str,
-    typer.Option("-m", "--model", envvar="MMGEN_MODEL", metavar="NAME", help="An alias, a folder or a Hub id."),
+    typer.Option(
+        "-m",
+        "--model",
+        envvar="MMGEN_MODEL",
+        metavar="NAME",
+        help="An alias (see mmgen models), a folder or a Hub id.",
+        autocompletion=complete_model,
+    ),
 ]
 Revision = Annotated[
     str | None,
@@ -39,7 +54,7 @@ DeviceMap = Annotated[
 ]
 QuantizeBits = Annotated[
     Quantize | None,
-    typer.Option("--quantize", envvar="MMGEN_QUANTIZE", help="Squeeze the weights with bitsandbytes."),
+    typer.Option("--quantize", envvar="MMGEN_QUANTIZE", help="Squeeze the weights with bitsandbytes or quanto."),
 ]
 AttentionName = Annotated[
     Attention,
@@ -48,6 +63,13 @@ AttentionName = Annotated[
 Offline = Annotated[
     bool,
     typer.Option("--offline", envvar="MMGEN_OFFLINE", help="Use only models that are on this machine."),
+]
+
+NoFitCheck = Annotated[
+    bool,
+    typer.Option(
+        "--no-fit-check", envvar="MMGEN_NO_FIT_CHECK", help="Load even what seems too large for this machine."
+    ),
 ]
 
 # Sampling
@@ -120,10 +142,24 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", envvar="MMGEN_QUIET", help
 
 
 def loading(
-    revision: str | None, dtype: Dtype, device_map: str, quantize: Quantize | None, attn: Attention, offline: bool
+    revision: str | None,
+    dtype: Dtype,
+    device_map: str,
+    quantize: Quantize | None,
+    attn: Attention,
+    offline: bool,
+    no_fit_check: bool = False,
 ) -> Loading:
     """Gather how a checkpoint is to be loaded."""
-    return Loading(dtype=dtype, device_map=device_map, quantize=quantize, attn=attn, revision=revision, offline=offline)
+    return Loading(
+        dtype=dtype,
+        device_map=device_map,
+        quantize=quantize,
+        attn=attn,
+        revision=revision,
+        offline=offline,
+        fit_check=not no_fit_check,
+    )
 
 
 def check_number(n: int) -> None:

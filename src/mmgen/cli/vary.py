@@ -44,6 +44,7 @@ def vary(
     quantize: options.QuantizeBits = None,
     attn: options.AttentionName = "auto",
     offline: options.Offline = Loading.offline,
+    no_fit_check: options.NoFitCheck = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Draw new pictures from a picture, and words.
@@ -55,7 +56,7 @@ def vary(
     from mmgen.streams import Notes
 
     notes = Notes(quiet)
-    loading = options.loading(revision, dtype, device_map, quantize, attn, offline)
+    loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check)
     image = ImageSampling(temperature, top_p, top_k, guidance, image_guidance)
     options.check_number(n)
     hint = "vary takes one picture; the second word says what should change"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
-from mmgen import catalog
+from mmgen import catalog, fit, machine
 from mmgen.catalog import Checkpoint
 from mmgen.errors import MmgenError
 from mmgen.model import Model
@@ -23,16 +24,26 @@ class Family:
         module: in mmgen.families, with `load(checkpoint, loading) -> Model`.
         prompter: module without torch, with `Prompter(checkpoint)` whose `check(request)` refuses early.
         draws_with: a checkpoint that has tensors of this prefix can draw.
+        picture_tokens: how many tokens a picture is that it draws, by its config.
     """
 
     module: str
     prompter: str
     draws_with: str
+    picture_tokens: Callable[[Mapping[str, Any]], int] | None = None
+
+
+def _vq_codes(config: Mapping[str, Any]) -> int:
+    """Count the codes of a picture: each level of the VQ but the first halves its sides."""
+    vq = config.get("vq_config") or {}
+    side: int = vq.get("resolution", 512) // 2 ** (len(vq.get("channel_multiplier", (1, 1, 2, 2, 4))) - 1)
+    return side * side
 
 
 _FAMILIES = {
-    "chameleon": Family("chameleon", prompter="chameleon_prompt", draws_with="model.vqmodel.decoder."),
+    "chameleon": Family("chameleon", "chameleon_prompt", "model.vqmodel.decoder.", picture_tokens=_vq_codes),
 }
+_GUIDANCE_ROWS = 3  # of a picture under way, at most
 
 
 def open_model(
@@ -49,7 +60,7 @@ def open_model(
         requests: what it will be asked first, if known: a prompt that is too long fails before anything heavy.
 
     Raises:
-        MmgenError: not found, not a checkpoint, of an unknown family, or unable to give what is wanted.
+        MmgenError: not found, not a checkpoint, of an unknown family, unable to give what is wanted, or too large.
     """
     loading = loading or Loading()
     checkpoint = catalog.find(name, revision=loading.revision, offline=loading.offline)
@@ -64,6 +75,9 @@ def open_model(
         prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)
         for request in requests:
             prompter.check(request)
+    if loading.fit_check and checkpoint.n_bytes > fit.SMALL:
+        drawn = _GUIDANCE_ROWS * picture_tokens(checkpoint) if "image" in want else 0
+        fit.check(checkpoint, loading, machine.look(), fit.TOKENS + drawn)
     if "torch" not in sys.modules:
         # Threads that spin while they wait make a small model up to 20 times slower on a busy machine (GNU OpenMP).
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -76,6 +90,12 @@ def gives(checkpoint: Checkpoint) -> frozenset[Kind]:
     """Say what can come out of a checkpoint, from its tensors' names."""
     prefix = _family_of(checkpoint).draws_with
     return BOTH if any(tensor.startswith(prefix) for tensor in checkpoint.tensors) else WORDS
+
+
+def picture_tokens(checkpoint: Checkpoint) -> int:
+    """Say how many tokens a picture is that a checkpoint draws; 0 if it draws none."""
+    count = _family_of(checkpoint).picture_tokens
+    return count(checkpoint.config) if count and "image" in gives(checkpoint) else 0
 
 
 def _family_of(checkpoint: Checkpoint) -> Family:

@@ -1,0 +1,203 @@
+"""`mmgen models`: what can be loaded, what it can do, and what fits here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmgen.cli import options
+from mmgen.request import Kind, Loading
+
+if TYPE_CHECKING:
+    from mmgen.catalog import Checkpoint
+    from mmgen.fit import Plan
+    from mmgen.machine import Machine
+
+EXAMPLES = """\b
+Examples:
+  $ mmgen models
+  $ mmgen models llama-3.2-11b-vision
+"""
+
+
+def models(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            show_default=False,
+            help="An alias, a folder or a Hub id.",
+            autocompletion=options.complete_model,
+        ),
+    ] = None,
+    as_json: options.AsJson = False,
+    revision: options.Revision = Loading.revision,
+    device_map: options.DeviceMap = Loading.device_map,
+    offline: options.Offline = Loading.offline,
+) -> None:
+    """List the models that have a short name, or say what one model can do, what it takes, and what fits here.
+
+    Weights are not fetched: of those on the Hub only the headers are read.
+    """
+    from mmgen.streams import emit
+
+    if name is None:
+        emit(_list(as_json))
+        return
+    from mmgen import catalog, machine
+
+    checkpoint = catalog.find(name, revision=revision, offline=offline)
+    emit(_report(checkpoint, Loading(device_map=device_map), machine.look(), as_json))
+
+
+# --- all ----------------------------------------------------------------------------------------------------------
+
+
+def _list(as_json: bool) -> str:
+    from mmgen import catalog
+    from mmgen.aliases import ALIASES
+    from mmgen.fit import gigabytes
+
+    lines, rows = [], [("NAME", "CAN", "WEIGHTS", "HERE", "LICENCE")]
+    for name, alias in ALIASES.items():
+        here = catalog.is_here(name)
+        entry = {
+            "command": "models",
+            "model": {"name": name, "revision": None},
+            "repo": alias.target if isinstance(alias.target, str) else None,
+            "can": alias.does,
+            "n_bytes": alias.n_bytes,
+            "licence": alias.licence,
+            "gated": alias.gated,
+            "here": here,
+        }
+        lines.append(json.dumps(entry, ensure_ascii=False))
+        licence = f"{alias.licence}, gated" if alias.gated else alias.licence
+        rows.append((name, " ".join(alias.does), gigabytes(alias.n_bytes), "yes" if here else "no", licence))
+    return "\n".join(lines if as_json else _columns(rows)) + "\n"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lay out rows in columns of even width."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+# --- one ----------------------------------------------------------------------------------------------------------
+
+
+def _report(checkpoint: Checkpoint, loading: Loading, machine: Machine, as_json: bool) -> str:
+    from mmgen import families, fit
+    from mmgen.errors import MmgenError
+
+    try:
+        gives, n_codes = sorted(families.gives(checkpoint), reverse=True), families.picture_tokens(checkpoint)
+    except MmgenError:  # of a type that no family knows: what it takes can be said all the same
+        gives, n_codes = [], 0
+    plans = fit.plans(checkpoint, loading, machine)
+    return (_as_json if as_json else _as_text)(checkpoint, plans, machine, gives, n_codes)
+
+
+def _as_json(
+    checkpoint: Checkpoint, plans: Sequence[Plan], machine: Machine, gives: Sequence[Kind], n_codes: int
+) -> str:
+    from mmgen import fit
+    from mmgen.aliases import ALIASES
+
+    alias = ALIASES.get(checkpoint.name)
+    per_token = fit.cache_per_token(checkpoint, "bfloat16")
+    entry = {
+        "command": "models",
+        "model": {"name": checkpoint.name, "revision": checkpoint.revision},
+        "repo": checkpoint.repo,
+        "type": checkpoint.model_type,
+        "gives": gives,
+        "can": alias.does if alias else None,
+        "licence": alias.licence if alias else None,
+        "gated": alias.gated if alias else None,
+        "here": not checkpoint.missing,
+        "n_parameters": sum(tensor.n_values for tensor in checkpoint.tensors.values()),
+        "n_bytes": checkpoint.n_bytes,
+        "ways": [
+            {
+                "flags": way.flags,
+                "default": way.is_default,
+                "weights": way.weights,
+                "n_bytes": way.n_bytes,
+                "fits": way.fits,
+            }
+            for way in plans
+        ],
+        "cache_per_token": per_token,
+        "cache_per_picture": n_codes * per_token or None,
+        "cache_per_look": fit.cache_per_look(checkpoint, "bfloat16") or None,
+        "free": {"memory": machine.free, "gpus": [gpu.free for gpu in machine.gpus]},
+    }
+    return json.dumps(entry, ensure_ascii=False) + "\n"
+
+
+def _as_text(
+    checkpoint: Checkpoint, plans: Sequence[Plan], machine: Machine, gives: Sequence[Kind], n_codes: int
+) -> str:
+    from mmgen import fit
+    from mmgen.aliases import ALIASES
+
+    alias, size = ALIASES.get(checkpoint.name), fit.gigabytes(checkpoint.n_bytes)
+    n_parameters = sum(tensor.n_values for tensor in checkpoint.tensors.values())
+    stored = ", ".join(sorted({tensor.dtype for tensor in checkpoint.tensors.values()}))
+    where = "" if checkpoint.repo in (None, checkpoint.name) else f" ({checkpoint.repo})"
+    lines = [
+        ("model", checkpoint.name + where),
+        ("revision", checkpoint.revision or ""),
+        ("type", checkpoint.model_type + ("" if gives else ", which mmgen does not know")),
+        ("gives", ", ".join({"text": "words", "image": "pictures"}[kind] for kind in gives)),
+        ("can", ", ".join(alias.does) if alias else ""),
+        ("licence", alias.licence + (", gated" if alias.gated else "") if alias else ""),
+        ("note", checkpoint.note or ""),
+        ("weights", f"{n_parameters / 1e9:.2f} billion numbers, {size} as {stored}"),
+        ("here", f"no: {size} to fetch" if checkpoint.missing else "yes"),
+        ("cache", _cache(checkpoint, n_codes)),
+        ("free", _free(machine)),
+    ]
+    told = _columns([(f"{key}:", value) for key, value in lines if value])
+    return "\n".join([*told, "", *_table(plans, checkpoint.name)]) + "\n"
+
+
+def _cache(checkpoint: Checkpoint, n_codes: int) -> str:
+    from mmgen import fit
+
+    per_token = fit.cache_per_token(checkpoint, "bfloat16")
+    said = [f"{fit.gigabytes(1000 * per_token)} for 1000 tokens"]
+    if n_codes:
+        each = fit.gigabytes(n_codes * per_token)
+        said.append(f"{each} for a picture that is drawn ({n_codes} tokens) and each guidance row of it")
+    if per_look := fit.cache_per_look(checkpoint, "bfloat16"):
+        said.append(f"{fit.gigabytes(per_look)} for a picture that is looked at")
+    return "; ".join(said) + " (bfloat16)"
+
+
+def _free(machine: Machine) -> str:
+    from mmgen.fit import gigabytes
+
+    gpus = [f"{gigabytes(gpu.free)} of {gigabytes(gpu.total)} on {gpu.name}" for gpu in machine.gpus]
+    if machine.unsure:
+        gpus = ["GPUs that do not say"]
+    return ", ".join([f"{gigabytes(machine.free)} of {gigabytes(machine.total)} of memory", *(gpus or ["no GPU"])])
+
+
+def _table(plans: Sequence[Plan], name: str) -> list[str]:
+    from mmgen.fit import gigabytes
+
+    rows = [("TO LOAD IT WITH", "WEIGHTS", "IN ALL", "FITS HERE")]
+    for way in plans:
+        flags = way.flags + (" (default)" if way.is_default else "")
+        rows.append((flags, gigabytes(way.weights), gigabytes(way.n_bytes), "yes" if way.fits else "no"))
+    fitting = [way for way in plans if way.fits]
+    if not fitting:
+        return [*_columns(rows), "", "nothing of this fits here"]
+    best = next((way for way in fitting if way.is_default), fitting[0])
+    flags = "" if best.is_default else f" {best.flags}"
+    return [*_columns(rows), "", f'try: mmgen ask "what is this?" --image photo.jpg -m {name}{flags}']

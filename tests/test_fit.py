@@ -1,0 +1,232 @@
+"""What a checkpoint takes in memory, from shapes alone, and what is refused for it."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, ChameleonConfig, Idefics2Config, MllamaConfig, PreTrainedConfig
+from transformers import ChameleonForConditionalGeneration as Chameleon
+
+from mmgen import catalog, families, fit, loading, machine
+from mmgen.catalog import Checkpoint
+from mmgen.errors import MmgenError
+from mmgen.headers import TensorHeader
+from mmgen.machine import Gpu, Machine
+from mmgen.request import PICTURES, WORDS, Loading
+from tests.checkpoints import make_checkpoint
+from tests.hub import write_hollow
+
+GB = 10**9
+NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int64: "I64"}
+
+
+def shaped(config: PreTrainedConfig) -> Checkpoint:
+    """A checkpoint of the full size of a config, in bfloat16, without weights."""
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
+    tensors = {
+        name: TensorHeader(NAMES[tensor.dtype], tuple(tensor.shape), tensor.nbytes)
+        for name, tensor in model.state_dict().items()
+    }
+    return Checkpoint("large", Path("large"), None, config.to_dict(), tensors)
+
+
+@pytest.fixture(scope="module")
+def seven() -> Checkpoint:
+    return shaped(ChameleonConfig(vocabulary_map={"<image>": 8711}))
+
+
+def test_weights_are_counted_by_type(seven: Checkpoint) -> None:
+    assert fit.weights_bytes(seven, "bfloat16") == seven.n_bytes
+    assert fit.weights_bytes(seven, "float32") == 2 * seven.n_bytes
+    assert 14.0 * GB < seven.n_bytes < 14.2 * GB
+    assert 4.5 * GB < fit.weights_bytes(seven, "bfloat16", "4bit") < 4.9 * GB
+    assert fit.weights_bytes(replace(seven, config={"quantization_config": {}}), "float32") == seven.n_bytes
+
+
+@pytest.mark.parametrize("quantize", [None, "8bit", "4bit"])
+def test_what_is_said_is_what_a_loaded_model_takes(tmp_path: Path, quantize: str | None) -> None:
+    found = catalog.find(str(make_checkpoint(tmp_path / "model", decoder=False)))
+    model = loading.load_model(Chameleon, found, Loading(dtype="bfloat16", quantize=quantize, device_map="cpu"))
+    taken = sum(tensor.nbytes for tensor in model.state_dict().values())
+    assert fit.weights_bytes(found, "bfloat16", quantize) == pytest.approx(taken, rel=0.02 if quantize else 0)
+
+
+def test_the_cache_is_that_of_the_layers_that_speak(seven: Checkpoint) -> None:
+    assert fit.cache_per_token(seven, "bfloat16") == 2 * 32 * 4096 * 2
+    assert fit.cache_per_look(seven, "bfloat16") == 0
+    llama = shaped(MllamaConfig())
+    assert 21.2 * GB < llama.n_bytes < 21.4 * GB
+    assert fit.cache_per_token(llama, "bfloat16") == 2 * 32 * 8 * 128 * 2  # 8 more layers look across at pictures
+    assert fit.cache_per_look(llama, "bfloat16") == 2 * 8 * 8 * 128 * 2 * 4 * (
+        (llama.config["vision_config"]["image_size"] // 14) ** 2 + 1
+    )
+    idefics = shaped(Idefics2Config())  # its resampler has keys and values too
+    assert fit.cache_per_token(idefics, "bfloat16") == 2 * 32 * 8 * 128 * 2
+    fused = replace(seven, tensors={"model.layers.0.qkv_proj.weight": TensorHeader("F32", (4, 4), 64)})
+    assert fit.cache_per_token(fused, "bfloat16") == 2 * 32 * 4096 * 2  # by the config
+
+
+def test_a_picture_is_as_many_tokens_as_its_vq_makes(seven: Checkpoint, tmp_path: Path) -> None:
+    decoder = {"model.vqmodel.decoder.conv_in.weight": TensorHeader("F32", (1,), 4)}
+    assert families.picture_tokens(replace(seven, tensors={**seven.tensors, **decoder})) == 1024
+    assert families.picture_tokens(seven) == 0
+    assert families.picture_tokens(catalog.find(str(make_checkpoint(tmp_path / "tiny")))) == 16
+
+
+# --- does it fit --------------------------------------------------------------------------------------------------
+
+
+def refusal(checkpoint: Checkpoint, here: Machine, **options: Any) -> MmgenError | None:
+    try:
+        fit.check(checkpoint, Loading(**options), here)
+    except MmgenError as error:
+        return error
+    return None
+
+
+def gpus(*free: float) -> tuple[Gpu, ...]:
+    return tuple(Gpu("card", int(n * GB), int(n * GB)) for n in free)
+
+
+@pytest.mark.parametrize(
+    ("here", "options", "fits"),
+    [
+        (Machine(17 * GB, 32 * GB), {}, True),
+        (Machine(14 * GB, 32 * GB), {}, False),
+        (Machine(14 * GB, 32 * GB), {"dtype": "float32"}, False),
+        (Machine(32 * GB, 32 * GB), {"dtype": "float32"}, True),
+        (Machine(10 * GB, 32 * GB), {"quantize": "8bit"}, True),
+        (Machine(7 * GB, 32 * GB), {"quantize": "8bit"}, False),
+        (Machine(7 * GB, 32 * GB), {"quantize": "4bit"}, True),
+        (Machine(5 * GB, 32 * GB, gpus(24)), {}, True),
+        (Machine(5 * GB, 32 * GB, gpus(24)), {"device_map": "cpu"}, False),
+        (Machine(5 * GB, 32 * GB, gpus(8, 8)), {"device_map": "cuda:1"}, False),
+        (Machine(5 * GB, 32 * GB, gpus(8, 24)), {"device_map": "cuda:1"}, True),
+        (Machine(5 * GB, 32 * GB, gpus(8, 8)), {"device_map": "balanced"}, True),
+        (Machine(12 * GB, 32 * GB, gpus(8)), {}, True),  # what the GPU cannot hold goes beside it
+        (Machine(32 * GB, 32 * GB, gpus(4)), {"quantize": "4bit"}, False),  # which quantised layers cannot
+        (Machine(1 * GB, 32 * GB, gpus(4)), {"device_map": "map.json"}, True),
+        (Machine(1 * GB, 32 * GB, (), unsure=True), {}, True),
+        (Machine(1 * GB, 32 * GB, gpus(4)), {"device_map": "cuda:7"}, True),  # said by the loader
+    ],
+)
+def test_what_fits_goes_on_and_what_cannot_is_refused(
+    seven: Checkpoint, here: Machine, options: dict[str, str], fits: bool
+) -> None:
+    assert (refusal(seven, here, **options) is None) == fits
+
+
+def test_a_refusal_says_how_much_and_which_flags_would_do(seven: Checkpoint) -> None:
+    error = refusal(seven, Machine(10 * GB, 32 * GB))
+    assert error is not None
+    assert error.message == "large takes 15.8 GB (in bfloat16), and 10.0 GB of memory are free"
+    fitting = "--quantize 8bit (9.4 GB), or --quantize 4bit (6.5 GB)"
+    assert error.hint == f"here fits: {fitting}. --no-fit-check tries all the same"
+    error = refusal(seven, Machine(20 * GB, 32 * GB, gpus(8)), device_map="cuda:0")
+    assert error is not None
+    assert "8.0 GB of the GPU are free" in error.message
+    assert "--quantize 4bit (6.5 GB), or --device-map cpu --dtype bfloat16 (15.8 GB)" in error.hint
+    error = refusal(seven, Machine(2 * GB, 32 * GB))
+    assert error is not None
+    assert "nothing makes it fit: --quantize 4bit takes 6.5 GB" in error.hint
+    assert "mmgen models" in error.hint
+
+
+@pytest.fixture
+def huge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with weights of 34 GB, on a machine with 8 GB."""
+    folder = make_checkpoint(tmp_path / "huge")
+    found = catalog.find(str(folder))
+    tensors = {name: (tensor.dtype, tensor.shape) for name, tensor in found.tensors.items()}
+    write_hollow(
+        folder / "model.safetensors", tensors | {"model.layers.9.mlp.up_proj.weight": ("BF16", (131072, 131072))}
+    )
+    monkeypatch.setattr(machine, "look", lambda: Machine(8 * GB, 16 * GB))
+    return folder
+
+
+def test_a_model_is_refused_before_it_is_loaded(huge: Path) -> None:
+    start = time.perf_counter()
+    with pytest.raises(MmgenError, match=r"takes 3[45]\.\d GB \(in bfloat16\), and 8\.0 GB of memory are free"):
+        families.open_model(str(huge))
+    assert time.perf_counter() - start < 2
+
+
+def test_no_fit_check_goes_on(huge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "fetch", lambda found: _stop())
+    with pytest.raises(InterruptedError):
+        families.open_model(str(huge), Loading(fit_check=False))
+
+
+def _stop() -> None:
+    raise InterruptedError
+
+
+def test_drawing_counts_the_picture_s_rows(huge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(fit, "check", lambda found, how, here, n_tokens: asked.append(n_tokens))
+    monkeypatch.setattr(catalog, "fetch", lambda found: _stop())
+    for want in (WORDS, PICTURES):
+        with pytest.raises(InterruptedError):
+            families.open_model(str(huge), want=want)
+    assert asked == [fit.TOKENS, fit.TOKENS + 3 * 16]
+
+
+# --- the machine --------------------------------------------------------------------------------------------------
+
+
+def test_the_machine_s_memory_is_known() -> None:
+    here = machine.look()
+    assert 0 < here.free <= here.total
+    assert here.total > GB / 4
+
+
+SMI = "0, GPU-aaaa, NVIDIA H200, 140000, 143771\n1, GPU-bbbb, NVIDIA H200, 1000, 143771\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "visible", "free"),
+    [
+        (SMI, None, [140000, 1000]),
+        (SMI, "1", [1000]),
+        (SMI, "1,0", [1000, 140000]),
+        (SMI, "GPU-bb", [1000]),
+        (SMI, "", []),
+        (SMI, "-1", []),
+        (SMI, "0,7,1", [140000]),
+        (SMI, "MIG-cccc", None),
+        ("0, GPU-aaaa, NVIDIA H200, [N/A], [N/A]\n", None, None),
+        ("No devices were found\n", None, None),
+    ],
+)
+def test_gpus_are_those_that_the_driver_tells_of_and_the_user_lets_be_seen(
+    monkeypatch: pytest.MonkeyPatch, answer: str, visible: str | None, free: list[int] | None
+) -> None:
+    def run(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], 0, answer, "")
+
+    monkeypatch.setattr(machine, "_torch_has_cuda", lambda: True)
+    monkeypatch.setattr("shutil.which", lambda program: program)
+    monkeypatch.setattr(subprocess, "run", run)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    here = machine.look()
+    assert here.unsure == (free is None)
+    assert [gpu.free // 2**20 for gpu in here.gpus] == (free or [])
+
+
+def test_a_torch_without_cuda_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    if torch.version.cuda is None:
+        assert not machine.look().gpus
+    monkeypatch.setattr(machine, "_torch_has_cuda", lambda: True)
+    monkeypatch.setattr("shutil.which", lambda program: None)
+    assert machine.look().gpus == ()
