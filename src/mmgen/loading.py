@@ -10,14 +10,14 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import BitsAndBytesConfig, PreTrainedModel
-from transformers.utils.import_utils import is_flash_attn_2_available
+from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, QuantoConfig
+from transformers.utils.import_utils import is_flash_attn_2_available, is_optimum_quanto_available
 
 from mmgen.catalog import Checkpoint
 from mmgen.errors import MmgenError, UsageError
@@ -29,6 +29,7 @@ DeviceMap = str | dict[str, int | str] | None
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _SPREADS = ("auto", "balanced", "sequential")  # accelerate's own ways of filling several GPUs
 _ATTENTION = ("auto", "sdpa", "flash_attention_2", "eager")
+QUANTIZED = ("4bit", "8bit", "quanto-int8")
 _SMALLER = "try --quantize 4bit, a second GPU, or --device-map cpu"
 _LARGE = 2_000_000_000  # bytes of tensors from which a CPU holds them in bfloat16
 
@@ -51,7 +52,7 @@ def load_model(
         MmgenError: the machine lacks what was asked for, or weights and model do not fit together.
     """
     device_map = choose_device_map(loading, checkpoint)
-    quantization = _choose_quantization(loading, checkpoint, device_map, keep_whole)
+    quantization = _choose_quantization(loading, checkpoint, device_map, model_class, keep_whole)
     if quantization is not None and device_map is None:
         device_map = {"": "cpu"}  # left open, bitsandbytes would take a GPU if there is one
     arguments: dict[str, Any] = {
@@ -64,6 +65,19 @@ def load_model(
     model, report = _from_pretrained(model_class, checkpoint, loading, present)
     _check(checkpoint, report, may_ignore)
     return model
+
+
+def read_config(checkpoint: Checkpoint) -> PretrainedConfig:
+    """Read a checkpoint's config as transformers has it, with all defaults filled in.
+
+    Raises:
+        MmgenError: a value in it is of the wrong type.
+    """
+    try:
+        config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+    except StrictDataclassError as error:
+        raise _bad_config(checkpoint, error) from error
+    return cast(PretrainedConfig, config)
 
 
 def _from_pretrained(
@@ -84,7 +98,7 @@ def _from_pretrained(
     except SafetensorError as error:
         raise MmgenError(f"the weights of {checkpoint.name} cannot be read: {error}", "fetch them again") from error
     except StrictDataclassError as error:
-        raise MmgenError(f"config.json of {checkpoint.name} does not fit: {_line(error)}", "fetch it again") from error
+        raise _bad_config(checkpoint, error) from error
     except ImportError as error:  # a checkpoint that is stored quantised in some other way names its own package
         raise MmgenError(f"{checkpoint.name} needs a package: {_line(error)}", "install it") from error
     except torch.OutOfMemoryError as error:
@@ -192,31 +206,55 @@ def _choose_attention(loading: Loading, model_class: type[PreTrainedModel]) -> s
 
 
 def _choose_quantization(
-    loading: Loading, checkpoint: Checkpoint, device_map: DeviceMap, keep_whole: Sequence[str]
-) -> BitsAndBytesConfig | None:
+    loading: Loading,
+    checkpoint: Checkpoint,
+    device_map: DeviceMap,
+    model_class: type[PreTrainedModel],
+    keep_whole: Sequence[str],
+) -> BitsAndBytesConfig | QuantoConfig | None:
     if loading.quantize is None:
         return None
-    if loading.quantize not in ("4bit", "8bit"):
-        raise UsageError(f"unknown quantisation: {loading.quantize}", "one of 4bit, 8bit")
+    if loading.quantize not in QUANTIZED:
+        raise UsageError(f"unknown quantisation: {loading.quantize}", f"one of {', '.join(QUANTIZED)}")
     if "quantization_config" in checkpoint.config:
         raise MmgenError(f"{checkpoint.name} is stored quantised already", "leave --quantize out")
-    for package in ("bitsandbytes", "accelerate"):
-        if importlib.util.find_spec(package) is None:
-            raise MmgenError(f"--quantize {loading.quantize} needs the package {package}", f"pip install {package}")
+    _check_packages(loading.quantize)
     devices = set(device_map.values()) if isinstance(device_map, dict) else set()
     if devices & {"cpu", "disk"} and devices != {"cpu"}:
         raise MmgenError("a quantised model cannot be spread over GPU and CPU or disk", "use one kind of device")
-    # A list here replaces bitsandbytes' own, which would have kept the head whole.
-    whole = sorted({"lm_head", *keep_whole})
+    # A list here replaces transformers' own, which would have kept the head whole.
+    whole = {"lm_head", *keep_whole}
+    if loading.quantize == "quanto-int8":
+        return QuantoConfig(weights="int8", modules_to_not_convert=sorted(whole))
     if loading.quantize == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=whole)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=sorted(whole))
+    if not _uses_gpu(device_map):
+        whole |= _unfit_for_4bit(model_class, checkpoint)
     has_bfloat16 = not _uses_gpu(device_map) or torch.cuda.is_bf16_supported()
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",  # Dettmers et al., QLoRA (arXiv 2305.14314), section 3
         bnb_4bit_compute_dtype=torch.bfloat16 if has_bfloat16 else torch.float32,
-        llm_int8_skip_modules=whole,
+        llm_int8_skip_modules=sorted(whole),
     )
+
+
+def _check_packages(quantize: str) -> None:
+    if quantize == "quanto-int8":
+        if not is_optimum_quanto_available():
+            raise MmgenError(f"--quantize {quantize} needs the package optimum-quanto", "pip install 'mmgen[quanto]'")
+        return
+    for package in ("bitsandbytes", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise MmgenError(f"--quantize {quantize} needs the package {package}", f"pip install {package}")
+
+
+def _unfit_for_4bit(model_class: type[PreTrainedModel], checkpoint: Checkpoint) -> set[str]:
+    """Name the linear layers that bitsandbytes cannot run in 4 bits on a CPU: it packs their inputs by 64."""
+    config = cast(type[PretrainedConfig], model_class.config_class).from_pretrained(checkpoint.folder)
+    with torch.device("meta"):
+        modules = model_class(config).named_modules()
+        return {name for name, layer in modules if isinstance(layer, torch.nn.Linear) and layer.in_features % 64}
 
 
 def _quiet() -> None:
@@ -244,6 +282,10 @@ def _check(checkpoint: Checkpoint, report: Mapping[str, Any], may_ignore: Sequen
         )
     if report["error_msgs"]:
         raise MmgenError(f"{checkpoint.name} cannot be loaded: {report['error_msgs'][0].splitlines()[0]}", hint)
+
+
+def _bad_config(checkpoint: Checkpoint, error: StrictDataclassError) -> MmgenError:
+    return MmgenError(f"config.json of {checkpoint.name} does not fit: {_line(error)}", "fetch it again")
 
 
 def _line(error: BaseException) -> str:
