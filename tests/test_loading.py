@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +64,7 @@ def test_by_default_a_small_model_is_whole_on_the_cpu_in_float32(
 
 
 def test_loading_says_nothing(checkpoint: Checkpoint, capfd: pytest.CaptureFixture[str]) -> None:
-    for options in (
-        {},
-        {"quantize": "4bit"},
-        {"quantize": "8bit"},
-        {"quantize": "quanto-int8"},
-        {"device_map": "balanced"},
-    ):
+    for options in ({}, *({"quantize": kind} for kind in loading.QUANTIZED), {"device_map": "balanced"}):
         load(checkpoint, **options)
     assert capfd.readouterr() == ("", "")
 
@@ -187,18 +180,8 @@ def test_modules_to_keep_whole_are_kept(checkpoint: Checkpoint) -> None:
 def test_a_missing_package_is_named(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert refusal(checkpoint, quantize="4bit").hint == "pip install bitsandbytes"
-    assert refusal(checkpoint, quantize="quanto-int8").hint == "pip install optimum-quanto"
-
-
-def test_layers_that_4_bits_cannot_hold_on_a_cpu_are_kept_whole(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    odd = {"model.layers.0.mlp.down_proj.weight": TensorHeader("F32", (64, 8), 2048)}
-    model = loading.load_model(
-        Chameleon, replace(checkpoint, tensors={**checkpoint.tensors, **odd}), Loading(quantize="4bit")
-    )
-    assert type(model.model.layers[0].mlp.down_proj) is torch.nn.Linear
-    assert type(model.model.layers[1].mlp.down_proj).__name__ == "Linear4bit"
+    monkeypatch.setattr(loading, "is_optimum_quanto_available", lambda: False)
+    assert refusal(checkpoint, quantize="quanto-int8").hint == "pip install 'mmgen[quanto]'"
 
 
 def test_a_checkpoint_that_is_quantised_already_is_not_quantised_again(folder: Path, tmp_path: Path) -> None:

@@ -8,18 +8,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import BitsAndBytesConfig, PreTrainedModel, QuantoConfig
-from transformers.utils.import_utils import is_flash_attn_2_available
+from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, QuantoConfig
+from transformers.utils.import_utils import is_flash_attn_2_available, is_optimum_quanto_available
 
+from mmgen import catalog
 from mmgen.catalog import Checkpoint
 from mmgen.errors import MmgenError, UsageError
 from mmgen.fit import dtype_name
@@ -31,11 +31,7 @@ DeviceMap = str | dict[str, int | str] | None
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _SPREADS = ("auto", "balanced", "sequential")  # accelerate's own ways of filling several GPUs
 _ATTENTION = ("auto", "sdpa", "flash_attention_2", "eager")
-_QUANTISERS = {  # what to import, and what to install for it
-    "4bit": {"bitsandbytes": "bitsandbytes"},
-    "8bit": {"bitsandbytes": "bitsandbytes"},
-    "quanto-int8": {"optimum.quanto": "optimum-quanto"},
-}
+QUANTIZED = ("4bit", "8bit", "quanto-int8")
 _SMALLER = "try --quantize 4bit, a second GPU, or --device-map cpu"
 
 
@@ -47,7 +43,7 @@ def load_model(
     keep_whole: Sequence[str] = (),
     may_ignore: Sequence[str] = (),
 ) -> ModelT:
-    """Load a checkpoint's weights, every one of them, and return the model ready to run.
+    """Load a checkpoint's weights, every one of them, and return the model ready to run; fetch them if need be.
 
     Args:
         keep_whole: full names of modules that are never quantised; `lm_head` always is one of them.
@@ -57,7 +53,7 @@ def load_model(
         MmgenError: the machine lacks what was asked for, or weights and model do not fit together.
     """
     device_map = choose_device_map(loading, checkpoint)
-    quantization = _choose_quantization(loading, checkpoint, device_map, keep_whole)
+    quantization = _choose_quantization(loading, checkpoint, device_map, model_class, keep_whole)
     if quantization is not None and device_map is None:
         device_map = {"": "cpu"}  # left open, the quantiser would take a GPU if there is one
     arguments: dict[str, Any] = {
@@ -67,9 +63,23 @@ def load_model(
         "quantization_config": quantization,
     }
     present = {name: value for name, value in arguments.items() if value is not None}
+    checkpoint = catalog.fetch(checkpoint)  # all that can be refused without the weights has been by now
     model, report = _from_pretrained(model_class, checkpoint, loading, present)
     _check(checkpoint, report, may_ignore)
     return model
+
+
+def read_config(checkpoint: Checkpoint) -> PretrainedConfig:
+    """Read a checkpoint's config as transformers has it, with all defaults filled in.
+
+    Raises:
+        MmgenError: a value in it is of the wrong type.
+    """
+    try:
+        config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+    except StrictDataclassError as error:
+        raise _bad_config(checkpoint, error) from error
+    return cast(PretrainedConfig, config)
 
 
 def _from_pretrained(
@@ -90,7 +100,7 @@ def _from_pretrained(
     except SafetensorError as error:
         raise MmgenError(f"the weights of {checkpoint.name} cannot be read: {error}", "fetch them again") from error
     except StrictDataclassError as error:
-        raise MmgenError(f"config.json of {checkpoint.name} does not fit: {_line(error)}", "fetch it again") from error
+        raise _bad_config(checkpoint, error) from error
     except ImportError as error:  # a checkpoint that is stored quantised in some other way names its own package
         raise MmgenError(f"{checkpoint.name} needs a package: {_line(error)}", "install it") from error
     except torch.OutOfMemoryError as error:
@@ -195,28 +205,30 @@ def _choose_attention(loading: Loading, model_class: type[PreTrainedModel]) -> s
 
 
 def _choose_quantization(
-    loading: Loading, checkpoint: Checkpoint, device_map: DeviceMap, keep_whole: Sequence[str]
+    loading: Loading,
+    checkpoint: Checkpoint,
+    device_map: DeviceMap,
+    model_class: type[PreTrainedModel],
+    keep_whole: Sequence[str],
 ) -> BitsAndBytesConfig | QuantoConfig | None:
     if loading.quantize is None:
         return None
-    if loading.quantize not in _QUANTISERS:
-        raise UsageError(f"unknown quantisation: {loading.quantize}", f"one of {', '.join(_QUANTISERS)}")
+    if loading.quantize not in QUANTIZED:
+        raise UsageError(f"unknown quantisation: {loading.quantize}", f"one of {', '.join(QUANTIZED)}")
     if "quantization_config" in checkpoint.config:
         raise MmgenError(f"{checkpoint.name} is stored quantised already", "leave --quantize out")
-    for module, package in {**_QUANTISERS[loading.quantize], "accelerate": "accelerate"}.items():
-        if not _is_installed(module):
-            raise MmgenError(f"--quantize {loading.quantize} needs the package {package}", f"pip install {package}")
+    _check_packages(loading.quantize)
     devices = set(device_map.values()) if isinstance(device_map, dict) else set()
     if devices & {"cpu", "disk"} and devices != {"cpu"}:
         raise MmgenError("a quantised model cannot be spread over GPU and CPU or disk", "use one kind of device")
-    # A list here replaces the quantiser's own, which would have kept the head whole.
+    # A list here replaces transformers' own, which would have kept the head whole.
     whole = {"lm_head", *keep_whole}
     if loading.quantize == "quanto-int8":
         return QuantoConfig(weights="int8", modules_to_not_convert=sorted(whole))
     if loading.quantize == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=sorted(whole))
     if not _uses_gpu(device_map):
-        whole |= set(_odd_layers(checkpoint))
+        whole |= _unfit_for_4bit(model_class, checkpoint)
     has_bfloat16 = not _uses_gpu(device_map) or torch.cuda.is_bf16_supported()
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -226,18 +238,22 @@ def _choose_quantization(
     )
 
 
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of the package around it
-        return False
+def _check_packages(quantize: str) -> None:
+    if quantize == "quanto-int8":
+        if not is_optimum_quanto_available():
+            raise MmgenError(f"--quantize {quantize} needs the package optimum-quanto", "pip install 'mmgen[quanto]'")
+        return
+    for package in ("bitsandbytes", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise MmgenError(f"--quantize {quantize} needs the package {package}", f"pip install {package}")
 
 
-def _odd_layers(checkpoint: Checkpoint) -> Iterable[str]:
-    """Name the layers whose inputs do not fill blocks of 64, in which bitsandbytes packs 4-bit weights for a CPU."""
-    for name, tensor in checkpoint.tensors.items():
-        if name.endswith(".weight") and len(tensor.shape) == 2 and tensor.shape[1] % 64:
-            yield re.escape(name.removesuffix(".weight"))
+def _unfit_for_4bit(model_class: type[PreTrainedModel], checkpoint: Checkpoint) -> set[str]:
+    """Name the linear layers that bitsandbytes cannot run in 4 bits on a CPU: it packs their inputs by 64."""
+    config = cast(type[PretrainedConfig], model_class.config_class).from_pretrained(checkpoint.folder)
+    with torch.device("meta"):
+        modules = model_class(config).named_modules()
+        return {name for name, layer in modules if isinstance(layer, torch.nn.Linear) and layer.in_features % 64}
 
 
 def _quiet() -> None:
@@ -265,6 +281,10 @@ def _check(checkpoint: Checkpoint, report: Mapping[str, Any], may_ignore: Sequen
         )
     if report["error_msgs"]:
         raise MmgenError(f"{checkpoint.name} cannot be loaded: {report['error_msgs'][0].splitlines()[0]}", hint)
+
+
+def _bad_config(checkpoint: Checkpoint, error: StrictDataclassError) -> MmgenError:
+    return MmgenError(f"config.json of {checkpoint.name} does not fit: {_line(error)}", "fetch it again")
 
 
 def _line(error: BaseException) -> str:

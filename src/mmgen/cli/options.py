@@ -54,7 +54,7 @@ DeviceMap = Annotated[
 ]
 QuantizeBits = Annotated[
     Quantize | None,
-    typer.Option("--quantize", envvar="MMGEN_QUANTIZE", help="Squeeze the weights with bitsandbytes or quanto."),
+    typer.Option("--quantize", envvar="MMGEN_QUANTIZE", help="Squeeze the weights: bitsandbytes, or Quanto."),
 ]
 AttentionName = Annotated[
     Attention,

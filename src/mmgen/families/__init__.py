@@ -81,7 +81,6 @@ def open_model(
     if "torch" not in sys.modules:
         # Threads that spin while they wait make a small model up to 20 times slower on a busy machine (GNU OpenMP).
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    checkpoint = catalog.fetch(checkpoint)
     model: Model = import_module(f"mmgen.families.{family.module}").load(checkpoint, loading)
     return model
 
