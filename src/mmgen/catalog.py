@@ -20,13 +20,24 @@ from mmgen.headers import TensorHeader, read_header
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_PROCESSOR = "processor_config.json"
 _SMALL_JSON = (  # what transformers reads beside config.json; tokenizer.json is large, and is looked at by its ends
     "generation_config.json",
-    "processor_config.json",
+    _PROCESSOR,
     "preprocessor_config.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.json",
+)
+_SECTIONS = ("text_config", "vision_config", "vq_config", "quantization_config")  # of a config: never words
+_NUMBERS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "max_position_embeddings",
 )
 _NOTE = re.compile(r"^mmgen_note:[ \t]*(.+?)[ \t]*$", re.MULTILINE)
 
@@ -160,9 +171,15 @@ def _find_in_folder(name: str, folder: Path) -> Checkpoint:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    config = _read_json(folder / "config.json", "not a checkpoint folder")
+    path = folder / "config.json"
+    config = _read_json(path, "not a checkpoint folder")
     if not isinstance(config.get("model_type"), str):
-        raise MmgenError(f"{folder / 'config.json'} names no model_type", "use a checkpoint in transformers' format")
+        raise MmgenError(f"{path} names no model_type", "use a checkpoint in transformers' format")
+    for section in (config, *(config.get(name) for name in _SECTIONS)):
+        values = section if isinstance(section, dict) else {}
+        words = [name for name in (*_SECTIONS, *_NUMBERS) if isinstance(values.get(name), str)]
+        if words:
+            raise MmgenError(f"{path}: {words[0]} cannot be {values[words[0]]!r}", "fetch the file again")
     return config
 
 
@@ -222,14 +239,25 @@ def _check_companions(folder: Path) -> None:
         raise MmgenError(f"cannot read {tokenizer}: {error.strerror}", "check its permissions") from error
     if not (start.startswith(b"{") and end.endswith(b"}")):
         raise MmgenError(f"{tokenizer} is empty, cut off, or no tokenizer", "fetch the file again")
-    if not any((folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
+    companions = {name: _read_json(folder / name, "") for name in _SMALL_JSON if (folder / name).is_file()}
+    if "preprocessor_config.json" not in companions and not companions.get(_PROCESSOR, {}).get("image_processor"):
         raise MmgenError(
-            f"no processor_config.json or preprocessor_config.json in {folder}: it says how pictures are prepared",
+            f"neither preprocessor_config.json nor {_PROCESSOR} in {folder} says how pictures are prepared",
             "copy the processor's files beside the weights",
         )
-    for name in _SMALL_JSON:
-        if (folder / name).is_file():
-            _read_json(folder / name, "")
+
+
+def check_tokenizer(checkpoint: Checkpoint) -> None:
+    """Refuse a tokenizer that is none, or has no words: it would make nothing of any prompt."""
+    from tokenizers import Tokenizer
+
+    path = checkpoint.folder / "tokenizer.json"
+    try:
+        n_words = Tokenizer.from_file(str(path)).get_vocab_size()
+    except Exception as error:
+        raise MmgenError(f"{path} is no tokenizer: {str(error).splitlines()[0]}", "fetch the file again") from error
+    if n_words < 2:
+        raise MmgenError(f"{path} has no words in it", "fetch the file again")
 
 
 def _no_weights(where: str, files: list[str]) -> MmgenError:

@@ -157,7 +157,7 @@ def cache_per_look(checkpoint: Checkpoint, dtype: str) -> int:
     widths = sum(tensor.shape[0] for within, tensor in _keys_and_values(checkpoint) if "cross" in within)
     vision = checkpoint.config.get("vision_config") or {}
     size, patch, tiles = vision.get("image_size", 560), vision.get("patch_size", 14), vision.get("max_num_tiles", 4)
-    n_seen: int = tiles * ((size // patch) ** 2 + 1)
+    n_seen: int = tiles * ((size // patch) ** 2 + 1) if widths else 0
     return round(_SIZES.get(dtype, 4.0) * widths * n_seen)
 
 

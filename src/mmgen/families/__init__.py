@@ -71,6 +71,7 @@ def open_model(
             f"{name} cannot draw: it describes pictures and has no decoder to make them",
             "draw with -m demo (built in) or -m anole-7b",
         )
+    catalog.check_tokenizer(checkpoint)
     if requests:
         prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)
         for request in requests:

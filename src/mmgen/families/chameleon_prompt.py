@@ -108,7 +108,9 @@ class Prompter:
 def _read_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> Vocabulary:
     """Take ids from the names: those in the config vary by vintage (bos 1 instead of 0, for one)."""
     config = checkpoint.config
-    names: dict[str, int] = config.get("vocabulary_map") or tokenizer.get_vocab(with_added_tokens=True)
+    names: dict[str, int] = config.get("vocabulary_map") or {}
+    if not isinstance(names, dict) or not names:  # stock classes cannot do without it either
+        raise MmgenError(f"{checkpoint.name}: config.json has no vocabulary_map", "is this checkpoint complete?")
     special = _read_json(checkpoint.folder / "tokenizer_config.json")
 
     def id_of(name: str) -> int:
