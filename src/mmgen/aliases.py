@@ -49,5 +49,5 @@ ALIASES: Mapping[str, Alias] = {
     "janus-pro-1b": Alias("deepseek-community/Janus-Pro-1B", _DRAWS, 2.1e9, "DeepSeek licence"),
     "janus-pro-7b": Alias("deepseek-community/Janus-Pro-7B", _DRAWS, 7.4e9, "DeepSeek licence"),
     "emu3-chat": Alias("BAAI/Emu3-Chat-hf", _READS, 8.8e9, "Apache-2.0"),
-    "emu3-gen": Alias("BAAI/Emu3-Gen-hf", _DRAWS, 8.8e9, "Apache-2.0"),
+    "emu3-gen": Alias("BAAI/Emu3-Gen-hf", ("draw",), 8.8e9, "Apache-2.0"),
 }
