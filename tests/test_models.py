@@ -18,6 +18,7 @@ from mmgen import catalog
 from mmgen.aliases import ALIASES
 from tests.checkpoints import make_checkpoint
 from tests.hub import COMMIT, Hub, serve, write_hollow
+from tests.scripted import run
 
 LLAMA = "llama-3.2-11b-vision"
 
@@ -82,6 +83,11 @@ def test_the_shell_completes_short_names(tmp_path: Path, words: str, found: list
     places = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
     done, _ = mmgen(home=tmp_path, _MMGEN_COMPLETE="complete_bash", **places)
     assert done.stdout.split() == found
+
+
+def test_help_ends_with_the_two_examples_that_run_below() -> None:
+    said = run("models", "--help").out.rstrip().splitlines()
+    assert [line.strip() for line in said[-3:]] == ["Examples:", "$ mmgen models", f"$ mmgen models {LLAMA}"]
 
 
 # --- one ----------------------------------------------------------------------------------------------------------
@@ -151,7 +157,10 @@ def test_a_folder_is_described_with_what_a_picture_takes(tmp_path: Path) -> None
     assert (told["gives"], told["here"], told["type"]) == (["text", "image"], True, "chameleon")
     assert told["n_bytes"] == catalog.find(str(folder)).n_bytes
     assert told["cache_per_picture"] == 16 * told["cache_per_token"]
-    assert "words, pictures" in mmgen("models", str(folder), home=tmp_path)[0].stdout
+    said = mmgen("models", str(folder), home=tmp_path)[0].stdout
+    assert "words, pictures" in said
+    assert "0.9 million numbers" in said
+    assert "--dtype float32 (default)" in said
 
 
 @pytest.mark.parametrize("arguments", [["nosuch"], ["./nowhere"], ["org/none", "--offline"], [LLAMA]])

@@ -147,6 +147,7 @@ def _as_text(
 
     alias, size = ALIASES.get(checkpoint.name), fit.gigabytes(checkpoint.n_bytes)
     n_parameters = sum(tensor.n_values for tensor in checkpoint.tensors.values())
+    count = f"{n_parameters / 1e9:.2f} billion" if n_parameters >= 1e9 else f"{n_parameters / 1e6:.1f} million"
     stored = ", ".join(sorted({tensor.dtype for tensor in checkpoint.tensors.values()}))
     where = "" if checkpoint.repo in (None, checkpoint.name) else f" ({checkpoint.repo})"
     lines = [
@@ -157,7 +158,7 @@ def _as_text(
         ("can", ", ".join(alias.does) if alias else ""),
         ("licence", alias.licence + (", gated" if alias.gated else "") if alias else ""),
         ("note", checkpoint.note or ""),
-        ("weights", f"{n_parameters / 1e9:.2f} billion numbers, {size} as {stored}"),
+        ("weights", f"{count} numbers, {size} as {stored}"),
         ("here", f"no: {size} to fetch" if checkpoint.missing else "yes"),
         ("cache", _cache(checkpoint, n_codes)),
         ("free", _free(machine)),
