@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("model", "tasks", "images"),
     ("catalog", "output", "decoding", "decoding.sampling", "decoding.grammar", "decoding.vq", "decoding.cache"),
     ("decoding.stepwise", "decoding.jacobi", "decoding.pieces", "loading"),
-    ("decoding.replies", "families.*_prompt"),
+    ("decoding.replies", "families.*_prompt", "families.chat_inputs", "families.generation"),
     ("families.*",),
     ("families",),
     ("api", "batch"),

@@ -1,4 +1,7 @@
-"""Which family opens which checkpoint, and what it can give. Without torch: a family's module is imported on demand."""
+"""Which family opens which checkpoint, and what it can give. Without torch: a family's module is imported on demand.
+
+A model type without a family of its own is left to `chat`, which takes it by its chat template and its processor.
+"""
 
 from __future__ import annotations
 
@@ -53,35 +56,29 @@ def open_model(
     """
     loading = loading or Loading()
     checkpoint = catalog.find(name, revision=loading.revision, offline=loading.offline)
-    family = _family_of(checkpoint)
-    missing = want - gives(checkpoint)
-    if missing:
+    if not want <= gives(checkpoint):
         raise MmgenError(
-            f"{name} cannot draw: it describes pictures and has no decoder to make them",
+            f"{name} cannot draw: it answers in words and has no decoder to make pictures",
             "draw with -m demo (built in) or -m anole-7b",
         )
-    if requests:
+    family = _FAMILIES.get(checkpoint.model_type)
+    if family is not None and requests:
         prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)
         for request in requests:
             prompter.check(request)
     if "torch" not in sys.modules:
         # Threads that spin while they wait make a small model up to 20 times slower on a busy machine (GNU OpenMP).
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    model: Model = import_module(f"mmgen.families.{family.module}").load(checkpoint, loading)
+    model: Model
+    if family is None:  # all others: what their chat templates and processors say, or a refusal
+        model = import_module("mmgen.families.chat").load(checkpoint, loading, requests)
+    else:
+        model = import_module(f"mmgen.families.{family.module}").load(checkpoint, loading)
     return model
 
 
 def gives(checkpoint: Checkpoint) -> frozenset[Kind]:
     """Say what can come out of a checkpoint, from its tensors' names."""
-    prefix = _family_of(checkpoint).draws_with
-    return BOTH if any(tensor.startswith(prefix) for tensor in checkpoint.tensors) else WORDS
-
-
-def _family_of(checkpoint: Checkpoint) -> Family:
     family = _FAMILIES.get(checkpoint.model_type)
-    if family is None:
-        raise MmgenError(
-            f'{checkpoint.name} is of model type "{checkpoint.model_type}", which mmgen does not know',
-            "known: " + ", ".join(sorted(_FAMILIES)),
-        )
-    return family
+    draws = family is not None and any(tensor.startswith(family.draws_with) for tensor in checkpoint.tensors)
+    return BOTH if draws else WORDS
