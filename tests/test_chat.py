@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from mmgen import cli, tasks
 from mmgen.errors import MmgenError
 from mmgen.families import chat
 from mmgen.families.chat import Chat
-from mmgen.request import Piece, TextSampling, Turn
+from mmgen.request import Turn
 from mmgen.streams import clean
 from tests.chat_checkpoints import MAKERS
 from tests.chat_replies import FLAT, N_TOKENS, SHORT, copied, gathered, image, opened, spoken, without_padding
+from tests.shell import run
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,33 @@ def test_sampling_follows_the_seed(model: Chat) -> None:
     assert len({said(seed) for seed in range(6)}) > 1
 
 
+def test_the_checkpoints_own_way_of_sampling_is_not_taken(folder: Path, model: Chat, tmp_path: Path) -> None:
+    new = copied(folder, tmp_path / "new")
+    settings = json.loads((new / "generation_config.json").read_text())
+    settings |= {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 3, "num_beams": 2}
+    (new / "generation_config.json").write_text(json.dumps(settings))
+    requests = [tasks.ask("what is it?", [image(1)], text=sampling, seed=1) for sampling in (SHORT, FLAT)]
+    assert gathered(opened(new), requests) == gathered(model, requests)
+
+
+def test_without_ends_of_its_own_a_reply_ends_as_its_tokenizer_says(folder: Path, tmp_path: Path) -> None:
+    new = copied(folder, tmp_path / "new", without="generation_config.json")
+    config = json.loads((new / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = None
+    (new / "config.json").write_text(json.dumps(config))
+    stops: list[int] = []
+    model = opened(new)
+
+    def ended(*arguments: Any) -> Iterator[list[int]]:
+        stops.extend(arguments[-1])
+        yield [stops[0]]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(chat, "stream", lambda *arguments: (step for step in ended(*arguments)))
+        assert gathered(model, [tasks.ask("hi")]) == [""]
+    assert stops == [model.prompter.tokenizer.eos_token_id]
+
+
 def test_a_greedy_penalty_is_that_of_generate(model: Chat, stock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     network, processor = stock
     inputs = processor.apply_chat_template(
@@ -205,6 +233,16 @@ def test_without_pictures_the_vision_tower_is_not_loaded_until_one_comes(folders
     assert sum(p.numel() for p in words.model.parameters()) == n_parameters[1]
 
 
+def test_a_device_map_names_the_modules_of_the_model(folders: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "map.json"
+    path.write_text('{"model.vision_model": "cpu", "model.multi_modal_projector": "cpu", "lm_head": "cpu"}')
+    with pytest.raises(MmgenError, match=r"no device to 33 tensor\(s\), model\.language_model"):
+        opened(folders["mllama"], device_map=str(path))
+    path.write_text('{"model": "cpu", "lm_head": "cpu"}')
+    placed = opened(folders["mllama"], device_map=str(path))
+    assert isinstance(gathered(placed, [tasks.ask("what is it?", [image(1)], text=SHORT)])[0], str)
+
+
 @pytest.mark.parametrize("quantize", ["8bit", "4bit", "quanto-int8"])
 @pytest.mark.parametrize("family", ["mllama", "idefics2"])
 def test_quantized_are_all_linear_layers_but_head_and_projector(
@@ -247,71 +285,9 @@ def test_the_command_line_asks_any_of_them(
     assert json.loads(capsys.readouterr().out)["text"] == clean(answer).strip()
 
 
-# --- streams ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def lone(folders: dict[str, Path]) -> Chat:
-    return opened(folders["gemma3"])
-
-
-def slowed(model: Chat, at: int, then: Callable[[], object]) -> list[int]:
-    """Call `then` before the forward pass number `at`; return a list that grows with each pass."""
-    passes: list[int] = []
-
-    def count(*_: object) -> None:
-        passes.append(len(passes))
-        if len(passes) == at:
-            then()
-
-    model.model.register_forward_pre_hook(count)
-    return passes
-
-
-def test_the_first_words_come_before_the_last_is_made(lone: Chat) -> None:
-    request = tasks.ask("what is it?", [image(1)], text=SHORT)
-    expected = "".join(map(str, lone.reply(request)))
-    read = threading.Event()
-    passes = slowed(lone, N_TOKENS, lambda: read.wait(timeout=30))
-    stream = lone.reply(request)
-    first = next(stream)
-    assert len(passes) <= N_TOKENS
-    read.set()
-    assert "".join(map(str, [first, *stream])) == expected
-    assert len(passes) == N_TOKENS
-
-
-def test_a_broken_stream_raises(lone: Chat) -> None:
-    def fail() -> None:
-        raise RuntimeError("broken on purpose")
-
-    slowed(lone, 5, fail)
-    said: list[Piece] = []
-    with pytest.raises(RuntimeError, match="broken on purpose"):
-        said.extend(lone.reply(tasks.ask("what is it?", text=SHORT)))
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("generate")]
-
-
-def test_a_closed_stream_stops_the_model(lone: Chat) -> None:
-    passes = slowed(lone, 0, list)
-    stream = lone.reply(tasks.ask("what is it?", text=TextSampling(max_tokens=200)))
-    next(stream)
-    stream.close()  # type: ignore[attr-defined]
-    n_passes = len(passes)
-    assert n_passes < 200
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("generate")]
-
-
-def test_a_batch_that_does_not_fit_into_memory_is_halved(lone: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
-    requests = [tasks.ask(f"what is {i}?", text=FLAT, seed=i) for i in range(5)]
-    expected = gathered(lone, requests)
-    stream = chat.stream
-
-    def tight(network: Any, inputs: Any, *others: Any) -> Iterator[list[int]]:
-        for n_steps, ids in enumerate(stream(network, inputs, *others)):
-            if len(ids) > 2 and n_steps == 7:
-                raise torch.OutOfMemoryError
-            yield ids
-
-    monkeypatch.setattr(chat, "stream", tight)
-    assert gathered(lone, requests) == expected
+def test_nothing_but_the_answer_is_said(folders: dict[str, Path], tmp_path: Path) -> None:
+    image(1).save(tmp_path / "a.png")
+    where = ["-m", str(folders["idefics3"]), "--max-tokens", "3"]
+    done = run([sys.executable, "-m", "mmgen", "caption", "a.png", *where], tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == ""

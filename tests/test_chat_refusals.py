@@ -97,6 +97,14 @@ def test_a_reply_ends_with_the_context(folder: Path, model: Chat, monkeypatch: p
     assert len(spoken(model, [request], monkeypatch)[0]) <= 3
 
 
+def test_pictures_that_are_too_many_are_refused_before_the_weights_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = MAKERS["idefics3"](tmp_path / "short", positions=100)
+    unread = without_weights(short, tmp_path / "new", monkeypatch)
+    assert "tokens too long" in refusal(unread, tasks.ask("what are they?", [image(i) for i in range(5)])).message
+
+
 def test_control_tokens_that_a_user_types_are_refused(
     folder: Path, model: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,6 +202,13 @@ def test_attention_is_the_one_asked_for(checkpoint: Checkpoint, attn: str) -> No
     assert load(checkpoint, attn=attn).config._attn_implementation == attn
 
 
+def test_attention_that_a_model_does_not_have_is_refused(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Chameleon, "_supports_sdpa", False)
+    assert "cannot use --attn sdpa" in refusal(checkpoint, attn="sdpa").message
+
+
 # --- weights that do not fit --------------------------------------------------------------------------------------
 
 

@@ -49,7 +49,8 @@ def open_model(
     Args:
         name: alias, folder or Hub id.
         want: what has to come out of it.
-        requests: what it will be asked first, if known: a prompt that is too long fails before anything heavy.
+        requests: what it will be asked first, if known: a prompt that is too long fails before anything heavy, and
+            what only pictures need may be left out if there are none.
 
     Raises:
         MmgenError: not found, not a checkpoint, of an unknown family, or unable to give what is wanted.

@@ -52,6 +52,8 @@ def load(checkpoint: Checkpoint, loading: Loading, requests: Sequence[Request] =
     prompter = Prompter(checkpoint, config)
     for request in requests:
         prompter.check(request)
+    if len(requests) == 1:
+        prompter.write(requests)  # looks at the pictures too; with many that would take as long as answering
     sees = not requests or any(map(pictures, requests))
     return Chat(checkpoint, loading, config, prompter, sees)
 

@@ -115,7 +115,7 @@ class Prompter:
             written: str = self._processor.apply_chat_template(
                 _messages(request), add_generation_prompt=True, tokenize=False
             )
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, TypeError, ValueError) as error:  # the template is the checkpoint's, not ours
             raise self._refusal(error) from error
         return written
 
