@@ -243,6 +243,22 @@ def test_a_device_map_names_the_modules_of_the_model(folders: dict[str, Path], t
     assert isinstance(gathered(placed, [tasks.ask("what is it?", [image(1)], text=SHORT)])[0], str)
 
 
+def test_a_picture_that_cannot_be_loaded_for_does_not_end_the_words(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise MmgenError("does not fit")
+
+    question, seen = tasks.ask("what is it?", text=SHORT), tasks.ask("what is it?", [image(1)], text=SHORT)
+    words = opened(folders["mllama"], question)
+    expected = gathered(words, [question])
+    with monkeypatch.context() as patched:
+        patched.setattr(chat, "load_model", fail)
+        with pytest.raises(MmgenError, match="does not fit"):
+            list(words.replies([question, seen]))
+    assert gathered(words, [question]) == expected
+
+
 @pytest.mark.parametrize("quantize", ["8bit", "4bit", "quanto-int8"])
 @pytest.mark.parametrize("family", ["mllama", "idefics2"])
 def test_quantized_are_all_linear_layers_but_head_and_projector(

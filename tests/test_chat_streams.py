@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,12 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(lone: Chat, monkeypatch
 
     monkeypatch.setattr(chat, "stream", tight)
     assert gathered(lone, requests) == expected
+
+
+def test_what_was_said_is_kept_when_the_model_stops_by_itself(lone: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = [tasks.ask(f"what is {i}?", text=FLAT, seed=i) for i in range(2)]
+    expected = [answer[:2] for answer in gathered(lone, requests)]
+    stream = chat.stream
+    monkeypatch.setattr(chat, "stream", lambda *arguments: (ids for ids in islice(stream(*arguments), 6)))
+    answers = gathered(lone, requests)
+    assert [answer[:2] for answer in answers] == expected

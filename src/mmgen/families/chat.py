@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from transformers import (
@@ -67,6 +67,7 @@ class Chat(Model):
     """
 
     gives = WORDS
+    model: PreTrainedModel
 
     def __init__(
         self, checkpoint: Checkpoint, loading: Loading, config: PretrainedConfig, prompter: Prompter, sees: bool
@@ -74,10 +75,12 @@ class Chat(Model):
         self.name, self.revision, self.note = checkpoint.name, checkpoint.revision, checkpoint.note
         self.prompter = prompter
         self._checkpoint, self._loading, self._config = checkpoint, loading, config
-        self.model = self._load(sees)
+        self._holds: Literal["nothing", "words", "everything"] = "nothing"
+        self._hold(sees)
 
     def reply(self, request: Request) -> Iterator[Piece]:
         """Answer one request, piece by piece."""
+        self._hold(bool(pictures(request)))
         for _, piece in self._answer([request]):
             if not isinstance(piece, Done):
                 yield piece
@@ -90,6 +93,7 @@ class Chat(Model):
             # at, before the first picture, it looks at all there is.
             kind = (request.text, request.completion, len(pictures(request)))
             alike.setdefault(kind, []).append(index)
+        self._hold(any(map(pictures, requests)))
         for indices in alike.values():
             for start in range(0, len(indices), _MOST_ROWS):
                 yield from self._group(requests, indices[start : start + _MOST_ROWS])
@@ -119,64 +123,54 @@ class Chat(Model):
             MmgenError: any of them cannot be answered, or memory does not suffice for all.
         """
         inputs = self.prompter.write(requests)
-        if pictures(requests[0]) and not self._sees:
-            del self.model  # to make room
-            self.model = self._load(sees=True)
-        prompts = inputs["input_ids"]  # [B, T]
         room = requests[0].text.max_tokens
         limits = [room] * len(requests)
         if self.prompter.context is not None:
             limits = [min(room, self.prompter.context - n) for n in inputs["attention_mask"].sum(1).tolist()]
         texts = [Detokenizer(self.prompter.decode, strip=not request.completion) for request in requests]
         if requests[0].completion:
-            for text, last in zip(texts, prompts[:, -1].tolist(), strict=True):
+            for text, last in zip(texts, inputs["input_ids"][:, -1].tolist(), strict=True):
                 text.push(last)  # a first word keeps the space before it only after another
         held = [""] * len(requests)
-        n_said, stops = 0, self._stops()
-        seeds = [request.seed for request in requests]
-        speaking = list(range(len(requests)))
+        stops, seeds = self._stops(), [request.seed for request in requests]
         steps = stream(self.model, self._moved(inputs), requests[0].text, seeds, max(limits), stops)
         try:
             with closing(steps):
-                for ids in steps:
-                    n_said += 1
-                    for row in list(speaking):
-                        ended = ids[row] in stops
-                        new = "" if ended else texts[row].push(ids[row])
-                        if ended or n_said == limits[row]:
-                            new += texts[row].end()
-                            speaking.remove(row)
-                        held[row] += new
-                        if held[row] and (len(requests) == 1 or row not in speaking):
-                            yield row, held[row]
-                            held[row] = ""
-                        if row not in speaking:
-                            yield row, Done()
-                    if not speaking:
-                        return
+                for row, new, is_end in _say(steps, texts, limits, stops):
+                    held[row] += new
+                    if held[row] and (is_end or len(requests) == 1):
+                        yield row, held[row]
+                        held[row] = ""
+                    if is_end:
+                        yield row, Done()
         except torch.OutOfMemoryError as error:
             raise MmgenError(
                 f"{self.name} ran out of the GPU's memory over the prompt",
                 "give fewer or smaller pictures, or try --quantize 4bit",
             ) from error
 
-    def _load(self, sees: bool) -> PreTrainedModel:
-        """Load the model: the whole of it if it has to see, else what words need, if it has a class for that."""
+    def _hold(self, sees: bool) -> None:
+        """Have the model in memory: all of it if it has to see, else what words need if it has a class for that."""
+        if self._holds == "everything" or (self._holds == "words" and not sees):
+            return
+        if self._holds == "words":
+            del self.model  # to make room
+            self._holds = "nothing"
         whole = cast(type[PreTrainedModel], MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(self._config)])
         words = None if sees else _class_for_words(self._config)
-        self._sees = words is None
-        everything = ("",)  # as a prefix: what is stored for pictures has no place in a model of words
-        return load_model(
+        anything = ("",)  # as a prefix: what is stored for pictures has no place in a model of words
+        self.model = load_model(
             words or whole,
             self._checkpoint,
             self._loading,
             keep_whole=[_PROJECTOR],
-            may_ignore=() if words is None else everything,
+            may_ignore=() if words is None else anything,
         )
+        self._holds = "everything" if words is None else "words"
 
     def _moved(self, inputs: Any) -> dict[str, torch.Tensor]:
         """Bring inputs to the model's device, and pictures into the type of its weights."""
-        if not self._sees:
+        if self._holds == "words":
             inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
         device = self.model.device
         moved = {}
@@ -195,6 +189,25 @@ class Chat(Model):
         if stops is None:
             stops = self.prompter.tokenizer.eos_token_id
         return stops if isinstance(stops, list) else [] if stops is None else [cast(int, stops)]
+
+
+def _say(
+    steps: Iterator[list[int]], texts: Sequence[Detokenizer], limits: Sequence[int], stops: Sequence[int]
+) -> Iterator[tuple[int, str, bool]]:
+    """Turn steps of ids into (row, its new text, whether it ends with that), until all rows have ended."""
+    speaking = list(range(len(texts)))
+    for n_said, ids in enumerate(steps, 1):
+        for row in list(speaking):
+            stopped = ids[row] in stops
+            new = "" if stopped else texts[row].push(ids[row])
+            if stopped or n_said == limits[row]:
+                new += texts[row].end()
+                speaking.remove(row)
+            yield row, new, row not in speaking
+        if not speaking:
+            return
+    for row in speaking:  # the checkpoint has a way of its own to stop
+        yield row, texts[row].end(), True
 
 
 def _class_for_words(config: PretrainedConfig) -> type[PreTrainedModel] | None:
