@@ -104,7 +104,8 @@ def interleave(
 
 
 def _words(model: Model, request: Request) -> str:
-    return "".join(piece for piece in model.reply(request) if isinstance(piece, str)).strip()
+    text = "".join(piece for piece in model.reply(request) if isinstance(piece, str))
+    return text if request.completion else text.strip()
 
 
 def _pictures(model: Model, requests: Sequence[Request]) -> list[Picture]:
