@@ -95,9 +95,14 @@ def test_an_unknown_word_gets_the_closest_alias() -> None:
     assert "unknown model: anole7b" in error.message
     assert "did you mean anole-7b?" in error.hint
     assert all(alias in refusal("x").hint for alias in catalog.ALIASES)
+    assert "unknown model" in refusal("long" * 100).message
+    assert "unknown model: (empty)" in refusal("").message
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all", "a/b/c", "nowhere/"])
+@pytest.mark.parametrize(
+    "name",
+    ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all", "~nobody-here/x", "./" + "long" * 100, "a/b/c", "nowhere/"],
+)
 def test_what_looks_like_a_path_is_never_looked_up_on_the_hub(name: str) -> None:
     assert "no such folder" in refusal(name).message
 
