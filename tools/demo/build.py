@@ -13,7 +13,6 @@ from transformers import ChameleonForConditionalGeneration, PreTrainedTokenizerF
 
 from .card import write_card
 from .dataset import load_dataset, render_dataset
-from .evaluate import evaluate, write_results
 from .export import check_stock, export, rounded
 from .judge import WEIGHTS, JudgeTraining, save_judge, train_judge
 from .model import model_config
@@ -24,6 +23,7 @@ from .train_vq import VQTraining, encoder_input, train_vq
 from .vq_model import VQ, vq_config
 
 REPOSITORY = Path(__file__).parents[2]
+N_ENCODED = 24_000  # pictures that the transformer sees
 CHECKPOINT = REPOSITORY / "src" / "mmgen" / "checkpoints" / "demo"
 
 
@@ -44,14 +44,14 @@ def trained_vq(work: Path) -> VQ:
 
 @torch.inference_mode()
 def make_codes(work: Path) -> None:
-    """Encode every training picture once: codes.npy [N, 144] int16."""
+    """Encode training pictures once: codes.npy [N, 144] int16."""
     out = work / "codes.npy"
     if out.exists():
         return
     vq, pictures = trained_vq(work), load_dataset(work / "data")
     parts = [
         vq.codes(encoder_input(torch.from_numpy(pictures.pixels[start : start + 50]))).flatten(1).short().numpy()
-        for start in range(0, len(pictures.scenes), 50)
+        for start in range(0, N_ENCODED, 50)
     ]
     np.save(out, np.concatenate(parts))
 
@@ -61,8 +61,8 @@ def train_the_transformer(work: Path, options: Training) -> None:
     torch.manual_seed(options.seed)
     tokenizer = tokenizer_of(work)
     model = ChameleonForConditionalGeneration(model_config(tokenizer))
-    start_weights(model)
-    writer = Writer(tokenizer, np.load(work / "codes.npy"), np.load(work / "data" / "scenes.npy"))
+    start_weights(model, trained_vq(work).quantize.embedding.weight)
+    writer = Writer(tokenizer, np.load(work / "codes.npy"), np.load(work / "data" / "scenes.npy")[:N_ENCODED])
     train(model, writer, work / "transformer.pt", options)
 
 
@@ -102,6 +102,8 @@ def main() -> None:
     if "export" in todo:
         export_to(arguments.out, work, TRAINING)
     if "evaluate" in todo:
+        from .evaluate import evaluate, write_results  # loads mmgen's model families
+
         results = evaluate(arguments.out)
         write_results(arguments.out / "README.md", results)
         print(results)

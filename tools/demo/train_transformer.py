@@ -1,6 +1,5 @@
 """Train the transformer on codes and words; resumable. One step is one batch of each of two kinds of rows."""
 
-import argparse
 import random
 import time
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import ChameleonForConditionalGeneration
 
-from .model import hidden_states, model_config
+from .model import hidden_states
 from .sequences import IGNORED, Batch, Writer, collate
-from .tokenizer import BEGIN_IMAGE, FIRST_TEXT, build_tokenizer
+from .tokenizer import BEGIN_IMAGE, FIRST_CODE, FIRST_TEXT
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,8 @@ class Training:
 
     n_steps: int = 4000
     muon_rate: float = 0.02  # of the hidden matrices (Jordan et al., "Muon", kellerjordan.github.io/posts/muon)
-    adam_rate: float = 2e-3  # of embeddings, head and norms
+    embedding_rate: float = 8e-3
+    adam_rate: float = 3e-3  # of head and norms
     warmup: int = 100
     words_weight: float = 2.0  # of a word's loss, a code's is 1
     average: float = 0.995  # of the weights that are kept
@@ -58,8 +58,11 @@ def loss_of(
     return (losses * weights).sum(), weights.sum(), shown
 
 
-def start_weights(model: ChameleonForConditionalGeneration) -> None:
-    """Initialise: small embeddings, zero output projections, so that each layer begins as nothing."""
+def start_weights(model: ChameleonForConditionalGeneration, codebook: Tensor) -> None:
+    """Initialise: zero output projections, so that each layer begins as nothing; codes that look alike begin alike.
+
+    codebook [K, z] of the VQ.
+    """
     for name, p in model.named_parameters():
         if name.startswith("model.vqmodel"):
             p.requires_grad_(False)
@@ -69,14 +72,22 @@ def start_weights(model: ChameleonForConditionalGeneration) -> None:
             nn.init.zeros_(p)
         elif p.ndim == 2 and "norm" not in name:
             nn.init.normal_(p, std=p.shape[1] ** -0.5)
+    looks = codebook - codebook.mean(0)
+    looks = looks @ torch.randn(codebook.shape[1], model.config.hidden_size)
+    with torch.no_grad():
+        own = model.get_input_embeddings().weight[FIRST_CODE : FIRST_CODE + len(codebook)]
+        own.copy_(0.5 * own + 0.45 * looks / looks.std())
 
 
 def optimizers_of(model: ChameleonForConditionalGeneration, options: Training) -> list[torch.optim.Optimizer]:
     """Muon for the hidden matrices, AdamW for the rest."""
-    matrices = [p for name, p in model.named_parameters() if p.requires_grad and "proj" in name]
-    tables = [p for name, p in model.named_parameters() if p.requires_grad and "proj" not in name]
-    muon = torch.optim.Muon(matrices, lr=options.muon_rate, momentum=0.95, weight_decay=0.01, ns_steps=5)
-    adam = torch.optim.AdamW(tables, lr=options.adam_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    learned = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    matrices = [p for name, p in learned if "proj" in name]
+    embeddings = [p for name, p in learned if "embed_tokens" in name]
+    others = [p for name, p in learned if "proj" not in name and "embed_tokens" not in name]
+    muon = torch.optim.Muon(matrices, lr=options.muon_rate, momentum=0.95, weight_decay=0.02, ns_steps=5)
+    groups = [{"params": embeddings, "lr": options.embedding_rate}, {"params": others, "lr": options.adam_rate}]
+    adam = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     return [muon, adam]
 
 
@@ -132,25 +143,3 @@ def train(model: ChameleonForConditionalGeneration, writer: Writer, out: Path, o
             state["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
             torch.save(state, out.with_suffix(".tmp"))
             out.with_suffix(".tmp").replace(out)
-
-
-def main() -> None:
-    """Command line of this stage, for experiments; `tools.demo.build` runs it with the defaults."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--codes", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=Training.n_steps)
-    arguments = parser.parse_args()
-    torch.set_num_threads(2)
-    torch.set_flush_denormal(True)
-    tokenizer = build_tokenizer()
-    torch.manual_seed(Training.seed)
-    model = ChameleonForConditionalGeneration(model_config(tokenizer))
-    start_weights(model)
-    writer = Writer(tokenizer, np.load(arguments.codes), np.load(arguments.data / "scenes.npy"))
-    train(model, writer, arguments.out, Training(n_steps=arguments.steps))
-
-
-if __name__ == "__main__":
-    main()
