@@ -1,6 +1,6 @@
 """Make the built-in checkpoint from nothing: `python -m tools.demo.build`. Seeded; each stage is resumed or skipped.
 
-Stages: render, vq, codes, transformer, judge, export, evaluate. About two and a half hours on two CPU cores.
+Stages: render, vq, codes, transformer, refine (the decoder), judge, export, evaluate. Under three hours on two cores.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from .model import model_config
 from .sequences import Writer
 from .tokenizer import build_tokenizer
 from .train_transformer import Training, start_weights, train
-from .train_vq import VQTraining, encoder_input, train_vq
+from .train_vq import VQTraining, encoder_input, refine_decoder, train_vq
 from .vq_model import VQ, vq_config
 
 REPOSITORY = Path(__file__).parents[2]
@@ -39,7 +39,17 @@ def trained_vq(work: Path) -> VQ:
     """Read the averaged weights of the VQ, rounded as they will be stored."""
     vq = VQ(vq_config())
     vq.load_state_dict(torch.load(work / "vq.pt", weights_only=True)["averages"])
+    if (work / "decoder.pt").exists():
+        vq.load_state_dict(torch.load(work / "decoder.pt", weights_only=True))
     return rounded(vq).eval()
+
+
+def refine(work: Path, options: VQTraining) -> None:
+    """Train the decoder on; encoder and codebook, and so the codes, stay as they are."""
+    if not (work / "decoder.pt").exists():
+        vq = trained_vq(work)
+        refine_decoder(vq, work / "data", np.load(work / "codes.npy"), options)
+        torch.save(vq.state_dict(), work / "decoder.pt")
 
 
 @torch.inference_mode()
@@ -75,19 +85,19 @@ def export_to(folder: Path, work: Path, training: str) -> None:
 
 def main() -> None:
     """Run all stages, or one."""
-    stages = ("render", "vq", "codes", "transformer", "judge", "export", "evaluate")
+    stages = ("render", "vq", "codes", "transformer", "refine", "judge", "export", "evaluate")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--work", type=Path, default=REPOSITORY / "build" / "demo", help="folder for what is in between"
     )
     parser.add_argument("--out", type=Path, default=CHECKPOINT, help="the checkpoint folder")
-    parser.add_argument("--only", choices=stages, action="append", help="run this stage (repeatable); default all")
+    parser.add_argument("--only", choices=stages, nargs="+", default=stages, help="stages to run; default all")
     parser.add_argument("--vq-steps", type=int, default=VQTraining.n_steps)
     parser.add_argument("--steps", type=int, default=Training.n_steps)
     arguments = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     torch.set_flush_denormal(True)  # tiny numbers are slow on a CPU
-    work, todo = arguments.work, arguments.only or stages
+    work, todo = arguments.work, arguments.only
     work.mkdir(parents=True, exist_ok=True)
     if "render" in todo:
         render_dataset(work / "data")
@@ -97,6 +107,8 @@ def main() -> None:
         make_codes(work)
     if "transformer" in todo:
         train_the_transformer(work, Training(n_steps=arguments.steps))
+    if "refine" in todo:
+        refine(work, VQTraining())
     if "judge" in todo and not WEIGHTS.exists():
         save_judge(train_judge(load_dataset(work / "data"), JudgeTraining()))
     if "export" in todo:
