@@ -20,6 +20,7 @@ from mmgen.families import open_model
 from mmgen.families.chameleon import Chameleon
 from mmgen.request import BOTH, Done, ImageSampling, Loading, Picture, Progress, Request, TextSampling, Turn
 from tests.checkpoints import make_checkpoint
+from tests.refusals import refusal
 
 SHORT = TextSampling(max_tokens=24)
 FLAT = TextSampling(temperature=1.0, top_p=1.0, max_tokens=24)
@@ -243,6 +244,15 @@ def test_a_checkpoint_without_decoder_refuses_to_draw(tmp_path: Path, model: Cha
     with pytest.raises(MmgenError, match="cannot draw"):
         next(words.reply(tasks.draw("a cat")))
     assert isinstance(next(words.reply(tasks.ask("hi", text=SHORT))), str)
+
+
+@pytest.mark.parametrize("what", ["negative prompt", "ratio"])
+def test_what_it_has_no_use_for_is_refused_early(folder: Path, model: Chameleon, what: str) -> None:
+    code, message, hint = refusal(folder, what)
+    assert (code, what in message, hint) == ("2", True, f"leave --{what.replace(' ', '-')} out")
+    request = tasks.draw("a cat", image=ImageSampling(**{what.replace(" ", "_"): "16:9"}))
+    with pytest.raises(MmgenError, match=what):
+        model.prompt(request)
 
 
 def test_float16_is_refused(folder: Path) -> None:

@@ -11,27 +11,32 @@ from importlib import import_module
 from mmgen import catalog
 from mmgen.catalog import Checkpoint
 from mmgen.errors import MmgenError
-from mmgen.model import Model
+from mmgen.model import Abilities, Model
 from mmgen.request import BOTH, WORDS, Kind, Loading, Request
 
 
 @dataclass(frozen=True)
 class Family:
-    """How one family is opened.
+    """How one family is opened, and what it cannot do.
 
     Attributes:
         module: in mmgen.families, with `load(checkpoint, loading) -> Model`.
-        prompter: module without torch, with `Prompter(checkpoint)` whose `check(request)` refuses early.
-        draws_with: a checkpoint that has tensors of this prefix can draw.
+        prompter: module with `Prompter(checkpoint)` whose `check(request)` refuses before the weights are read.
+        draws_with: a checkpoint that has tensors of one of these prefixes can draw.
+        varies, mixes, negative_prompt, ratio: see mmgen.model.Abilities.
     """
 
     module: str
     prompter: str
-    draws_with: str
+    draws_with: tuple[str, ...]
+    varies: bool = True
+    mixes: bool = True
+    negative_prompt: bool = False
+    ratio: bool = False
 
 
 _FAMILIES = {
-    "chameleon": Family("chameleon", prompter="chameleon_prompt", draws_with="model.vqmodel.decoder."),
+    "chameleon": Family("chameleon", prompter="chameleon_prompt", draws_with=("model.vqmodel.decoder.",)),
 }
 
 
@@ -49,17 +54,12 @@ def open_model(
         requests: what it will be asked first, if known: a prompt that is too long fails before anything heavy.
 
     Raises:
-        MmgenError: not found, not a checkpoint, of an unknown family, or unable to give what is wanted.
+        MmgenError: not found, not a checkpoint, of an unknown family, or unable to do what is wanted.
     """
     loading = loading or Loading()
     checkpoint = catalog.find(name, revision=loading.revision, offline=loading.offline)
     family = _family_of(checkpoint)
-    missing = want - gives(checkpoint)
-    if missing:
-        raise MmgenError(
-            f"{name} cannot draw: it describes pictures and has no decoder to make them",
-            "draw with -m demo (built in) or -m anole-7b",
-        )
+    abilities(checkpoint).check(name, want, requests)
     if requests:
         prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)
         for request in requests:
@@ -68,13 +68,15 @@ def open_model(
         # Threads that spin while they wait make a small model up to 20 times slower on a busy machine (GNU OpenMP).
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     model: Model = import_module(f"mmgen.families.{family.module}").load(checkpoint, loading)
+    model.abilities = abilities(checkpoint)
     return model
 
 
-def gives(checkpoint: Checkpoint) -> frozenset[Kind]:
-    """Say what can come out of a checkpoint, from its tensors' names."""
-    prefix = _family_of(checkpoint).draws_with
-    return BOTH if any(tensor.startswith(prefix) for tensor in checkpoint.tensors) else WORDS
+def abilities(checkpoint: Checkpoint) -> Abilities:
+    """Say what a checkpoint can be asked for, from its family and its tensors' names."""
+    family = _family_of(checkpoint)
+    draws = any(tensor.startswith(family.draws_with) for tensor in checkpoint.tensors)
+    return Abilities(BOTH if draws else WORDS, family.varies, family.mixes, family.negative_prompt, family.ratio)
 
 
 def _family_of(checkpoint: Checkpoint) -> Family:

@@ -138,10 +138,9 @@ class Chameleon(Model):
         """Write a request's prompt, its pictures as codes.
 
         Raises:
-            MmgenError: too long for the context, or a picture wanted of a checkpoint that cannot draw.
+            MmgenError: too long for the context, or beyond what the checkpoint can do.
         """
-        if not request.want <= self.gives:
-            raise MmgenError(f"{self.name} cannot draw: it has no picture decoder", "draw with -m demo or -m anole-7b")
+        self.abilities.check(self.name, request.want, [request])
         return self.prompter.write(request, self.encode)
 
     @torch.inference_mode()
