@@ -24,6 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("catalog", "output", "decoding", "decoding.sampling", "decoding.grammar", "decoding.vq", "decoding.cache"),
     ("decoding.stepwise", "decoding.jacobi", "decoding.pieces", "loading"),
     ("decoding.replies", "families.*_prompt"),
+    ("families.speaking",),
     ("families.*",),
     ("families",),
     ("api", "batch"),
