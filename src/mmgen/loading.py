@@ -16,7 +16,7 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoImageProcessor, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from mmgen.catalog import Checkpoint
@@ -24,6 +24,7 @@ from mmgen.errors import MmgenError, UsageError
 from mmgen.request import Loading
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+ConfigT = TypeVar("ConfigT", bound=PreTrainedConfig)
 DeviceMap = str | dict[str, int | str] | None
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -95,6 +96,29 @@ def _from_pretrained(
         raise MmgenError(f"{checkpoint.name} does not fit into the GPU's memory", _SMALLER) from error
     model, report = loaded
     return model, report
+
+
+def read_config(config_class: type[ConfigT], checkpoint: Checkpoint) -> ConfigT:
+    """Read config.json as a class of transformers', which fills in what the file leaves out."""
+    try:
+        config: ConfigT = config_class.from_dict(dict(checkpoint.config))
+    except StrictDataclassError as error:
+        raise MmgenError(f"config.json of {checkpoint.name} does not fit: {_line(error)}", "fetch it again") from error
+    return config
+
+
+def read_image_processor(checkpoint: Checkpoint) -> Any:
+    """Read what prepares pictures, the kind that needs PIL alone."""
+    _quiet()
+    try:
+        return AutoImageProcessor.from_pretrained(
+            checkpoint.folder, backend="pil", local_files_only=True, trust_remote_code=False
+        )
+    except OSError as error:
+        raise MmgenError(
+            f"{checkpoint.name} has nothing to prepare pictures with: {_line(error)}",
+            "copy processor_config.json or preprocessor_config.json beside the weights",
+        ) from error
 
 
 def choose_dtype(loading: Loading, checkpoint: Checkpoint) -> torch.dtype:

@@ -11,7 +11,6 @@ from typing import cast
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor
 from transformers.models.chameleon.configuration_chameleon import ChameleonConfig, ChameleonVQVAEConfig
 from transformers.models.chameleon.modeling_chameleon import ChameleonForConditionalGeneration
 
@@ -23,8 +22,8 @@ from mmgen.decoding.stepwise import Network
 from mmgen.decoding.vq import VQDecoder
 from mmgen.errors import MmgenError
 from mmgen.families.chameleon_prompt import Prompter
-from mmgen.families.speaking import CodeHead, SpeakingModel, attention_mask
-from mmgen.loading import load_model
+from mmgen.families.speaking import CodeHead, SpeakingModel, attention_mask, check_codec, refuse_flash
+from mmgen.loading import load_model, read_image_processor
 from mmgen.request import BOTH, WORDS, Loading, Request
 
 _DECODER = "model.vqmodel.decoder."
@@ -64,16 +63,11 @@ def load(checkpoint: Checkpoint, loading: Loading) -> Chameleon:
     """
     if loading.dtype == "float16":
         raise MmgenError("Chameleon and Anole overflow in float16", "use --dtype bfloat16, or float32 on a CPU")
-    if loading.attn == "flash_attention_2":
-        raise MmgenError(
-            "Chameleon and Anole cannot use --attn flash_attention_2: their cache of fixed size needs a mask",
-            "leave --attn out, or use --attn sdpa: PyTorch's own fast kernels",
-        )
+    refuse_flash(loading, "Chameleon and Anole")
     prompter = Prompter(checkpoint)
     draws = any(name.startswith(_DECODER) for name in checkpoint.tensors)
     model = load_model(Anole if draws else ChameleonOfWords, checkpoint, loading, keep_whole=["model.vqmodel"])
-    if next(model.model.vqmodel.parameters()).is_meta:
-        raise MmgenError("the device map leaves the picture codec without a device", "give model.vqmodel a device")
+    check_codec(model.model.vqmodel, "model.vqmodel")
     return Chameleon(checkpoint, model, prompter, draws)
 
 
@@ -92,7 +86,7 @@ class Chameleon(SpeakingModel):
         self.name, self.revision, self.note = checkpoint.name, checkpoint.revision, checkpoint.note
         self.gives = BOTH if draws else WORDS
         self.model, self.prompter = model, prompter
-        self._image_processor = AutoImageProcessor.from_pretrained(checkpoint.folder, backend="pil")
+        self._image_processor = read_image_processor(checkpoint)
         self._vq = model.model.vqmodel.to(memory_format=torch.channels_last)
         self._embedding = cast(torch.nn.Embedding, model.get_input_embeddings())
         code_ids = torch.tensor(prompter.vocabulary.code_ids, device=self._embedding.weight.device)

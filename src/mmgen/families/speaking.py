@@ -19,7 +19,7 @@ from mmgen.decoding.grammar import Prompt
 from mmgen.decoding.replies import Speaker, draw, say, tell
 from mmgen.errors import MmgenError
 from mmgen.model import Model
-from mmgen.request import BOTH, WORDS, Done, Piece, Request
+from mmgen.request import BOTH, WORDS, Done, Loading, Piece, Request
 
 _MOST_ROWS = 16  # of one batch; more gain nothing on a CPU
 
@@ -117,6 +117,28 @@ class CodeHead:
             logits: Tensor = self._head(hidden)
             return logits[:, self._code_ids]
         return F.linear(hidden.to(self._rows.device), self._rows)
+
+
+def refuse_flash(loading: Loading, family: str) -> None:
+    """Raise MmgenError if flash attention is asked for: it takes no mask, and our cache of fixed size needs one."""
+    if loading.attn == "flash_attention_2":
+        raise MmgenError(
+            f"{family} cannot use --attn flash_attention_2: the cache of fixed size needs a mask",
+            "leave --attn out, or use --attn sdpa: PyTorch's own fast kernels",
+        )
+
+
+def check_codec(codec: torch.nn.Module, name: str) -> None:
+    """Raise MmgenError if a device map has put the picture codec where it cannot run."""
+    if next(codec.parameters()).is_meta:
+        raise MmgenError("the device map leaves the picture codec without a device", f"give {name} a device")
+
+
+def unnormalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Undo what an image processor does: pixels [B, 3, H, W] as the model has them -> float32, about in [-1, 1]."""
+    pixels = pixels.float()
+    shape = (1, -1, 1, 1)
+    return 2 * (pixels * pixels.new_tensor(std).view(shape) + pixels.new_tensor(mean).view(shape)) - 1
 
 
 def attention_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
