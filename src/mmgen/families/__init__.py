@@ -37,6 +37,7 @@ class Family:
 
 _FAMILIES = {
     "chameleon": Family("chameleon", prompter="chameleon_prompt", draws_with=("model.vqmodel.decoder.",)),
+    "janus": Family("janus", prompter="janus", draws_with=("model.vqmodel.decoder.",), varies=False, mixes=False),
 }
 
 
