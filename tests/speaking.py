@@ -57,6 +57,8 @@ def assert_same_alone(model: SpeakingModel, requests: Sequence[Request]) -> list
 class RowSampler:
     """Our sampling as a logits processor for stock `generate`: each row's pick is all that is left of its scores.
 
+    Where no code may follow it lets the scores pass.
+
     Args:
         code_ids: where the codes stand among the logits; None: they are all there is.
     """
@@ -68,6 +70,8 @@ class RowSampler:
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         codes = torch.arange(scores.shape[-1]) if self._code_ids is None else self._code_ids
         allowed = scores[:, codes]
+        if allowed.isneginf().all():  # another token is forced here
+            return scores
         if self._sampling.temperature > 0:
             s = self._sampling
             gumbel = torch.stack([noise.row(len(codes)) for noise in self._noises])
