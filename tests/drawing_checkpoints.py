@@ -5,6 +5,7 @@ Run from tests alone. Linear layers that 4-bit weights may touch have inputs of 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from torch import nn
 from transformers import (
+    Emu3Config,
+    Emu3ForConditionalGeneration,
+    Emu3Processor,
     GenerationConfig,
     JanusConfig,
     JanusForConditionalGeneration,
@@ -25,6 +29,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.models.emu3.configuration_emu3 import Emu3TextConfig, Emu3VQVAEConfig
+from transformers.models.emu3.image_processing_emu3 import Emu3ImageProcessor
+from transformers.models.emu3.modeling_emu3 import Emu3VQVAE
 from transformers.models.janus.configuration_janus import JanusVisionConfig, JanusVQVAEConfig
 from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 
@@ -166,3 +173,83 @@ def make_janus(folder: Path, *, positions: int = 256, system_prompt: bool = Fals
         num_image_tokens=n_tokens,
     ).save_pretrained(folder)
     return folder
+
+
+# --- Emu3 ---------------------------------------------------------------------------------------------------------
+
+EMU3_AREA = 48 * 48  # pixels of a picture that is drawn; 6 x 6 codes
+EMU3_CODES = 32
+EMU3_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}USER: {% else %}ASSISTANT: {% endif %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}"
+    "{% if message['role'] == 'user' %} {% else %}<|extra_204|>{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+_EMU3_NAMED = {
+    "image_token": "<image>",
+    "boi_token": "<|image start|>",
+    "eoi_token": "<|image end|>",
+    "image_wrapper_token": "<|image token|>",
+    "eof_token": "<|extra_201|>",
+}
+
+
+def make_emu3(folder: Path, *, positions: int = 256, seed: int = 0) -> Path:
+    """Write a whole Emu3 checkpoint and return its folder; its pictures are of about 48 x 48 pixels, of 32 codes.
+
+    Args:
+        positions: length of the context.
+    """
+    codes = [f"<|visual token {code:06}|>" for code in reversed(range(EMU3_CODES))]
+    words = ("<|extra_203|>", "<|extra_204|>", "<|endoftext|>")  # begin and end of a text, filling
+    special = (*words, *_EMU3_NAMED.values(), "<|extra_200|>", *codes)
+    tokenizer = make_tokenizer(special, names=_EMU3_NAMED, bos=words[0], eos=words[1], pad=words[2], adds_bos=False)
+    config = Emu3Config(
+        text_config=Emu3TextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=HIDDEN,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=positions,
+            bos_token_id=0,
+            eos_token_id=1,
+            pad_token_id=2,
+        ),
+        vq_config=Emu3VQVAEConfig(
+            codebook_size=EMU3_CODES,
+            base_channels=32,
+            channel_multiplier=[1, 1, 1, 1],
+            num_res_blocks=1,
+            attn_resolutions=[],
+            hidden_size=32,
+        ),
+        vocabulary_map=tokenizer.get_vocab(),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Emu3ForConditionalGeneration(config)
+        _widen(model, range(2, len(special) - len(codes)))
+        _spread_codes(model.model.vqmodel)
+    model.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=1, pad_token_id=2)
+    model.save_pretrained(folder)
+    half = [0.5, 0.5, 0.5]
+    image_processor = Emu3ImageProcessor(min_pixels=16 * 16, max_pixels=48 * 48, image_mean=half, image_std=half)
+    Emu3Processor(image_processor, tokenizer, chat_template=EMU3_TEMPLATE).save_pretrained(folder)
+    settings = folder / "processor_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "image_area": EMU3_AREA}))
+    return folder
+
+
+def _spread_codes(vq: Emu3VQVAE) -> None:
+    """Set the codebook to what the encoder makes of noise, so that pictures have many codes."""
+    with torch.no_grad():
+        noise = torch.rand(EMU3_CODES, 1, 3, 16, 16) * 2 - 1
+        hidden = vq.encoder(noise.repeat(1, vq.config.temporal_downsample_factor, 1, 1, 1))
+        latents = vq.quant_conv(hidden.permute(0, 2, 1, 3, 4))  # [K, z, 1, h, w]
+        vq.quantize.embedding.weight.copy_(latents[:, :, 0, 0, 0])

@@ -37,6 +37,15 @@ class Family:
 
 _FAMILIES = {
     "chameleon": Family("chameleon", prompter="chameleon_prompt", draws_with=("model.vqmodel.decoder.",)),
+    "emu3": Family(
+        "emu3",
+        prompter="emu3",
+        draws_with=("model.vqmodel.decoder.", "vqmodel.decoder."),
+        varies=False,
+        mixes=False,
+        negative_prompt=True,
+        ratio=True,
+    ),
     "janus": Family("janus", prompter="janus", draws_with=("model.vqmodel.decoder.",), varies=False, mixes=False),
 }
 
