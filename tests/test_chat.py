@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -101,11 +102,18 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(model: Scripted, tmp_path: Pat
 def test_prompts_stay_off_stdout(model: Scripted, tmp_path: Path) -> None:
     with Path("out").open("wb") as out, Terminal(TALKER, tmp_path, stdout=out.fileno()) as terminal:
         terminal.expect("> ")
+        terminal.type("wait\r")
+        while not Path("out").read_text():
+            time.sleep(0.01)
+        terminal.type(CTRL_C)
+        terminal.expect("stopped\n> ")
+        terminal.type("/undo\r")
+        terminal.expect('took back "wait"\n> ')
         terminal.type("hello\r")
         terminal.expect("> ")
         terminal.type("/quit\r")
         assert terminal.end() == 0
-    assert Path("out").read_text() == "You said: hello. Pictures by turn: [0].\n"
+    assert Path("out").read_text() == "You said: wait.\nYou said: hello. Pictures by turn: [0].\n"
 
 
 # From a pipe
@@ -129,6 +137,12 @@ def test_a_pipe_is_answered_line_by_line_without_prompts(model: Scripted) -> Non
 def test_the_end_of_input_ends_it_without_a_word(model: Scripted) -> None:
     assert chat() == run("chat", stdin=None) == Result(0, "", "", b"")
     assert run("chat", stdin=b"no newline").out == "A snowman.\n"
+
+
+def test_interrupted_where_nobody_types_it_ends(model: Scripted) -> None:
+    model.scripts = [["One."], ["Tw", KeyboardInterrupt()]]
+    result = chat("one", "two", "three")
+    assert (result.code, result.out, result.err) == (130, "One.\nTw\n", "")
 
 
 def test_pictures_stand_before_their_question_or_where_it_says(model: Scripted) -> None:

@@ -177,6 +177,7 @@ def test_a_question_that_fails_leaves_the_conversation_alone(model: Scripted) ->
     assert [run("ask", "what?", "--history", "talk.json").code for _ in range(2)] == [1, 130]
     assert Path("talk.json").read_text() == "[]"
     assert run("ask", "Once", "--complete", "--history", "talk.json").code == 2
+    assert run("ask", "what?", "--history", "-").code == 2
 
 
 def test_a_conversation_that_changed_meanwhile_is_not_overwritten(model: Scripted) -> None:

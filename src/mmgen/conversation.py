@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +77,8 @@ def read_messages(path: str) -> Messages:
     Raises:
         MmgenError: it cannot be read or written later, holds no messages, or a picture cannot be opened.
     """
+    if path == "-":
+        raise UsageError("a conversation is read and written: it cannot be stdin", "name a file with --history")
     check_writable(Path(path).absolute().parent)
     data = _read(path)
     turns = [_turn(path, number, message) for number, message in enumerate(_parse(path, data), 1)]
@@ -200,11 +202,11 @@ class Said:
         return Turn(self.role, tuple(part if isinstance(part, str) else part.image for part in self.parts))
 
 
-def save_page(path: str, model: str, talk: Sequence[Said], own: Collection[str] = ()) -> list[str]:
+def save_page(path: str, model: str, talk: Sequence[Said], own: set[str]) -> list[str]:
     """Save a conversation as Markdown, with its pictures as PNG files beside it, and say what was written.
 
     Args:
-        own: files that may be overwritten.
+        own: files that may be overwritten, to which those that are written are added.
 
     Raises:
         MmgenError: a file exists or cannot be written, or the name is not one of Markdown.
@@ -230,7 +232,9 @@ def save_page(path: str, model: str, talk: Sequence[Said], own: Collection[str] 
     check_writable(page.absolute().parent)
     for file, image in pictures.items():
         save_image(image, file)
+        own.add(file)
     write_file(path, ("\n\n".join(filter(None, blocks)) + "\n").encode(errors="replace"))
+    own.add(path)
     return [path, *pictures]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from mmgen.images import check_writable, open_image
 from mmgen.model import Model
 from mmgen.output import Answer, Item, Job, PictureFiles
 from mmgen.request import MAX_SEED, PICTURES, ImageSampling, Request, TextSampling
-from mmgen.streams import Notes
+from mmgen.streams import Notes, emit
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,14 @@ class Session:
         try:
             run.feed(self._model, [request], sink)
         except TooLongError as error:
-            hint = (
-                "/undo takes back the last picture, or question with its answer" if history or pictures else error.hint
-            )
-            raise MmgenError(error.message, hint) from error
+            can_undo = bool(history or pictures)
+            raise MmgenError(
+                error.message, f"/undo: {self._commands['undo'].help}" if can_undo else error.hint
+            ) from error
         except KeyboardInterrupt:
             if sink.said:
+                if not sys.stdout.isatty():  # where it is, Enter follows Ctrl-C
+                    emit("\n")
                 self._keep(asked, sink.said)
             raise
         self._keep(asked, sink.said)
@@ -149,7 +152,6 @@ class Session:
         if not talk:
             raise UsageError("nothing to save yet", "ask something first")
         written = save_page(_as_path(path), self._model.name, talk, self._own)
-        self._own.update(written)
         self._notes.say("saved " + ", ".join(written))
 
     def help(self, _: str) -> None:
@@ -157,6 +159,7 @@ class Session:
         notes = Notes()  # it was asked for, so even if the rest is quiet
         for command in self._commands.values():
             notes.say(f"{command.usage:<16}{command.help}")
+        notes.say(f"{'Ctrl-C':<16}stop an answer, or a drawing")
 
     def quit(self, _: str) -> None:
         """End the conversation."""
