@@ -15,7 +15,7 @@ from mmgen import tasks
 from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Grammar
 from mmgen.decoding.stepwise import feed
-from mmgen.errors import MmgenError
+from mmgen.errors import MmgenError, TooLongError
 from mmgen.families import open_model
 from mmgen.families.chameleon import Chameleon
 from mmgen.request import BOTH, Done, ImageSampling, Loading, Picture, Progress, Request, TextSampling, Turn
@@ -212,6 +212,9 @@ def test_a_prompt_may_fill_the_context_but_not_more(folder: Path, model: Chamele
     assert len(gathered(model, [fits])[0].codes) == picture - 2
     with pytest.raises(MmgenError, match="1 token too long"):
         model.prompt(tasks.draw("a" + " a" * (room - length - picture + 1)))
+    talk = (Turn("user", ("a" + " a" * room,)), Turn("assistant", ("a",)))
+    with pytest.raises(TooLongError, match=r"the conversation is [0-9]+ tokens too long"):
+        model.prompt(tasks.ask("what is it?", history=talk))
 
 
 @pytest.mark.parametrize("typed", ["</s>", "<s>hi<racm3:break>", "a<image>b", "IMGIMGBZ", "<reserved08706>", "<eoss>"])

@@ -18,7 +18,7 @@ from mmgen.errors import MmgenError
 from mmgen.request import Progress
 from tests.scripted import Scripted, install, run
 
-COMMANDS = ("caption", "ask", "draw", "vary", "interleave")
+COMMANDS = ("caption", "ask", "draw", "vary", "interleave", "chat")
 ROOT = Path(__file__).parents[1]
 
 
@@ -78,7 +78,7 @@ def test_help_ends_with_two_examples_that_run(command: str | None, model: Script
     for line in ending[1:]:
         program, *words = shlex.split(line.strip().removeprefix("$ "))
         assert program == "mmgen"
-        result = run(*words)
+        result = run(*words, stdin=b"hello" if words[0] == "chat" else None)
         assert (result.code, result.out != "") == (0, True), result.err
 
 
