@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tokenizers import Tokenizer
 
 from mmgen.decoding.grammar import Prompt, Vocabulary
-from mmgen.errors import MmgenError
+from mmgen.errors import MmgenError, TooLongError
 from mmgen.request import WORDS, Request, Turn
 
 if TYPE_CHECKING:
@@ -85,13 +85,8 @@ class TemplatePrompter(ABC):
             height, width = prompt.grid or (v.side, v.side)
             least = 1 + height * (width + (v.row_end is not None))
         length = max(len(prompt.ids), len(prompt.away_from))
-        over = length + least - self.context
-        if over > 0:
-            raise MmgenError(
-                f"the prompt is {over} token{'s' * (over > 1)} too long: {length} and at least {least} for the reply, "
-                f"and this model has room for {self.context}",
-                "shorten the prompt, or give fewer pictures",
-            )
+        if length + least > self.context:
+            raise TooLongError(length, least, self.context, in_conversation=bool(request.history))
         return prompt
 
     def ids(self, request: Request, encode: Callable[[Image.Image], Sequence[int]]) -> list[int]:
