@@ -11,13 +11,14 @@ help:
 	@echo "make test        lint, types and tests"
 	@echo "make lint        lint and types alone"
 	@echo "make format      put the code in shape"
-	@echo "make checkpoint  train the built-in model again (hours)"
-	@echo "make clean       remove the environment and what was built"
+	@echo "make checkpoint  train the built-in model again (about 2.5 hours on two cores)"
+	@echo "make clean       remove the environment and what the tools left behind"
 
 # Made anew whenever what it was made from has changed.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: mmgen needs Python 3.11 or later" >&2; echo "hint: make PYTHON=python3.11" >&2; exit 1; }
+	@echo "making $(VENV) with what pyproject.toml and constraints.txt ask for: some minutes"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
@@ -39,7 +40,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format
 
 checkpoint: $(INSTALLED)
-	$(BIN)/python -m tools.demo
+	$(BIN)/python -m tools.demo.build
 
-clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis snowman.png
+clean: # build/ stays: hours of training may lie there
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis snowman.png

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from mmgen import catalog
@@ -93,9 +95,14 @@ def test_an_unknown_word_gets_the_closest_alias() -> None:
     assert "unknown model: anole7b" in error.message
     assert "did you mean anole-7b?" in error.hint
     assert all(alias in refusal("x").hint for alias in catalog.ALIASES)
+    assert "unknown model" in refusal("long" * 100).message
+    assert "unknown model: (empty)" in refusal("").message
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all", "a/b/c", "nowhere/"])
+@pytest.mark.parametrize(
+    "name",
+    ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all", "~nobody-here/x", "./" + "long" * 100, "a/b/c", "nowhere/"],
+)
 def test_what_looks_like_a_path_is_never_looked_up_on_the_hub(name: str) -> None:
     assert "no such folder" in refusal(name).message
 
@@ -263,3 +270,20 @@ def test_a_cache_that_cannot_be_written_is_refused(hub: Hub, tmp_path: Path) -> 
     message, hint = find_on(hub, tmp_path / "file")
     assert "cannot write" in message
     assert "HF_HOME" in hint
+
+
+def test_a_download_that_breaks_off_is_refused(hub: Hub, tmp_path: Path) -> None:
+    hub.cut = True
+    message, hint = find_on(hub, tmp_path)
+    assert "fetching org/tiny failed" in message
+    assert "goes on where it stopped" in hint
+
+
+def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fill)
+    error = refusal("org/tiny")
+    assert "the disk is full" in error.message
+    assert "HF_HOME" in error.hint

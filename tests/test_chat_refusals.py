@@ -13,7 +13,7 @@ import pytest
 from transformers import AutoProcessor
 
 from mmgen import tasks
-from mmgen.errors import MmgenError
+from mmgen.errors import MmgenError, TooLongError
 from mmgen.families import chat
 from mmgen.families.chat import Chat
 from mmgen.request import Request, Turn
@@ -86,6 +86,9 @@ def test_a_prompt_may_fill_the_context_but_for_one_token(
     assert isinstance(gathered(model, [question(context - 1 - used)])[0], str)
     with pytest.raises(MmgenError, match=rf"1 token too long: {context} and at least 1 .* has room for {context}$"):
         next(model.reply(question(context - used)))
+    earlier = replace(tasks.ask("hi"), history=(Turn("user", question(context).parts),))
+    with pytest.raises(TooLongError, match=r"the conversation is [0-9]+ tokens too long"):
+        next(model.reply(earlier))
     unread = without_weights(folder, tmp_path / "new", monkeypatch)
     assert "tokens too long" in refusal(unread, question(context)).message
 

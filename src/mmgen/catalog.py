@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -96,9 +97,9 @@ def find(name: str, *, revision: str | None = None, offline: bool = False) -> Ch
 def _as_folder(name: str) -> Path | None:
     """Return the folder that a name means, whether or not it exists, or None where the name is no path."""
     written_as_path = name.startswith((".", "/", "~", "\\")) or name.endswith("/") or name.count("/") > 1
-    path = Path(name).expanduser() if name else None
-    if path is not None and (written_as_path or "\\" in name or path.exists()):
-        return path
+    path = os.path.expanduser(name)  # noqa: PTH111 -- pathlib raises on ~nobody, and on names that are too long
+    if name and (written_as_path or "\\" in name or os.path.exists(path)):  # noqa: PTH110
+        return Path(path)
     return None
 
 
@@ -117,7 +118,7 @@ def _unknown(name: str) -> MmgenError:
 
 
 def _read(name: str, folder: Path, *, revision: str | None) -> Checkpoint:
-    if not folder.exists():
+    if not os.path.exists(folder):  # noqa: PTH110
         raise MmgenError(f"no such folder: {folder}", "check the path; a Hub id is org/name")
     if not folder.is_dir():
         raise MmgenError(f"not a checkpoint folder but a file: {folder}", "name the folder that holds config.json")

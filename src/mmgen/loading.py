@@ -16,7 +16,7 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, QuantoConfig
+from transformers import AutoImageProcessor, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, QuantoConfig
 from transformers.utils.import_utils import is_flash_attn_2_available, is_optimum_quanto_available
 
 from mmgen.catalog import Checkpoint
@@ -24,6 +24,7 @@ from mmgen.errors import MmgenError, UsageError
 from mmgen.request import Loading
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+ConfigT = TypeVar("ConfigT", bound=PreTrainedConfig)
 DeviceMap = str | dict[str, int | str] | None
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -69,20 +70,6 @@ def load_model(
     return model
 
 
-def read_config(checkpoint: Checkpoint) -> PretrainedConfig:
-    """Read a checkpoint's config as transformers has it, with all defaults filled in.
-
-    Raises:
-        MmgenError: a value in it is of the wrong type.
-    """
-    quiet()
-    try:
-        config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
-    except StrictDataclassError as error:
-        raise _bad_config(checkpoint, error) from error
-    return cast(PretrainedConfig, config)
-
-
 def _from_pretrained(
     model_class: type[ModelT], checkpoint: Checkpoint, loading: Loading, arguments: dict[str, Any]
 ) -> tuple[ModelT, dict[str, Any]]:
@@ -114,6 +101,29 @@ def _from_pretrained(
         raise
     model, report = loaded
     return model, report
+
+
+def read_config(config_class: type[ConfigT], checkpoint: Checkpoint) -> ConfigT:
+    """Read config.json as a class of transformers', which fills in what the file leaves out."""
+    try:
+        config: ConfigT = config_class.from_dict(dict(checkpoint.config))
+    except StrictDataclassError as error:
+        raise _bad_config(checkpoint, error) from error
+    return config
+
+
+def read_image_processor(checkpoint: Checkpoint) -> Any:
+    """Read what prepares pictures, the kind that needs PIL alone."""
+    quiet()
+    try:
+        return AutoImageProcessor.from_pretrained(
+            checkpoint.folder, backend="pil", local_files_only=True, trust_remote_code=False
+        )
+    except OSError as error:
+        raise MmgenError(
+            f"{checkpoint.name} has nothing to prepare pictures with: {_line(error)}",
+            "copy processor_config.json or preprocessor_config.json beside the weights",
+        ) from error
 
 
 def choose_dtype(loading: Loading, checkpoint: Checkpoint) -> torch.dtype:
@@ -268,7 +278,7 @@ def _unfit_for_4bit(model_class: type[PreTrainedModel], checkpoint: Checkpoint) 
 
 
 def _without_weights(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
-    config = cast(type[PretrainedConfig], model_class.config_class).from_pretrained(folder)
+    config = cast(type[PreTrainedConfig], model_class.config_class).from_pretrained(folder)
     with torch.device("meta"):
         return model_class(config)
 

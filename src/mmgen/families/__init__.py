@@ -13,28 +13,42 @@ from importlib import import_module
 
 from mmgen import catalog
 from mmgen.catalog import Checkpoint
-from mmgen.errors import MmgenError
-from mmgen.model import Model
+from mmgen.model import Abilities, Model
 from mmgen.request import BOTH, WORDS, Kind, Loading, Request
 
 
 @dataclass(frozen=True)
 class Family:
-    """How one family is opened.
+    """How one family is opened, and what it cannot do.
 
     Attributes:
         module: in mmgen.families, with `load(checkpoint, loading) -> Model`.
-        prompter: module without torch, with `Prompter(checkpoint)` whose `check(request)` refuses early.
-        draws_with: a checkpoint that has tensors of this prefix can draw.
+        prompter: module with `Prompter(checkpoint)` whose `check(request)` refuses before the weights are read.
+        draws_with: a checkpoint that has tensors of one of these prefixes can draw.
+        varies, mixes, negative_prompt, ratio: see mmgen.model.Abilities.
     """
 
     module: str
     prompter: str
-    draws_with: str
+    draws_with: tuple[str, ...]
+    varies: bool = True
+    mixes: bool = True
+    negative_prompt: bool = False
+    ratio: bool = False
 
 
 _FAMILIES = {
-    "chameleon": Family("chameleon", prompter="chameleon_prompt", draws_with="model.vqmodel.decoder."),
+    "chameleon": Family("chameleon", prompter="chameleon_prompt", draws_with=("model.vqmodel.decoder.",)),
+    "emu3": Family(
+        "emu3",
+        prompter="emu3",
+        draws_with=("model.vqmodel.decoder.", "vqmodel.decoder."),
+        varies=False,
+        mixes=False,
+        negative_prompt=True,
+        ratio=True,
+    ),
+    "janus": Family("janus", prompter="janus", draws_with=("model.vqmodel.decoder.",), varies=False, mixes=False),
 }
 
 
@@ -53,16 +67,13 @@ def open_model(
             what only pictures need may be left out if there are none.
 
     Raises:
-        MmgenError: not found, not a checkpoint, of an unknown family, or unable to give what is wanted.
+        MmgenError: not found, not a checkpoint, of an unknown family, or unable to do what is wanted.
     """
     loading = loading or Loading()
     checkpoint = catalog.find(name, revision=loading.revision, offline=loading.offline)
-    if not want <= gives(checkpoint):
-        raise MmgenError(
-            f"{name} cannot draw: it answers in words and has no decoder to make pictures",
-            "draw with -m demo (built in) or -m anole-7b",
-        )
     family = _FAMILIES.get(checkpoint.model_type)
+    able = abilities(checkpoint)
+    able.check(name, want, requests)
     if family is not None and requests:
         prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)
         for request in requests:
@@ -75,11 +86,14 @@ def open_model(
         model = import_module("mmgen.families.chat").load(checkpoint, loading, requests)
     else:
         model = import_module(f"mmgen.families.{family.module}").load(checkpoint, loading)
+    model.abilities = able
     return model
 
 
-def gives(checkpoint: Checkpoint) -> frozenset[Kind]:
-    """Say what can come out of a checkpoint, from its tensors' names."""
+def abilities(checkpoint: Checkpoint) -> Abilities:
+    """Say what a checkpoint can be asked for, from its family and its tensors' names."""
     family = _FAMILIES.get(checkpoint.model_type)
-    draws = family is not None and any(tensor.startswith(family.draws_with) for tensor in checkpoint.tensors)
-    return BOTH if draws else WORDS
+    if family is None:
+        return Abilities(WORDS, varies=False, mixes=False)
+    draws = any(tensor.startswith(family.draws_with) for tensor in checkpoint.tensors)
+    return Abilities(BOTH if draws else WORDS, family.varies, family.mixes, family.negative_prompt, family.ratio)

@@ -11,9 +11,10 @@ from typing import Any, Literal, cast
 
 import torch
 from transformers import (
+    CONFIG_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    PretrainedConfig,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -23,7 +24,7 @@ from mmgen.decoding.pieces import Detokenizer
 from mmgen.errors import MmgenError
 from mmgen.families.chat_inputs import Prompter, pictures
 from mmgen.families.generation import stream
-from mmgen.loading import load_model, read_config
+from mmgen.loading import load_model, quiet, read_config
 from mmgen.model import Model
 from mmgen.request import WORDS, Done, Loading, Piece, Request
 
@@ -48,7 +49,8 @@ def load(checkpoint: Checkpoint, loading: Loading, requests: Sequence[Request] =
             f'{checkpoint.name} is of model type "{checkpoint.model_type}", which mmgen does not know',
             "it takes the image-text-to-text models of the transformers that is installed",
         )
-    config = read_config(checkpoint)
+    quiet()
+    config = read_config(CONFIG_MAPPING[checkpoint.model_type], checkpoint)
     prompter = Prompter(checkpoint, config)
     for request in requests:
         prompter.check(request)
@@ -70,7 +72,7 @@ class Chat(Model):
     model: PreTrainedModel
 
     def __init__(
-        self, checkpoint: Checkpoint, loading: Loading, config: PretrainedConfig, prompter: Prompter, sees: bool
+        self, checkpoint: Checkpoint, loading: Loading, config: PreTrainedConfig, prompter: Prompter, sees: bool
     ) -> None:
         self.name, self.revision, self.note = checkpoint.name, checkpoint.revision, checkpoint.note
         self.prompter = prompter
@@ -210,7 +212,7 @@ def _say(
         yield row, texts[row].end(), True
 
 
-def _class_for_words(config: PretrainedConfig) -> type[PreTrainedModel] | None:
+def _class_for_words(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
     """Find the class that runs a checkpoint's language model by itself, where transformers has one."""
     found = cast(type[PreTrainedModel] | None, MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None))
     is_text_alone = found is not None and found.config_class is config.sub_configs.get("text_config")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 from PIL import Image
-from transformers import AutoProcessor, BatchFeature, PretrainedConfig
+from transformers import AutoProcessor, BatchFeature, PreTrainedConfig
 
-from mmgen.errors import MmgenError
+from mmgen.errors import MmgenError, TooLongError
 from mmgen.request import WORDS, Part, Request
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Prompter:
         MmgenError: the checkpoint has no processor, or it needs a package that is not here.
     """
 
-    def __init__(self, checkpoint: Checkpoint, config: PretrainedConfig) -> None:
+    def __init__(self, checkpoint: Checkpoint, config: PreTrainedConfig) -> None:
         self._name = checkpoint.name
         self._processor = _load_processor(checkpoint)
         self.tokenizer: Any = self._processor.tokenizer
@@ -70,17 +70,7 @@ class Prompter:
         for text in (part for parts in _turns(request) for part in parts if isinstance(part, str)):
             self._check_words(text)
         written = self._written(request)
-        self.check_length(len(self.tokenizer(written, add_special_tokens=False)["input_ids"]))
-
-    def check_length(self, length: int) -> None:
-        """Raise MmgenError if a prompt of this many tokens leaves no room for a reply."""
-        over = length + 1 - (self.context or length + 1)
-        if over > 0:
-            raise MmgenError(
-                f"the prompt is {over} token{'s' * (over > 1)} too long: {length} and at least 1 for the reply, "
-                f"and this model has room for {self.context}",
-                "shorten the prompt, or give fewer pictures",
-            )
+        self._check_length(request, len(self.tokenizer(written, add_special_tokens=False)["input_ids"]))
 
     def write(self, requests: Sequence[Request]) -> BatchFeature:
         """Write requests as one batch, padded on the left; all are questions or all are texts to continue.
@@ -98,14 +88,18 @@ class Prompter:
             )
         else:
             inputs = self._apply_template([_messages(request) for request in requests])
-        for length in inputs["attention_mask"].sum(1).tolist():
-            self.check_length(length)
+        for request, length in zip(requests, inputs["attention_mask"].sum(1).tolist(), strict=True):
+            self._check_length(request, length)
         return inputs
 
     def decode(self, ids: Sequence[int]) -> str:
         """Turn a reply's ids into text, without the special ones."""
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
+
+    def _check_length(self, request: Request, length: int) -> None:
+        if self.context is not None and length + 1 > self.context:
+            raise TooLongError(length, 1, self.context, in_conversation=bool(request.history))
 
     def _written(self, request: Request) -> str:
         """Write a prompt as text, with one mark in place of each picture."""
