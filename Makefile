@@ -18,6 +18,7 @@ help:
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: mmgen needs Python 3.11 or later" >&2; echo "hint: make PYTHON=python3.11" >&2; exit 1; }
+	@echo "making $(VENV) with what pyproject.toml and constraints.txt ask for: some minutes"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@

@@ -88,9 +88,14 @@ def test_an_unknown_word_gets_the_closest_alias() -> None:
     assert "unknown model: anole7b" in error.message
     assert "did you mean anole-7b?" in error.hint
     assert all(alias in refusal("x").hint for alias in aliases.ALIASES)
+    assert "unknown model" in refusal("long" * 100).message
+    assert "unknown model: (empty)" in refusal("").message
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all", "a/b/c", "nowhere/"])
+@pytest.mark.parametrize(
+    "name",
+    ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all", "~nobody-here/x", "./" + "long" * 100, "a/b/c", "nowhere/"],
+)
 def test_what_looks_like_a_path_is_never_looked_up_on_the_hub(name: str) -> None:
     assert "no such folder" in refusal(name).message
 
@@ -135,7 +140,7 @@ def test_an_empty_or_broken_tokenizer_is_refused(folder: Path, text: str) -> Non
 
 def test_a_missing_processor_is_refused(folder: Path) -> None:
     (folder / "processor_config.json").unlink()
-    assert "how pictures are prepared" in refusal(folder).message
+    assert "nothing to prepare pictures with" in refusal(folder).message
 
 
 @pytest.mark.parametrize("name", ["generation_config.json", "processor_config.json", "tokenizer_config.json"])

@@ -15,11 +15,12 @@ from mmgen import tasks
 from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Grammar
 from mmgen.decoding.stepwise import feed
-from mmgen.errors import MmgenError
+from mmgen.errors import MmgenError, TooLongError
 from mmgen.families import open_model
 from mmgen.families.chameleon import Chameleon
 from mmgen.request import BOTH, Done, ImageSampling, Loading, Picture, Progress, Request, TextSampling, Turn
 from tests.checkpoints import make_checkpoint
+from tests.refusals import refusal
 
 SHORT = TextSampling(max_tokens=24)
 FLAT = TextSampling(temperature=1.0, top_p=1.0, max_tokens=24)
@@ -211,6 +212,9 @@ def test_a_prompt_may_fill_the_context_but_not_more(folder: Path, model: Chamele
     assert len(gathered(model, [fits])[0].codes) == picture - 2
     with pytest.raises(MmgenError, match="1 token too long"):
         model.prompt(tasks.draw("a" + " a" * (room - length - picture + 1)))
+    talk = (Turn("user", ("a" + " a" * room,)), Turn("assistant", ("a",)))
+    with pytest.raises(TooLongError, match=r"the conversation is [0-9]+ tokens too long"):
+        model.prompt(tasks.ask("what is it?", history=talk))
 
 
 @pytest.mark.parametrize("typed", ["</s>", "<s>hi<racm3:break>", "a<image>b", "IMGIMGBZ", "<reserved08706>", "<eoss>"])
@@ -243,6 +247,15 @@ def test_a_checkpoint_without_decoder_refuses_to_draw(tmp_path: Path, model: Cha
     with pytest.raises(MmgenError, match="cannot draw"):
         next(words.reply(tasks.draw("a cat")))
     assert isinstance(next(words.reply(tasks.ask("hi", text=SHORT))), str)
+
+
+@pytest.mark.parametrize("what", ["negative prompt", "ratio"])
+def test_what_it_has_no_use_for_is_refused_early(folder: Path, model: Chameleon, what: str) -> None:
+    code, message, hint = refusal(folder, what)
+    assert (code, what in message, hint) == ("2", True, f"leave --{what.replace(' ', '-')} out")
+    request = tasks.draw("a cat", image=ImageSampling(**{what.replace(" ", "_"): "16:9"}))
+    with pytest.raises(MmgenError, match=what):
+        model.prompt(request)
 
 
 def test_float16_is_refused(folder: Path) -> None:

@@ -18,7 +18,7 @@ from mmgen.errors import MmgenError
 from mmgen.request import Progress
 from tests.scripted import Scripted, install, run
 
-COMMANDS = ("caption", "ask", "draw", "vary", "interleave")
+COMMANDS = ("caption", "ask", "draw", "vary", "interleave", "chat")
 ROOT = Path(__file__).parents[1]
 
 
@@ -78,7 +78,7 @@ def test_help_ends_with_two_examples_that_run(command: str | None, model: Script
     for line in ending[1:]:
         program, *words = shlex.split(line.strip().removeprefix("$ "))
         assert program == "mmgen"
-        result = run(*words)
+        result = run(*words, stdin=b"hello" if words[0] == "chat" else None)
         assert (result.code, result.out != "") == (0, True), result.err
 
 
@@ -136,6 +136,9 @@ def test_shells_can_complete(shell: str) -> None:
         ("draw a --top-k -1", "top-k -1"),
         ("draw a --guidance -2", "guidance -2"),
         ("draw a --guidance inf", "guidance inf"),
+        ("draw a --ratio wide", "'wide'"),
+        ("draw a --ratio 0:1", "'0:1'"),
+        ("draw a --ratio 16:9:1", "'16:9:1'"),
         ("draw a --dtype float8", "--dtype"),
         ("draw a --quantize 3bit", "--quantize"),
         ("draw a --attn fast", "--attn"),

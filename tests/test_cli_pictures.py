@@ -100,6 +100,10 @@ def test_sampling_reaches_the_model(model: Scripted) -> None:
     assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.guidance) == (0.5, 0.8, 9, 2)
     run(*["vary", "a.png", "--image-guidance", "2"])
     assert model.requests[1].image.image_guidance == 2
+    run(*["draw", "a", "--negative-prompt", "blur", "--ratio", "16:9"])
+    run(*["draw", "b"], MMGEN_NEGATIVE_PROMPT="blur", MMGEN_RATIO="16:9")
+    for request in model.requests[2:]:
+        assert (request.image.negative_prompt, request.image.ratio) == ("blur", "16:9")
 
 
 def test_a_picture_is_varied_by_words_or_without(model: Scripted) -> None:

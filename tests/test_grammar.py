@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Prompt, Vocabulary, read_code_ids
 from mmgen.decoding.replies import Speaker, draw, say, tell
 from mmgen.decoding.stepwise import Network
-from mmgen.request import BOTH, PICTURES, WORDS, ImageSampling, Picture, Request, TextSampling
+from mmgen.request import BOTH, PICTURES, WORDS, ImageSampling, Picture, Progress, Request, TextSampling
 
 N = 4  # codes in a picture
 CODES = (9, 4, 7, 6, 5)  # ids of codes 0..4, in no order
@@ -138,3 +139,17 @@ def test_a_shuffled_vocabulary_still_round_trips(order: list[int]) -> None:
 
     ids = read_code_ids({name(code): 4 + place for place, code in enumerate(order)} | {"<image>": 99}, 23)
     assert [ids.index(4 + place) for place in range(23)] == list(order)
+
+
+def test_rows_of_a_picture_are_parted_and_guided_as_the_prompt_says() -> None:
+    network = Babble(3, 0)
+    speaker = replace(network.speaker(60), vocabulary=replace(V, row_end=15))
+    prompt = Prompt((V.bos, 14, 16), away_from=(V.bos, 17), grid=(3, 2))
+    pieces = [piece for _, piece in draw(speaker, [request(PICTURES, 5, 9)], [prompt])]
+    codes = pieces[-1].codes
+    assert pieces[:-1] == [Progress(done, 6) for done in range(1, 7)]
+    ids = [CODES[code] for code in codes]
+    drawn = [*ids[:2], 15, *ids[2:4], 15, ids[4]]
+    filler = 0  # the shorter row is filled up, where nothing looks
+    assert network.fed[0] == [V.bos, 14, 16, V.begin_image, *drawn]
+    assert network.fed[1] == [V.bos, 17, V.begin_image, filler, *drawn]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +106,19 @@ def test_quantized_it_still_draws_and_describes(tmp_path: Path, capsys: pytest.C
     path = tmp_path / "cat.png"
     run(capsys, "draw", "a red cat on the grass", "--seed", "1", "-o", str(path), "--quantize", bits)
     assert "cat" in run(capsys, "caption", str(path), "--quantize", bits)
+
+
+def test_every_help_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, seed in (("photo.jpg", "1"), ("drawing.png", "2"), ("a.png", "3"), ("b.png", "4")):
+        run(capsys, "draw", "a red cat", "--seed", seed, "-o", name)
+    for command in ("draw", "caption", "ask", "vary", "interleave"):
+        examples = re.findall(r"^ *\$ mmgen (.*)$", run(capsys, *command.split(), "--help"), re.MULTILINE)
+        assert len(examples) == 2
+        for example in examples:
+            assert run(capsys, *shlex.split(example))
 
 
 def bad_files(folder: Path) -> None:

@@ -203,6 +203,13 @@ def test_attention_is_the_one_asked_for(checkpoint: Checkpoint, attn: str) -> No
     assert load(checkpoint, attn=attn).config._attn_implementation == attn
 
 
+def test_attention_that_a_model_does_not_have_is_refused(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Chameleon, "_supports_sdpa", False)
+    assert "cannot use --attn sdpa" in refusal(checkpoint, attn="sdpa").message
+
+
 # --- weights that do not fit --------------------------------------------------------------------------------------
 
 
@@ -224,7 +231,7 @@ def test_tensors_without_a_place_are_refused_unless_allowed(tmp_path: Path) -> N
 
 
 def test_a_config_value_of_the_wrong_type_is_refused(folder: Path, tmp_path: Path) -> None:
-    assert "hidden_size" in refusal(changed(folder, tmp_path / "new", hidden_size="wide")).message
+    assert "intermediate_size" in refusal(changed(folder, tmp_path / "new", intermediate_size="wide")).message
 
 
 def test_a_package_that_the_checkpoint_needs_is_named(folder: Path, tmp_path: Path) -> None:

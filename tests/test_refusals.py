@@ -134,8 +134,8 @@ SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
         write("tokenizer.json", '{"model": {"type": "BPE", "vocab": {}, "merges": []}}'),
         "has no words in it",
     ),
-    "no processor": (remove("processor_config.json"), "how pictures are prepared"),
-    "processor of nothing": (write("processor_config.json", "{}"), "how pictures are prepared"),
+    "no processor": (remove("processor_config.json"), "nothing to prepare pictures with"),
+    "processor of nothing": (write("processor_config.json", "{}"), "nothing to prepare pictures with"),
 }
 
 

@@ -12,12 +12,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from mmgen.api import ask, caption, draw, interleave, load, vary
     from mmgen.errors import MmgenError
-    from mmgen.request import ImageSampling, Loading, Picture, Progress, TextSampling
+    from mmgen.request import ImageSampling, Loading, Picture, Progress, TextSampling, Turn
 
 _HOMES = {
     "mmgen.api": ("ask", "caption", "draw", "interleave", "load", "vary"),
     "mmgen.errors": ("MmgenError",),
-    "mmgen.request": ("ImageSampling", "Loading", "Picture", "Progress", "TextSampling"),
+    "mmgen.request": ("ImageSampling", "Loading", "Picture", "Progress", "TextSampling", "Turn"),
 }
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Picture",
     "Progress",
     "TextSampling",
+    "Turn",
     "__version__",
     "ask",
     "caption",

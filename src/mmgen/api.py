@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 from mmgen import tasks
 from mmgen.families import open_model
 from mmgen.model import Model
-from mmgen.request import ImageSampling, Loading, Picture, Piece, Request, TextSampling, fresh_seed
+from mmgen.request import ImageSampling, Loading, Picture, Piece, Request, TextSampling, Turn, fresh_seed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,15 +56,17 @@ def ask(
     text: TextSampling | None = None,
     seed: int | None = None,
     complete: bool = False,
+    history: Sequence[Turn] = (),
 ) -> str:
     """Answer a question about pictures, or about none.
 
     Args:
         images: stand before the question, or where its `<image>` marks are.
         complete: continue the text instead of answering it.
+        history: earlier questions and answers, in turn.
     """
     opened = [_open(image) for image in images]
-    return _words(model, tasks.ask(question, opened, text=text, seed=seed, complete=complete))
+    return _words(model, tasks.ask(question, opened, text=text, seed=seed, complete=complete, history=history))
 
 
 def draw(
@@ -104,7 +106,8 @@ def interleave(
 
 
 def _words(model: Model, request: Request) -> str:
-    return "".join(piece for piece in model.reply(request) if isinstance(piece, str)).strip()
+    text = "".join(piece for piece in model.reply(request) if isinstance(piece, str))
+    return text if request.completion else text.strip()
 
 
 def _pictures(model: Model, requests: Sequence[Request]) -> list[Picture]:

@@ -6,6 +6,7 @@ Reads no weights and imports no torch, so that what cannot work is refused at on
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,7 @@ _NUMBERS = (
     "head_dim",
     "vocab_size",
     "max_position_embeddings",
+    "num_image_tokens",
 )
 _NOTE = re.compile(r"^mmgen_note:[ \t]*(.+?)[ \t]*$", re.MULTILINE)
 
@@ -131,9 +133,9 @@ def fetch(checkpoint: Checkpoint) -> Checkpoint:
 def _as_folder(name: str) -> Path | None:
     """Return the folder that a name means, whether or not it exists, or None where the name is no path."""
     written_as_path = name.startswith((".", "/", "~", "\\")) or name.endswith("/") or name.count("/") > 1
-    path = Path(name).expanduser() if name else None
-    if path is not None and (written_as_path or "\\" in name or path.exists()):
-        return path
+    path = os.path.expanduser(name)  # noqa: PTH111 -- pathlib raises on ~nobody, and on names that are too long
+    if name and (written_as_path or "\\" in name or os.path.exists(path)):  # noqa: PTH110
+        return Path(path)
     return None
 
 
@@ -152,7 +154,7 @@ def _unknown(name: str) -> MmgenError:
 
 
 def _find_in_folder(name: str, folder: Path) -> Checkpoint:
-    if not folder.exists():
+    if not os.path.exists(folder):  # noqa: PTH110
         raise MmgenError(f"no such folder: {folder}", "check the path; a Hub id is org/name")
     if not folder.is_dir():
         raise MmgenError(f"not a checkpoint folder but a file: {folder}", "name the folder that holds config.json")
@@ -242,7 +244,7 @@ def _check_companions(folder: Path) -> None:
     companions = {name: _read_json(folder / name, "") for name in _SMALL_JSON if (folder / name).is_file()}
     if "preprocessor_config.json" not in companions and not companions.get(_PROCESSOR, {}).get("image_processor"):
         raise MmgenError(
-            f"neither preprocessor_config.json nor {_PROCESSOR} in {folder} says how pictures are prepared",
+            f"{folder} has nothing to prepare pictures with: no preprocessor_config.json, and nothing in {_PROCESSOR}",
             "copy the processor's files beside the weights",
         )
 

@@ -21,3 +21,22 @@ class UsageError(MmgenError):
     """The command itself is off: a flag's value, an empty prompt, an output that would be overwritten."""
 
     exit_code = 2
+
+
+class TooLongError(MmgenError):
+    """A prompt does not fit into the context, with what came before it.
+
+    Args:
+        length: tokens of it all.
+        least: tokens that a reply needs at least.
+        context: tokens that the model has room for.
+        in_conversation: earlier turns are among them.
+    """
+
+    def __init__(self, length: int, least: int, context: int, *, in_conversation: bool = False) -> None:
+        over = length + least - context
+        super().__init__(
+            f"the {'conversation' if in_conversation else 'prompt'} is {over} token{'s' * (over > 1)} too long: "
+            f"{length} and at least {least} for the reply, and this model has room for {context}",
+            "leave out earlier turns" if in_conversation else "shorten the prompt, or give fewer pictures",
+        )

@@ -305,8 +305,8 @@ def read_metadata(path: str | Path) -> Metadata | None:
     return cast(Metadata, found) if isinstance(found, dict) and "mmgen" in found else None
 
 
-def write_file(path: str | Path, data: bytes) -> None:
-    """Write a whole file or none: beside it first, then moved in place.
+def write_file(path: str | Path, data: bytes, mode: int | None = None) -> None:
+    """Write a whole file or none, with the permissions of a new file or `mode`: beside it first, then moved in place.
 
     Raises:
         MmgenError: it cannot be written (a full disk, no permission).
@@ -322,7 +322,7 @@ def write_file(path: str | Path, data: bytes) -> None:
                 os.fsync(file.fileno())
                 mask = os.umask(0)
                 os.umask(mask)
-                os.fchmod(file.fileno(), 0o666 & ~mask)  # mkstemp makes it private
+                os.fchmod(file.fileno(), 0o666 & ~mask if mode is None else mode)  # mkstemp makes it private
             beside.replace(target)
         except BaseException:  # an interruption too leaves nothing behind
             beside.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, QuantoConfig
+from transformers import AutoImageProcessor, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, QuantoConfig
 from transformers.utils.import_utils import is_flash_attn_2_available, is_optimum_quanto_available
 
 from mmgen import catalog
@@ -26,6 +26,7 @@ from mmgen.fit import dtype_name
 from mmgen.request import Loading
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+ConfigT = TypeVar("ConfigT", bound=PreTrainedConfig)
 DeviceMap = str | dict[str, int | str] | None
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -53,6 +54,8 @@ def load_model(
         MmgenError: the machine lacks what was asked for, or weights and model do not fit together.
     """
     device_map = choose_device_map(loading, checkpoint)
+    if loading.device_map.endswith(".json") and isinstance(device_map, dict):
+        _check_homes(device_map, loading.device_map, model_class, checkpoint.folder)
     quantization = _choose_quantization(loading, checkpoint, device_map, model_class, keep_whole)
     if quantization is not None and device_map is None:
         device_map = {"": "cpu"}  # left open, the quantiser would take a GPU if there is one
@@ -69,24 +72,11 @@ def load_model(
     return model
 
 
-def read_config(checkpoint: Checkpoint) -> PretrainedConfig:
-    """Read a checkpoint's config as transformers has it, with all defaults filled in.
-
-    Raises:
-        MmgenError: a value in it is of the wrong type.
-    """
-    try:
-        config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
-    except StrictDataclassError as error:
-        raise _bad_config(checkpoint, error) from error
-    return cast(PretrainedConfig, config)
-
-
 def _from_pretrained(
     model_class: type[ModelT], checkpoint: Checkpoint, loading: Loading, arguments: dict[str, Any]
 ) -> tuple[ModelT, dict[str, Any]]:
     """Call transformers, with its chatter off and its failures told apart; return the model and its loading report."""
-    _quiet()
+    quiet()
     try:
         loaded: Any = model_class.from_pretrained(
             checkpoint.folder,
@@ -105,12 +95,37 @@ def _from_pretrained(
         raise MmgenError(f"{checkpoint.name} needs a package: {_line(error)}", "install it") from error
     except torch.OutOfMemoryError as error:
         raise MmgenError(f"{checkpoint.name} does not fit into the GPU's memory", _SMALLER) from error
-    except ValueError as error:  # transformers has no type of its own for this one case; all others are bugs
-        if loading.quantize is None or "dispatched on the CPU or the disk" not in str(error):
-            raise
-        raise MmgenError(f"{checkpoint.name} does not fit into the GPU's memory", _SMALLER) from error
+    except ValueError as error:  # transformers has no types of its own for these two cases; all others are bugs
+        if loading.quantize is not None and "dispatched on the CPU or the disk" in str(error):
+            raise MmgenError(f"{checkpoint.name} does not fit into the GPU's memory", _SMALLER) from error
+        if loading.attn != "auto" and "does not support" in str(error):
+            raise MmgenError(f"{checkpoint.name} cannot use --attn {loading.attn}", "leave --attn out") from error
+        raise
     model, report = loaded
     return model, report
+
+
+def read_config(config_class: type[ConfigT], checkpoint: Checkpoint) -> ConfigT:
+    """Read config.json as a class of transformers', which fills in what the file leaves out."""
+    try:
+        config: ConfigT = config_class.from_dict(dict(checkpoint.config))
+    except StrictDataclassError as error:
+        raise _bad_config(checkpoint, error) from error
+    return config
+
+
+def read_image_processor(checkpoint: Checkpoint) -> Any:
+    """Read what prepares pictures, the kind that needs PIL alone."""
+    quiet()
+    try:
+        return AutoImageProcessor.from_pretrained(
+            checkpoint.folder, backend="pil", local_files_only=True, trust_remote_code=False
+        )
+    except OSError as error:
+        raise MmgenError(
+            f"{checkpoint.name} has nothing to prepare pictures with: {_line(error)}",
+            "copy processor_config.json or preprocessor_config.json beside the weights",
+        ) from error
 
 
 def choose_dtype(loading: Loading, checkpoint: Checkpoint) -> torch.dtype:
@@ -139,12 +154,12 @@ def choose_device_map(loading: Loading, checkpoint: Checkpoint) -> DeviceMap:
         _check_device(wanted)
         return {"": wanted if ":" in wanted else "cuda:0"}
     if wanted.endswith(".json"):
-        return _read_device_map(Path(wanted), checkpoint)
+        return _read_device_map(Path(wanted))
     raise UsageError(f"unknown device map: {wanted}", f"one of {', '.join(_SPREADS)}, cpu, cuda, cuda:N, FILE.json")
 
 
-def _read_device_map(path: Path, checkpoint: Checkpoint) -> dict[str, int | str]:
-    """Read a map from module names to devices, and check that no tensor is left without one."""
+def _read_device_map(path: Path) -> dict[str, int | str]:
+    """Read a map from module names to devices."""
     try:
         placed = json.loads(path.read_text("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -155,10 +170,17 @@ def _read_device_map(path: Path, checkpoint: Checkpoint) -> dict[str, int | str]
         raise MmgenError(f"{path} holds no JSON object of modules and devices", _MAP_HINT)
     for device in placed.values():
         _check_device(device)
-    homeless = [name for name in checkpoint.tensors if not _within(name, placed)]
+    return {str(module): device for module, device in placed.items()}
+
+
+def _check_homes(
+    device_map: Mapping[str, int | str], path: str, model_class: type[PreTrainedModel], folder: Path
+) -> None:
+    """Refuse a map that leaves a tensor of the model without a device; the names that a file gives it may be older."""
+    names = [name for name, _ in _without_weights(model_class, folder).named_parameters()]
+    homeless = [name for name in names if not _within(name, device_map)]
     if homeless:
         raise MmgenError(f"{path} gives no device to {len(homeless)} tensor(s), {homeless[0]} first", _MAP_HINT)
-    return {str(module): device for module, device in placed.items()}
 
 
 _MAP_HINT = 'it maps module names to devices, such as {"model": 0, "lm_head": "cpu"}'
@@ -250,13 +272,17 @@ def _check_packages(quantize: str) -> None:
 
 def _unfit_for_4bit(model_class: type[PreTrainedModel], checkpoint: Checkpoint) -> set[str]:
     """Name the linear layers that bitsandbytes cannot run in 4 bits on a CPU: it packs their inputs by 64."""
-    config = cast(type[PretrainedConfig], model_class.config_class).from_pretrained(checkpoint.folder)
+    modules = _without_weights(model_class, checkpoint.folder).named_modules()
+    return {name for name, layer in modules if isinstance(layer, torch.nn.Linear) and layer.in_features % 64}
+
+
+def _without_weights(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
+    config = cast(type[PreTrainedConfig], model_class.config_class).from_pretrained(folder)
     with torch.device("meta"):
-        modules = model_class(config).named_modules()
-        return {name for name, layer in modules if isinstance(layer, torch.nn.Linear) and layer.in_features % 64}
+        return model_class(config)
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Keep the libraries' reports and bars off the terminal; what matters in them is raised instead."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -4,9 +4,49 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from mmgen.errors import MmgenError
-from mmgen.request import Done, Kind, Piece, Request
+from mmgen.errors import MmgenError, UsageError
+from mmgen.request import BOTH, PICTURES, WORDS, Done, Kind, Piece, Request
+
+_ABLE = "-m demo (built in) or -m anole-7b"
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a model can be asked for; known before its weights are read.
+
+    Attributes:
+        gives: what can come out of it.
+        varies: it can draw from a picture.
+        mixes: it can answer in words and pictures together.
+        negative_prompt, ratio: it has a use for these two of ImageSampling.
+    """
+
+    gives: frozenset[Kind] = BOTH
+    varies: bool = True
+    mixes: bool = True
+    negative_prompt: bool = False
+    ratio: bool = False
+
+    def check(self, name: str, want: frozenset[Kind], requests: Sequence[Request] = ()) -> None:
+        """Raise MmgenError if the model of this name cannot do what is wanted."""
+        if not want <= self.gives:
+            raise MmgenError(
+                f"{name} cannot draw: it describes pictures and has no decoder to make them", f"draw with {_ABLE}"
+            )
+        if want == BOTH and not self.mixes:
+            raise MmgenError(
+                f"{name} answers in words or with a picture, not with both in one reply", f"interleave with {_ABLE}"
+            )
+        for request in requests:
+            has_pictures = any(not isinstance(part, str) for part in request.parts)
+            if request.want != WORDS and has_pictures and not self.varies:
+                raise MmgenError(f"{name} draws from words alone, not from a picture", f"vary with {_ABLE}")
+            if request.want >= PICTURES and request.image.negative_prompt is not None and not self.negative_prompt:
+                raise UsageError(f"{name} has no use for a negative prompt", "leave --negative-prompt out")
+            if request.want >= PICTURES and request.image.ratio is not None and not self.ratio:
+                raise UsageError(f"{name} draws pictures of one shape: it has no use for a ratio", "leave --ratio out")
 
 
 class Model(ABC):
@@ -16,12 +56,14 @@ class Model(ABC):
         name: what the user called it (alias, Hub id or folder).
         revision: the commit it was resolved to, where there is one.
         gives: what can come out of it.
+        abilities: what it can be asked for, besides; `open_model` fills it in.
         note: a line about itself that its users should see.
     """
 
     name: str
     revision: str | None
     gives: frozenset[Kind]
+    abilities: Abilities = Abilities()
     note: str | None = None
 
     @abstractmethod

@@ -33,12 +33,14 @@ class Item:
         prompt: the words.
         image: the picture it is about, as given, where a command takes exactly one.
         images: the pictures, as given, where a command takes any number.
+        line: where it stands in a file of many.
     """
 
     request: Request
     prompt: str
     image: str | None = None
     images: tuple[str, ...] | None = None
+    line: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,14 @@ class Job:
     def record(self, item: Item, seconds: float, result: Mapping[str, object]) -> str:
         """Write a result as one line of JSON.
 
-        The keys: `command`, `model` (`name`, `revision`), `image` (caption, vary) or `images` (ask, interleave) as
-        given, `prompt`, the result (`text`; `output`, a path; `output` and `parts`; or `error`), `seed`, `sampling`
-        (by kind, "text" and "image", what request.py's classes hold), `seconds` (since the result before, or since
-        the model was ready).
+        The keys: `command`, `model` (`name`, `revision`), `line` (where one of a file of many stands), `image`
+        (caption, vary) or `images` (ask, interleave) as given, `prompt`, the result (`text`; `output`, a path; `output`
+        and `parts`; or `error`), `seed`, `sampling` (by kind, "text" and "image", what request.py's classes hold),
+        `seconds` (since the result before, or since the model was ready).
         """
         fields: dict[str, object] = {"command": self.command, "model": {"name": self.model, "revision": self.revision}}
+        if item.line is not None:
+            fields["line"] = item.line
         if item.image is not None:
             fields["image"] = item.image
         if item.images is not None:
@@ -76,15 +80,20 @@ class Job:
 
     def metadata(self, item: Item, picture: Picture) -> Metadata:
         """Say how a picture was made, for its file: no paths, so of a model's folder only the name."""
-        is_path = self.model.startswith(("/", ".", "~")) or Path(self.model).is_dir()
         return {
             "mmgen": __version__,
             "prompt": item.prompt,
-            "model": Path(self.model).resolve().name if is_path else self.model,
+            "model": plain_name(self.model),
             "revision": self.revision,
             "seed": picture.seed,
             "sampling": _sampling(item.request),
         }
+
+
+def plain_name(model: str) -> str:
+    """Say which model it was without saying where it lies."""
+    is_path = model.startswith(("/", ".", "~")) or Path(model).is_dir()
+    return Path(model).resolve().name if is_path else model
 
 
 def _sampling(request: Request) -> dict[str, dict[str, float | int | str | None]]:
@@ -97,12 +106,14 @@ class Sink(ABC):
 
     Attributes:
         failed: how many items ended in an error.
+        said: the words of the answer that was written last, or is being written.
     """
 
     def __init__(self, job: Job, notes: Notes) -> None:
         self.job = job
         self.notes = notes
         self.failed = 0
+        self.said = ""
         self._since = time.monotonic()
 
     def take(self, index: int, piece: Piece | Done | MmgenError) -> None:
@@ -140,10 +151,10 @@ class Sink(ABC):
         """Say that an item failed. An only item's error is the command's."""
         if self.job.as_json:
             self.emit_record(index, {"error": error.message})
-        if len(self.job.items) == 1:
-            raise error
         item = self.job.items[index]
-        about = item.image or shorten(item.prompt, 60, placeholder=" …")
+        if len(self.job.items) == 1 and item.line is None:
+            raise error
+        about = f"line {item.line}" if item.line else item.image or shorten(item.prompt, 60, placeholder=" …")
         self.notes.error(error, about="" if item.image and item.image in error.message else about)
         self.failed += 1
 
@@ -155,27 +166,26 @@ class Answer(Sink):
         super().__init__(job, notes)
         self._as_is = job.items[0].request.completion
         self._held = ""  # space that is written once a word follows
-        self._begun = False
 
     def text(self, index: int, text: str) -> None:
         text = self._held + text
         whole = text if self._as_is else text.rstrip()
         self._held = text[len(whole) :]
-        if not (self._begun or self._as_is):
+        if not (self.said or self._as_is):
             whole = whole.lstrip()
         if whole:
+            self.said += whole  # before it is seen: whoever interrupts has seen it
             emit(whole)
-            self._begun = True
 
     def end(self, index: int, error: MmgenError | None) -> None:
-        if self._begun or error is None:
+        if self.said or error is None:
             emit("\n")
         if error is not None:
             self.fail(index, error)
 
 
 class Answers(Sink):
-    """A line for each item, in their order, each as soon as it can be: path, tab and text, or JSON."""
+    """A line for each item, in their order, each as soon as it can be: path (or prompt), tab and text, or JSON."""
 
     def __init__(self, job: Job, notes: Notes) -> None:
         super().__init__(job, notes)
@@ -198,11 +208,13 @@ class Answers(Sink):
         self._texts[index] = ""
         if error is not None:
             self.fail(index, error)
-        elif self.job.as_json:
-            as_is = self.job.items[index].request.completion
-            self.emit_record(index, {"text": text if as_is else text.strip()})
+            return
+        item = self.job.items[index]
+        self.said = text if item.request.completion else text.strip()
+        if self.job.as_json:
+            self.emit_record(index, {"text": self.said})
         else:
-            emit(f"{self.job.items[index].image}\t{' '.join(text.split())}\n")
+            emit(f"{item.image or _folded(item.prompt)}\t{_folded(text)}\n")
 
 
 class PictureFiles(Sink):
@@ -289,7 +301,7 @@ class Story(Sink):
         save_image(picture.image, path, metadata)
         gap = "\n" * (2 - len(self._pages[-2:]) + len(self._pages[-2:].rstrip("\n"))) if self._pages else ""
         title = f"{gap}![picture {self._n_pictures}]"
-        self._write(f"{title}({path.name})\n\n", f"{title}({_link(path)})\n\n")
+        self._write(f"{title}({path.name})\n\n", f"{title}({link(path)})\n\n")
         self._parts.append({"image": str(path), "seed": picture.seed})
 
     def end(self, index: int, error: MmgenError | None) -> None:
@@ -306,7 +318,11 @@ class Story(Sink):
             emit(shown)
 
 
-def _link(path: Path) -> str:
+def _folded(text: str) -> str:
+    return " ".join(text.split())
+
+
+def link(path: Path) -> str:
     """Write a path as a Markdown link's target (CommonMark 6.3): in angle brackets where it has spaces or brackets."""
     text = str(path)
     return f"<{text}>" if any(letter in text for letter in " ()<>") else text

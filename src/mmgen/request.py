@@ -6,6 +6,7 @@ The three sampling and loading classes are the only places where a default stand
 from __future__ import annotations
 
 import math
+import re
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias, Union
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 Kind: TypeAlias = Literal["text", "image"]
 Part: TypeAlias = Union[str, "Image.Image"]
+
+
+_RATIO = re.compile(r"0*[1-9]\d{0,3}:0*[1-9]\d{0,3}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class ImageSampling:
         _check_tops(self.top_p, self.top_k)
         _at_least("guidance", self.guidance, 0)
         _at_least("image guidance", self.image_guidance, 0)
+        if self.ratio is not None and _RATIO.fullmatch(self.ratio) is None:
+            raise UsageError(f"{self.ratio!r} is no ratio", "give width:height in whole numbers, as in 16:9")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,15 @@ def clean(text: str) -> str:
     return text.translate(_CONTROL)
 
 
+def is_text(text: str) -> bool:
+    """Say whether a string can be written as UTF-8: JSON and file names may hold halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def emit(text: str) -> None:
     """Write a result to stdout, at once."""
     if sys.stdout.isatty():

@@ -6,10 +6,22 @@ What a user leaves out is filled in here: the default prompts, where pictures st
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mmgen.errors import UsageError
-from mmgen.request import BOTH, MAX_SEED, PICTURES, WORDS, ImageSampling, Kind, Part, Request, TextSampling, fresh_seed
+from mmgen.request import (
+    BOTH,
+    MAX_SEED,
+    PICTURES,
+    WORDS,
+    ImageSampling,
+    Kind,
+    Part,
+    Request,
+    TextSampling,
+    Turn,
+    fresh_seed,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,6 +32,8 @@ VARY = "Generate a variation of this image.<image>"  # the words and the order t
 INTERLEAVE_TEXT = TextSampling(temperature=0.7)  # greedy words beside sampled pictures fall into loops
 
 IMAGE_MARK = "<image>"
+
+_Shown = TypeVar("_Shown")  # a picture, or what stands for one
 
 
 def caption(
@@ -36,9 +50,14 @@ def ask(
     text: TextSampling | None = None,
     seed: int | None = None,
     complete: bool = False,
+    history: Sequence[Turn] = (),
 ) -> Request:
-    """Answer a question about pictures, or about none; with `complete`, continue the text instead."""
-    return _request(place(question, images), WORDS, text=text, seed=seed, completion=complete)
+    """Answer a question about pictures, or about none; with `complete`, continue the text instead.
+
+    Args:
+        history: earlier questions and answers, in turn.
+    """
+    return _request(place(question, images), WORDS, text=text, seed=seed, completion=complete, history=history)
 
 
 def draw(prompt: str, *, image: ImageSampling | None = None, seed: int | None = None) -> Request:
@@ -65,7 +84,7 @@ def interleave(
     return _request(place(prompt, images), BOTH, text=text, image=image, seed=seed, completion=True)
 
 
-def place(prompt: str, images: Sequence[Image.Image]) -> tuple[Part, ...]:
+def place(prompt: str, images: Sequence[_Shown]) -> tuple[str | _Shown, ...]:
     """Put pictures where the prompt's `<image>` marks say, the others before the text.
 
     Without pictures a mark is ordinary text.
@@ -84,13 +103,24 @@ def place(prompt: str, images: Sequence[Image.Image]) -> tuple[Part, ...]:
             f"the prompt has {n_marks} {IMAGE_MARK} marks for {len(images)} picture(s)",
             "give one --image for each mark, or leave marks out",
         )
-    parts: list[Part] = list(images[n_marks:])
+    parts: list[str | _Shown] = list(images[n_marks:])
     for text, marked in zip(texts, [*images[:n_marks], None], strict=True):
         if text:
             parts.append(text)
         if marked is not None:
             parts.append(marked)
     return tuple(parts)
+
+
+def check_seed(seed: int) -> int:
+    """Check a seed; it comes back.
+
+    Raises:
+        UsageError: out of range.
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"the seed {seed} is out of range", f"it goes from 0 to {MAX_SEED}")
+    return seed
 
 
 def _request(
@@ -101,14 +131,14 @@ def _request(
     image: ImageSampling | None = None,
     seed: int | None = None,
     completion: bool = False,
+    history: Sequence[Turn] = (),
 ) -> Request:
-    if seed is not None and not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"the seed {seed} is out of range", f"it goes from 0 to {MAX_SEED}")
     return Request(
         parts=parts,
         want=want,
         text=text or TextSampling(),
         image=image or ImageSampling(),
-        seed=fresh_seed() if seed is None else seed,
+        seed=check_seed(fresh_seed() if seed is None else seed),
         completion=completion,
+        history=tuple(history),
     )

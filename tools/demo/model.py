@@ -28,6 +28,16 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-right, left), dim=-1) * sin
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, unseen: Tensor) -> Tensor:
+    """Plain attention in float32, several times faster to train at these sizes than the fused one on a CPU.
+
+    q, k, v [B, heads, T, d]; unseen [T, T] or [B, 1, T, T], 0 or very negative.
+    """
+    with torch.autocast("cpu", enabled=False):
+        weights = torch.softmax(torch.matmul(q.float() * q.shape[-1] ** -0.5, k.float().transpose(-1, -2)) + unseen, -1)
+        return torch.matmul(weights, v.float())
+
+
 def hidden_states(
     model: ChameleonForConditionalGeneration, ids: Tensor, positions: Tensor, visible: Tensor | None
 ) -> Tensor:
@@ -43,6 +53,9 @@ def hidden_states(
     angles = positions[:, None, :, None].float() * frequencies
     angles = torch.cat((angles, angles), dim=-1)  # [B, 1, T, d]
     cos, sin = angles.cos(), angles.sin()
+    if visible is None:
+        visible = torch.ones(length, length, dtype=torch.bool).tril()
+    unseen = torch.zeros(visible.shape).masked_fill_(~visible, -1e4)
     for layer in body.layers:
         attention, mlp = layer.self_attn, layer.mlp
         y = F.rms_norm(x, (x.shape[-1],), layer.input_layernorm.weight, config.rms_norm_eps)
@@ -51,8 +64,8 @@ def hidden_states(
         q = attention.q_norm(q.reshape(-1, n_heads, width)).view(rows, length, n_heads, width).transpose(1, 2)
         k = attention.k_norm(k.reshape(-1, n_heads, width)).view(rows, length, n_heads, width).transpose(1, 2)
         v = v.reshape(rows, length, n_heads, width).transpose(1, 2)
-        q, k = turn(q, cos, sin).to(v.dtype), turn(k, cos, sin).to(v.dtype)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=visible is None)
+        q, k = turn(q, cos, sin), turn(k, cos, sin)
+        mixed = attend(q, k, v, unseen)
         x = x + attention.o_proj(mixed.transpose(1, 2).reshape(rows, length, -1))
         y = F.rms_norm(x, (x.shape[-1],), layer.post_attention_layernorm.weight, config.rms_norm_eps)
         x = x + mlp.down_proj(F.silu(mlp.gate_proj(y)) * mlp.up_proj(y))

@@ -1,20 +1,20 @@
 """Train the transformer on codes and words; resumable. One step is one batch of each of two kinds of rows."""
 
-import argparse
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from transformers import ChameleonForConditionalGeneration
 
-from .model import hidden_states, model_config
+from .model import hidden_states
 from .sequences import IGNORED, Batch, Writer, collate
-from .tokenizer import BEGIN_IMAGE, FIRST_TEXT, build_tokenizer
+from .tokenizer import BEGIN_IMAGE, FIRST_CODE, FIRST_TEXT
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Training:
 
     n_steps: int = 4000
     muon_rate: float = 0.02  # of the hidden matrices (Jordan et al., "Muon", kellerjordan.github.io/posts/muon)
-    adam_rate: float = 2e-3  # of embeddings, head and norms
+    embedding_rate: float = 8e-3
+    adam_rate: float = 3e-3  # of head and norms
     warmup: int = 100
     words_weight: float = 2.0  # of a word's loss, a code's is 1
     average: float = 0.995  # of the weights that are kept
@@ -31,9 +32,9 @@ class Training:
     save_every: int = 200
 
 
-# Kind of rows, rows a batch, share of the steps. Every step has a batch of drawings and one of another kind.
+# Kind of rows, rows a batch (even: two processes share them), share of the steps; each step also has drawings.
 DRAWINGS = 12
-OTHERS = (("look", 7, 0.30), ("vary", 6, 0.34), ("two", 5, 0.12), ("story", 4, 0.22), ("talk", 8, 0.02))
+OTHERS = (("look", 8, 0.30), ("vary", 6, 0.34), ("two", 6, 0.12), ("story", 4, 0.22), ("talk", 8, 0.02))
 
 
 def rate_at(step: int, options: Training) -> float:
@@ -42,10 +43,8 @@ def rate_at(step: int, options: Training) -> float:
     return min(1.0, (step + 1) / options.warmup) * min(1.0, max(0.01, (1 - done) / 0.6))
 
 
-def loss_of(
-    model: ChameleonForConditionalGeneration, batch: Batch, words_weight: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the sum of weighted losses, the sum of weights, and (code loss, word loss) for the log."""
+def loss_of(model: ChameleonForConditionalGeneration, batch: Batch, words_weight: float) -> tuple[Tensor, Tensor]:
+    """Return the sum of weighted losses, and the mean code loss and word loss [2] for the log."""
     hidden = hidden_states(model, batch.ids, batch.positions, batch.visible).flatten(0, 1)
     labels = batch.labels.flatten()
     learned = (labels != IGNORED).nonzero().flatten()
@@ -55,11 +54,14 @@ def loss_of(
     words = (labels >= FIRST_TEXT) | (labels == BEGIN_IMAGE) | (labels < 4)
     weights = torch.where(words, words_weight, 1.0)
     shown = torch.stack([losses[~words].mean(), losses[words].mean()]).detach()
-    return (losses * weights).sum(), weights.sum(), shown
+    return (losses * weights).sum(), shown
 
 
-def start_weights(model: ChameleonForConditionalGeneration) -> None:
-    """Initialise: small embeddings, zero output projections, so that each layer begins as nothing."""
+def start_weights(model: ChameleonForConditionalGeneration, codebook: Tensor) -> None:
+    """Initialise: zero output projections, so that each layer begins as nothing; codes that look alike begin alike.
+
+    codebook [K, z] of the VQ.
+    """
     for name, p in model.named_parameters():
         if name.startswith("model.vqmodel"):
             p.requires_grad_(False)
@@ -69,88 +71,106 @@ def start_weights(model: ChameleonForConditionalGeneration) -> None:
             nn.init.zeros_(p)
         elif p.ndim == 2 and "norm" not in name:
             nn.init.normal_(p, std=p.shape[1] ** -0.5)
+    looks = codebook - codebook.mean(0)
+    looks = looks @ torch.randn(codebook.shape[1], model.config.hidden_size)
+    with torch.no_grad():
+        own = model.get_input_embeddings().weight[FIRST_CODE : FIRST_CODE + len(codebook)]
+        own.copy_(0.5 * own + 0.45 * looks / looks.std())
 
 
-def optimizers_of(model: ChameleonForConditionalGeneration, options: Training) -> list[torch.optim.Optimizer]:
-    """Muon for the hidden matrices, AdamW for the rest."""
-    matrices = [p for name, p in model.named_parameters() if p.requires_grad and "proj" in name]
-    tables = [p for name, p in model.named_parameters() if p.requires_grad and "proj" not in name]
-    muon = torch.optim.Muon(matrices, lr=options.muon_rate, momentum=0.95, weight_decay=0.01, ns_steps=5)
-    adam = torch.optim.AdamW(tables, lr=options.adam_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+def optimizers_of(
+    model: ChameleonForConditionalGeneration, matrices: Sequence[nn.Parameter], options: Training
+) -> list[torch.optim.Optimizer]:
+    """Muon for these hidden matrices, AdamW for all that is no hidden matrix."""
+    learned = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    embeddings = [p for name, p in learned if "embed_tokens" in name]
+    others = [p for name, p in learned if "proj" not in name and "embed_tokens" not in name]
+    muon = torch.optim.Muon(matrices, lr=options.muon_rate, momentum=0.95, weight_decay=0.02, ns_steps=5)
+    groups = [{"params": embeddings, "lr": options.embedding_rate}, {"params": others, "lr": options.adam_rate}]
+    adam = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     return [muon, adam]
 
 
-def write_batches(writer: Writer, seed: int) -> list[Batch]:
-    """Write the two batches of one step."""
+def write_batches(writer: Writer, seed: int, rank: int, n_ranks: int) -> list[Batch]:
+    """Write this process's share of the two batches of one step."""
     rng = random.Random(seed)
     kind, size, _ = rng.choices(OTHERS, [share for _, _, share in OTHERS])[0]
-    return [collate([writer.draw(rng) for _ in range(DRAWINGS)]),
-            collate([getattr(writer, kind)(rng) for _ in range(size)])]  # fmt: skip
+    rng = random.Random(f"{seed}/{rank}")
+    return [collate([writer.draw(rng) for _ in range(DRAWINGS // n_ranks)]),
+            collate([getattr(writer, kind)(rng) for _ in range(size // n_ranks)])]  # fmt: skip
 
 
-def train(model: ChameleonForConditionalGeneration, writer: Writer, out: Path, options: Training) -> None:
-    """Train to n_steps; `out` holds everything needed to resume, and the averaged weights."""
-    optimizers = optimizers_of(model, options)
+def share_gradients(learned: Sequence[nn.Parameter], total: int) -> None:
+    """Sum gradients over all processes and divide by the number of labels; total is this process's."""
+    flat = torch.cat([p.grad.flatten() for p in learned if p.grad is not None] + [torch.tensor([float(total)])])
+    distributed.all_reduce(flat)
+    flat /= flat[-1].item()
+    for p, part in zip(learned, flat[:-1].split([p.numel() for p in learned]), strict=True):
+        p.grad = part.view_as(p)
+
+
+def share_matrices(matrices: Sequence[nn.Parameter], n_ranks: int) -> None:
+    """Give every process the matrices that each has stepped: process r steps matrices[r::n_ranks]."""
+    for owner in range(n_ranks):
+        owned = matrices[owner::n_ranks]
+        flat = torch.cat([p.detach().flatten() for p in owned])
+        distributed.broadcast(flat, owner)
+        for p, part in zip(owned, flat.split([p.numel() for p in owned]), strict=True):
+            p.data.copy_(part.view_as(p))
+
+
+def train(
+    model: ChameleonForConditionalGeneration, writer: Writer, out: Path, options: Training, rank: int, n_ranks: int
+) -> None:
+    """Train to n_steps as one of several processes of one thread each; `out` holds what is needed to resume."""
+    names, learned = zip(*[(name, p) for name, p in model.named_parameters() if p.requires_grad], strict=True)
+    matrices = [p for name, p in zip(names, learned, strict=True) if "proj" in name]
+    optimizers = optimizers_of(model, matrices[rank::n_ranks], options)
     full_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-    learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    averages = {name: p.detach().clone() for name, p in learned.items()}
-    step = 0
+    averages = {name: p.detach().clone() for name, p in zip(names, learned, strict=True)}
+    step, own = 0, out.with_suffix(f".{rank}.pt")
     if out.exists():
         saved = torch.load(out, weights_only=True)
         model.load_state_dict(saved["model"], strict=False)
-        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
         averages, step = saved["averages"], saved["step"]
+        if own.exists():
+            for optimizer, state in zip(optimizers, torch.load(own, weights_only=True), strict=True):
+                optimizer.load_state_dict(state)
     model.train()
     started, shown = time.monotonic(), []
     while step < options.n_steps:
         for optimizer, rates in zip(optimizers, full_rates, strict=True):
             for group, full in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = full * rate_at(step, options)
-        batches = write_batches(writer, options.seed * 1_000_003 + step)
-        total = sum(int((b.labels != IGNORED).sum()) for b in batches)
+        batches = write_batches(writer, options.seed * 1_000_003 + step, rank, n_ranks)
         for number, batch in enumerate(batches):
             with torch.autocast("cpu", torch.bfloat16):
-                summed, _, parts = loss_of(model, batch, options.words_weight)
-            (summed / total).backward()
+                loss, parts = loss_of(model, batch, options.words_weight)
+            loss.backward()
             shown.append(parts if number == 0 else torch.stack([torch.tensor(float("nan")), parts[1]]))
-        torch.nn.utils.clip_grad_norm_(learned.values(), 1.0)
+        share_gradients(learned, sum(int((b.labels != IGNORED).sum()) for b in batches))
+        torch.nn.utils.clip_grad_norm_(learned, 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        share_matrices(matrices, n_ranks)
+        model.zero_grad(set_to_none=True)
         step += 1
         keep = min(options.average, step / (step + 10))
         with torch.no_grad():
-            torch._foreach_lerp_(list(averages.values()), list(learned.values()), 1 - keep)
-        if step % 50 == 0:
-            codes, words = np.nanmean(torch.stack(shown).numpy(), axis=0)
-            shown.clear()
+            torch._foreach_lerp_(list(averages.values()), list(learned), 1 - keep)
+        if step % 50 == 0 and rank == 0:
+            codes, words = np.nanmean(torch.stack(shown[-100:]).numpy(), axis=0)
             seconds = time.monotonic() - started
             print(f"transformer {step} draw {codes:.3f} words {words:.3f} {seconds:.0f}s", flush=True)
         if step % options.save_every == 0 or step == options.n_steps:
-            state = {"model": {name: p.detach() for name, p in learned.items()}, "averages": averages, "step": step}
-            state["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
-            torch.save(state, out.with_suffix(".tmp"))
-            out.with_suffix(".tmp").replace(out)
+            save([optimizer.state_dict() for optimizer in optimizers], own)
+            if rank == 0:
+                weights = {name: p.detach() for name, p in zip(names, learned, strict=True)}
+                save({"model": weights, "averages": averages, "step": step}, out)
 
 
-def main() -> None:
-    """Command line of this stage, for experiments; `tools.demo.build` runs it with the defaults."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--codes", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=Training.n_steps)
-    arguments = parser.parse_args()
-    torch.set_num_threads(2)
-    torch.set_flush_denormal(True)
-    tokenizer = build_tokenizer()
-    torch.manual_seed(Training.seed)
-    model = ChameleonForConditionalGeneration(model_config(tokenizer))
-    start_weights(model)
-    writer = Writer(tokenizer, np.load(arguments.codes), np.load(arguments.data / "scenes.npy"))
-    train(model, writer, arguments.out, Training(n_steps=arguments.steps))
-
-
-if __name__ == "__main__":
-    main()
+def save(state: object, path: Path) -> None:
+    """Write, then put in place."""
+    torch.save(state, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)

@@ -18,7 +18,7 @@ from .vq_model import DEAD_BELOW, N_CODES, VQ, MovingCodebook, k_means, nearest,
 class VQTraining:
     """How the VQ is trained."""
 
-    n_steps: int = 4000
+    n_steps: int = 3400
     n_plain_steps: int = 200  # without codebook
     batch: int = 8
     rate: float = 1.2e-3
@@ -26,6 +26,7 @@ class VQTraining:
     subject_weight: float = 4.0  # of a pixel on the subject, 1 elsewhere
     revive_every: int = 20
     average: float = 0.998  # of the weights that are kept
+    n_refining_steps: int = 800  # of the decoder alone, once the codes are final
     seed: int = 1
 
 
@@ -124,3 +125,28 @@ def train_vq(data: Path, out: Path, options: VQTraining) -> None:
             state = {"model": model.state_dict(), "book": book.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save({**state, "averages": averages, "step": step}, out.with_suffix(".tmp"))
             out.with_suffix(".tmp").replace(out)
+
+
+def refine_decoder(vq: VQ, data: Path, codes: np.ndarray, options: VQTraining) -> None:
+    """Train the decoder on, with codebook and codes as they will be stored; codes [N, 144] of the first N pictures."""
+    pictures, side = load_dataset(data), int(codes.shape[1] ** 0.5)
+    vq.requires_grad_(False)
+    weights = [*vq.decoder.requires_grad_(True).parameters(), *vq.post_quant_conv.requires_grad_(True).parameters()]
+    vq.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(weights, lr=options.rate, betas=(0.9, 0.98), weight_decay=1e-4, fused=True)
+    seen = []
+    for step in range(options.n_refining_steps):
+        generator = torch.Generator().manual_seed(options.seed * 2_000_003 + step)
+        indices = torch.randint(len(codes), (options.batch,), generator=generator).sort().values.numpy()
+        pixels, mask = batch_of(pictures, indices)
+        made = vq.pixels_of(torch.from_numpy(codes[indices].astype(np.int64)).view(-1, side, side))
+        loss = picture_loss(made, decoder_target(pixels), mask, options.subject_weight)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.5 * options.rate * min(1.0, (step + 1) / 50) * (1 - step / options.n_refining_steps)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        seen.append(loss.item())
+        if (step + 1) % 50 == 0:
+            print(f"decoder {step + 1} loss {np.mean(seen[-50:]):.4f}", flush=True)

@@ -15,14 +15,14 @@ from typing import Annotated
 import typer
 
 from mmgen import __version__
-from mmgen.cli import ask, caption, draw, interleave, models, vary
+from mmgen.cli import ask, caption, chat, draw, interleave, models, vary
 from mmgen.errors import MmgenError, UsageError
 from mmgen.streams import Notes, PipeClosedError
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141  # what a shell sees of any program that a closed pipe ended
 
-_COMMANDS = ("caption", "ask", "draw", "vary", "interleave", "models")
+_COMMANDS = ("caption", "ask", "draw", "vary", "interleave", "chat", "models")
 
 EXAMPLES = """\b
 Examples:
@@ -40,6 +40,7 @@ app.command(epilog=ask.EXAMPLES)(ask.ask)
 app.command(epilog=draw.EXAMPLES)(draw.draw)
 app.command(epilog=vary.EXAMPLES)(vary.vary)
 app.command(epilog=interleave.EXAMPLES)(interleave.interleave)
+app.command(epilog=chat.EXAMPLES)(chat.chat)
 app.command(epilog=models.EXAMPLES)(models.models)
 
 
@@ -56,7 +57,7 @@ def _mmgen(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Caption, ask, draw, vary and interleave with local models.
+    """Caption, ask, draw, vary, interleave and chat with local models.
 
     Results go to stdout, all else to stderr. Options of model and sampling have environment variables too: --top-p
     is MMGEN_TOP_P. MMGEN_DEBUG=1 shows where an error came from.

@@ -34,6 +34,8 @@ def draw(
     top_p: options.TopP = ImageSampling.top_p,
     top_k: options.TopK = ImageSampling.top_k,
     guidance: options.Guidance = ImageSampling.guidance,
+    negative_prompt: options.NegativePrompt = ImageSampling.negative_prompt,
+    ratio: options.Ratio = ImageSampling.ratio,
     model: options.ModelName = options.DEFAULT_MODEL,
     revision: options.Revision = Loading.revision,
     dtype: options.DtypeName = "auto",
@@ -53,7 +55,7 @@ def draw(
 
     notes = Notes(quiet)
     loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check)
-    image = ImageSampling(temperature, top_p, top_k, guidance, ImageSampling.image_guidance)
+    image = ImageSampling(temperature, top_p, top_k, guidance, negative_prompt=negative_prompt, ratio=ratio)
     options.check_number(n)
     if prompts.count("-") > 1:
         raise UsageError("two prompts are -", "stdin holds one")

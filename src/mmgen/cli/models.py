@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmgen.cli import options
-from mmgen.request import Kind, Loading
+from mmgen.request import Loading
 
 if TYPE_CHECKING:
     from mmgen.catalog import Checkpoint
     from mmgen.fit import Plan
     from mmgen.machine import Machine
+    from mmgen.model import Abilities
 
 EXAMPLES = """\b
 Examples:
@@ -91,19 +92,30 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _report(checkpoint: Checkpoint, loading: Loading, machine: Machine, as_json: bool) -> str:
     from mmgen import families, fit
-    from mmgen.errors import MmgenError
 
-    try:
-        gives, n_codes = sorted(families.gives(checkpoint), reverse=True), families.picture_tokens(checkpoint)
-    except MmgenError:  # of a type that no family knows: what it takes can be said all the same
-        gives, n_codes = [], 0
     plans = fit.plans(checkpoint, loading, machine)
-    return (_as_json if as_json else _as_text)(checkpoint, plans, machine, gives, n_codes)
+    able, n_codes = families.abilities(checkpoint), families.picture_tokens(checkpoint)
+    return (_as_json if as_json else _as_text)(checkpoint, plans, machine, able, n_codes)
 
 
-def _as_json(
-    checkpoint: Checkpoint, plans: Sequence[Plan], machine: Machine, gives: Sequence[Kind], n_codes: int
-) -> str:
+def _can(checkpoint: Checkpoint, able: Abilities) -> list[str]:
+    """List the commands a model is good for."""
+    from mmgen.aliases import ALIASES
+
+    if checkpoint.name in ALIASES:
+        return list(ALIASES[checkpoint.name].does)
+    draws = "image" in able.gives
+    can = {
+        "caption": True,
+        "ask": True,
+        "draw": draws,
+        "vary": draws and able.varies,
+        "interleave": draws and able.mixes,
+    }
+    return [command for command, possible in can.items() if possible]
+
+
+def _as_json(checkpoint: Checkpoint, plans: Sequence[Plan], machine: Machine, able: Abilities, n_codes: int) -> str:
     from mmgen import fit
     from mmgen.aliases import ALIASES
 
@@ -114,8 +126,8 @@ def _as_json(
         "model": {"name": checkpoint.name, "revision": checkpoint.revision},
         "repo": checkpoint.repo,
         "type": checkpoint.model_type,
-        "gives": gives,
-        "can": alias.does if alias else None,
+        "gives": sorted(able.gives, reverse=True),
+        "can": _can(checkpoint, able),
         "licence": alias.licence if alias else None,
         "gated": alias.gated if alias else None,
         "here": not checkpoint.missing,
@@ -139,9 +151,7 @@ def _as_json(
     return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
-def _as_text(
-    checkpoint: Checkpoint, plans: Sequence[Plan], machine: Machine, gives: Sequence[Kind], n_codes: int
-) -> str:
+def _as_text(checkpoint: Checkpoint, plans: Sequence[Plan], machine: Machine, able: Abilities, n_codes: int) -> str:
     from mmgen import fit
     from mmgen.aliases import ALIASES
 
@@ -153,9 +163,9 @@ def _as_text(
     lines = [
         ("model", checkpoint.name + where),
         ("revision", checkpoint.revision or ""),
-        ("type", checkpoint.model_type + ("" if gives else ", which mmgen does not know")),
-        ("gives", ", ".join({"text": "words", "image": "pictures"}[kind] for kind in gives)),
-        ("can", ", ".join(alias.does) if alias else ""),
+        ("type", checkpoint.model_type),
+        ("gives", "words, pictures" if "image" in able.gives else "words"),
+        ("can", ", ".join(_can(checkpoint, able))),
         ("licence", alias.licence + (", gated" if alias.gated else "") if alias else ""),
         ("note", checkpoint.note or ""),
         ("weights", f"{count} numbers, {size} as {stored}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,15 @@ def _distinct(stems: Sequence[str]) -> list[str]:
             path = f"{stem}-{number}.png"
         paths.append(path)
     return paths
+
+
+def free_path(stem: str) -> str:
+    """Name a picture that does not exist yet: `stem.png`, or `stem-2.png`, …"""
+    path, number = f"{stem}.png", 1
+    while os.path.lexists(path):
+        number += 1
+        path = f"{stem}-{number}.png"
+    return path
 
 
 def check_stdout(output: str | None, n_pictures: int, as_json: bool) -> None:

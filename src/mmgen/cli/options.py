@@ -117,6 +117,15 @@ ImageGuidance = Annotated[
     typer.Option(envvar="MMGEN_IMAGE_GUIDANCE", metavar="G", help="How strongly the pictures given pull."),
 ]
 
+NegativePrompt = Annotated[
+    str | None,
+    typer.Option(envvar="MMGEN_NEGATIVE_PROMPT", metavar="WORDS", help="What to steer away from, if the model can."),
+]
+Ratio = Annotated[
+    str | None,
+    typer.Option(envvar="MMGEN_RATIO", metavar="W:H", help="Width to height, as in 16:9, if the model can."),
+]
+
 # Input and output
 
 Images = Annotated[

@@ -14,7 +14,7 @@ from mmgen.errors import MmgenError, UsageError
 from mmgen.model import Model
 from mmgen.output import Sink
 from mmgen.request import Done, Kind, Loading, Request
-from mmgen.streams import Notes
+from mmgen.streams import Notes, is_text
 
 _PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 
@@ -30,12 +30,19 @@ def read_prompt(words: str, hint: str) -> str:
             words = sys.stdin.buffer.read().decode().strip()
         except UnicodeDecodeError as failure:
             raise UsageError("the prompt on stdin is not UTF-8 text", "give words, not a picture") from failure
+    return check_prompt(words, hint)
+
+
+def check_prompt(words: str, hint: str) -> str:
+    """Check that a prompt is text.
+
+    Raises:
+        UsageError: it is not, or a picture's name by mistake; the hint says where that belongs.
+    """
     if _is_file_name(words):
         raise UsageError(f"the prompt is the name of a file: {words}", hint)
-    try:
-        words.encode()
-    except UnicodeEncodeError as failure:
-        raise UsageError("the prompt is not UTF-8 text", "check the terminal's or the script's encoding") from failure
+    if not is_text(words):
+        raise UsageError("the prompt is not UTF-8 text", "check the terminal's or the script's encoding")
     if not words.strip():
         raise UsageError("the prompt is empty", "say in words what you want")
     return words

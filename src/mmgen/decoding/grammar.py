@@ -23,9 +23,11 @@ class Vocabulary:
         size: number of ids.
         bos, eos, end_of_turn: begin of text, end of a reply, end of the user's turn.
         begin_image, end_image, placeholder: around a picture, and the stand-in for one code in a text prompt.
-        code_ids: code_ids[c] is the id of VQ code c.
+        code_ids: code_ids[c] is the id of VQ code c; empty if codes have none among the words.
         n_codes: codes in one picture.
         side: codes in one row of a picture.
+        row_end: what stands between two rows of codes, if anything.
+        other_ends: more ids that end a reply.
     """
 
     size: int
@@ -37,6 +39,8 @@ class Vocabulary:
     placeholder: int
     code_ids: tuple[int, ...]
     n_codes: int
+    row_end: int | None = None
+    other_ends: frozenset[int] = frozenset()
 
     @property
     def side(self) -> int:
@@ -74,10 +78,14 @@ class Prompt:
     Attributes:
         ids: all of it.
         pictures: the pictures alone, each from begin-image to end-of-image.
+        away_from: what stands before a picture in the row that guidance leads away from; if empty, a bos alone.
+        grid: rows and columns of the picture to draw; None is the vocabulary's square.
     """
 
     ids: tuple[int, ...]
     pictures: tuple[tuple[int, ...], ...] = ()
+    away_from: tuple[int, ...] = ()
+    grid: tuple[int, int] | None = None
 
 
 Step = Literal["words", "words or a picture", "picture", "end"]
@@ -114,7 +122,7 @@ class Grammar:
     def saw_word(self, id_: int) -> None:
         """Take note of a token outside pictures; an eos ends the reply."""
         self.words_left -= 1
-        self.finished = id_ == self.vocabulary.eos
+        self.finished = id_ == self.vocabulary.eos or id_ in self.vocabulary.other_ends
 
     def saw_picture(self) -> None:
         """Take note of a whole picture; a reply of pictures only ends with it."""

@@ -46,7 +46,8 @@ def say(speaker: Speaker, requests: Sequence[Request], prompts: Sequence[Prompt]
     texts = [Detokenizer(speaker.detokenise, strip=not request.completion) for request in requests]
     grammars = [Grammar(speaker.vocabulary, r.want, speaker.context, sampling.max_tokens) for r in requests]
     noises = [Noise(request.seed, words=True) for request in requests]
-    seen = [list(prompt.ids) for prompt in prompts]
+    size = speaker.vocabulary.size
+    seen = [[id_ for id_ in prompt.ids if id_ < size] for prompt in prompts]
     for said in words(speaker.network, cache, rows, hidden, grammars, sampling, noises, seen):
         for index, id_ in said:
             if new := texts[index].push(id_):
@@ -57,22 +58,38 @@ def say(speaker: Speaker, requests: Sequence[Request], prompts: Sequence[Prompt]
 
 
 def draw(speaker: Speaker, requests: Sequence[Request], prompts: Sequence[Prompt]) -> Iterator[tuple[int, Piece]]:
-    """Answer with one picture each, B requests in step; either all prompts have pictures or none has."""
-    v, sampling = speaker.vocabulary, requests[0].image
-    weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(prompts[0].pictures))
-    fed = [_guidance_row(v, kind, prompt.ids, prompt.pictures) for kind in weights for prompt in prompts]
-    rows = range(len(fed))
-    cache = Cache(len(rows), max(len(ids) for ids in fed) + v.n_codes)
-    hidden = feed(speaker.network, cache, rows, fed)
-    noises = [Noise(request.seed) for request in requests]
+    """Answer with one picture each, all of one size, B requests in step; either all prompts have pictures or none."""
+    v = speaker.vocabulary
+    height, width = prompts[0].grid or (v.side, v.side)
     codes: list[list[int]] = [[] for _ in requests]
-    steps = picture(speaker.network, cache, rows, hidden, list(weights.values()), sampling, noises, v.n_codes)
-    for done, step in enumerate(steps, 1):
+    for done, step in enumerate(_codes(speaker, requests, prompts, height, width), 1):
         for index, code in enumerate(step.tolist()):
             codes[index].append(code)
-            yield index, Progress(done, v.n_codes)
+            yield index, Progress(done, height * width)
     for index, request in enumerate(requests):
-        yield index, to_picture(speaker.vq_decode, codes[index], v.side, request.seed)
+        yield index, to_picture(speaker.vq_decode, codes[index], height, request.seed)
+
+
+def _codes(
+    speaker: Speaker, requests: Sequence[Request], prompts: Sequence[Prompt], height: int, width: int
+) -> Iterator[Tensor]:
+    """Choose the codes of B pictures, row by row if something stands between rows: yields [B] of each place."""
+    v, network, sampling = speaker.vocabulary, speaker.network, requests[0].image
+    weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(prompts[0].pictures))
+    fed = [_guidance_row(v, kind, prompt) for kind in weights for prompt in prompts]
+    rows = range(len(fed))
+    lines = [height * width] if v.row_end is None else [width] * height
+    cache = Cache(len(rows), max(len(ids) for ids in fed) + height * width + len(lines) - 1)
+    hidden = feed(network, cache, rows, fed)
+    noises = [Noise(request.seed) for request in requests]
+    step = torch.empty(0)
+    for line, n_codes in enumerate(lines):
+        if line:
+            last = network.code_ids[step.to(network.code_ids.device)]
+            between = torch.stack([last, torch.full_like(last, v.row_end or 0)], dim=1)
+            hidden = feed(network, cache, rows, between.repeat(len(weights), 1))
+        for step in picture(network, cache, rows, hidden, list(weights.values()), sampling, noises, n_codes):
+            yield step
 
 
 def tell(speaker: Speaker, request: Request, prompt: Prompt) -> Iterator[Piece]:
@@ -111,7 +128,7 @@ def tell(speaker: Speaker, request: Request, prompt: Prompt) -> Iterator[Piece]:
 
 
 def _next_picture(
-    network: Network, cache: Cache, v: Vocabulary, pictures: Sequence[Sequence[int]], request: Request, noise: Noise
+    network: Network, cache: Cache, v: Vocabulary, pictures: Sequence[tuple[int, ...]], request: Request, noise: Noise
 ) -> Iterator[int]:
     sampling = request.image
     weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(pictures))
@@ -120,16 +137,17 @@ def _next_picture(
     if guidance := rows[1:]:
         for row in guidance:
             cache.lengths[row] = 0
-        fed = [_guidance_row(v, kind, (), pictures) for kind in weights if kind != "full"]
+        so_far = Prompt((), tuple(pictures))
+        fed = [_guidance_row(v, kind, so_far) for kind in weights if kind != "full"]
         hidden = torch.cat([hidden, feed(network, cache, guidance, fed)])
     for step in picture(network, cache, rows, hidden, list(weights.values()), sampling, [noise], v.n_codes):
         yield int(step)
 
 
-def _guidance_row(v: Vocabulary, kind: str, full: Sequence[int], pictures: Sequence[Sequence[int]]) -> list[int]:
+def _guidance_row(v: Vocabulary, kind: str, prompt: Prompt) -> list[int]:
     """What a kind of guidance row holds before the first code (see sampling.guidance_weights)."""
     if kind == "full":
-        return [*full, v.begin_image]
+        return [*prompt.ids, v.begin_image]
     if kind == "pictures":
-        return [v.bos, *(id_ for ids in pictures for id_ in ids), v.begin_image]
-    return [v.bos, v.begin_image]
+        return [v.bos, *(id_ for ids in prompt.pictures for id_ in ids), v.begin_image]
+    return [*(prompt.away_from or (v.bos,)), v.begin_image]

@@ -140,7 +140,8 @@ def picture(
         codes = choose(mixed, sampling.temperature, sampling.top_k, sampling.top_p, noises)
         yield codes
         if done < n_codes:
-            hidden = feed(network, cache, rows, network.code_ids[codes].repeat(len(weights))[:, None])
+            ids = network.code_ids[codes.to(network.code_ids.device)]
+            hidden = feed(network, cache, rows, ids.repeat(len(weights))[:, None])
 
 
 def _mask(grammar: Grammar, step: Step, logits: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Which family opens which checkpoint, and what it can give. Without torch: a family's module is imported on demand."""
+"""Which family opens which checkpoint, and what it can give. Without torch: a family's module is imported on demand.
+
+A model type without a family of its own is left to `chat`, which takes it by its chat template and its processor.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +14,30 @@ from typing import Any
 
 from mmgen import catalog, fit, machine
 from mmgen.catalog import Checkpoint
-from mmgen.errors import MmgenError
-from mmgen.model import Model
+from mmgen.model import Abilities, Model
 from mmgen.request import BOTH, WORDS, Kind, Loading, Request
 
 
 @dataclass(frozen=True)
 class Family:
-    """How one family is opened.
+    """How one family is opened, and what it cannot do.
 
     Attributes:
         module: in mmgen.families, with `load(checkpoint, loading) -> Model`.
-        prompter: module without torch, with `Prompter(checkpoint)` whose `check(request)` refuses early.
-        draws_with: a checkpoint that has tensors of this prefix can draw.
+        prompter: module with `Prompter(checkpoint)` whose `check(request)` refuses before the weights are read.
+        draws_with: a checkpoint that has tensors of one of these prefixes can draw.
+        varies, mixes, negative_prompt, ratio: see mmgen.model.Abilities.
         picture_tokens: how many tokens a picture is that it draws, by its config.
     """
 
     module: str
     prompter: str
-    draws_with: str
-    picture_tokens: Callable[[Mapping[str, Any]], int] | None = None
+    draws_with: tuple[str, ...]
+    varies: bool = True
+    mixes: bool = True
+    negative_prompt: bool = False
+    ratio: bool = False
+    picture_tokens: Callable[[Mapping[str, Any]], int] = lambda config: 0
 
 
 def _vq_codes(config: Mapping[str, Any]) -> int:
@@ -41,7 +48,27 @@ def _vq_codes(config: Mapping[str, Any]) -> int:
 
 
 _FAMILIES = {
-    "chameleon": Family("chameleon", "chameleon_prompt", "model.vqmodel.decoder.", picture_tokens=_vq_codes),
+    "chameleon": Family(
+        "chameleon", prompter="chameleon_prompt", draws_with=("model.vqmodel.decoder.",), picture_tokens=_vq_codes
+    ),
+    "emu3": Family(
+        "emu3",
+        prompter="emu3",
+        draws_with=("model.vqmodel.decoder.", "vqmodel.decoder."),
+        varies=False,
+        mixes=False,
+        negative_prompt=True,
+        ratio=True,
+        picture_tokens=lambda config: 90 * 91,  # of the usual 720 x 720 pixels; each row ends with a token of its own
+    ),
+    "janus": Family(
+        "janus",
+        prompter="janus",
+        draws_with=("model.vqmodel.decoder.",),
+        varies=False,
+        mixes=False,
+        picture_tokens=lambda config: (config.get("vision_config") or {}).get("num_image_tokens", 576),
+    ),
 }
 _GUIDANCE_ROWS = 3  # of a picture under way, at most
 
@@ -57,52 +84,48 @@ def open_model(
     Args:
         name: alias, folder or Hub id.
         want: what has to come out of it.
-        requests: what it will be asked first, if known: a prompt that is too long fails before anything heavy.
+        requests: what it will be asked first, if known: a prompt that is too long fails before anything heavy, and
+            what only pictures need may be left out if there are none.
 
     Raises:
-        MmgenError: not found, not a checkpoint, of an unknown family, unable to give what is wanted, or too large.
+        MmgenError: not found, not a checkpoint, of an unknown family, unable to do what is wanted, or too large.
     """
     loading = loading or Loading()
     checkpoint = catalog.find(name, revision=loading.revision, offline=loading.offline)
-    family = _family_of(checkpoint)
-    missing = want - gives(checkpoint)
-    if missing:
-        raise MmgenError(
-            f"{name} cannot draw: it describes pictures and has no decoder to make them",
-            "draw with -m demo (built in) or -m anole-7b",
-        )
-    catalog.check_tokenizer(checkpoint)
-    if requests:
-        prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)
-        for request in requests:
-            prompter.check(request)
+    family = _FAMILIES.get(checkpoint.model_type)
+    able = abilities(checkpoint)
+    able.check(name, want, requests)
     if loading.fit_check and checkpoint.n_bytes > fit.SMALL:
         drawn = _GUIDANCE_ROWS * picture_tokens(checkpoint) if "image" in want else 0
         fit.check(checkpoint, loading, machine.look(), fit.TOKENS + drawn)
+    catalog.check_tokenizer(checkpoint)
+    if family is not None and requests:
+        prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)
+        for request in requests:
+            prompter.check(request)
     if "torch" not in sys.modules:
         # Threads that spin while they wait make a small model up to 20 times slower on a busy machine (GNU OpenMP).
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    model: Model = import_module(f"mmgen.families.{family.module}").load(checkpoint, loading)
+    model: Model
+    if family is None:  # all others: what their chat templates and processors say, or a refusal
+        model = import_module("mmgen.families.chat").load(checkpoint, loading, requests)
+    else:
+        model = import_module(f"mmgen.families.{family.module}").load(checkpoint, loading)
+    model.abilities = able
     return model
 
 
-def gives(checkpoint: Checkpoint) -> frozenset[Kind]:
-    """Say what can come out of a checkpoint, from its tensors' names."""
-    prefix = _family_of(checkpoint).draws_with
-    return BOTH if any(tensor.startswith(prefix) for tensor in checkpoint.tensors) else WORDS
+def abilities(checkpoint: Checkpoint) -> Abilities:
+    """Say what a checkpoint can be asked for, from its family and its tensors' names."""
+    family = _FAMILIES.get(checkpoint.model_type)
+    if family is None:
+        return Abilities(WORDS, varies=False, mixes=False)
+    draws = any(tensor.startswith(family.draws_with) for tensor in checkpoint.tensors)
+    return Abilities(BOTH if draws else WORDS, family.varies, family.mixes, family.negative_prompt, family.ratio)
 
 
 def picture_tokens(checkpoint: Checkpoint) -> int:
     """Say how many tokens a picture is that a checkpoint draws; 0 if it draws none."""
-    count = _family_of(checkpoint).picture_tokens
-    return count(checkpoint.config) if count and "image" in gives(checkpoint) else 0
-
-
-def _family_of(checkpoint: Checkpoint) -> Family:
     family = _FAMILIES.get(checkpoint.model_type)
-    if family is None:
-        raise MmgenError(
-            f'{checkpoint.name} is of model type "{checkpoint.model_type}", which mmgen does not know',
-            "known: " + ", ".join(sorted(_FAMILIES)),
-        )
-    return family
+    draws = "image" in abilities(checkpoint).gives
+    return family.picture_tokens(checkpoint.config) if family is not None and draws else 0

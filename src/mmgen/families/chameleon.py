@@ -6,32 +6,27 @@ picture decoder added; the decoding loops are ours, because stock `forward` mask
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor
 from transformers.models.chameleon.configuration_chameleon import ChameleonConfig, ChameleonVQVAEConfig
 from transformers.models.chameleon.modeling_chameleon import ChameleonForConditionalGeneration
 
 from mmgen.catalog import Checkpoint
 from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Prompt
-from mmgen.decoding.replies import Speaker, draw, say, tell
+from mmgen.decoding.replies import Speaker
 from mmgen.decoding.stepwise import Network
 from mmgen.decoding.vq import VQDecoder
 from mmgen.errors import MmgenError
 from mmgen.families.chameleon_prompt import Prompter
-from mmgen.loading import load_model
-from mmgen.model import Model
-from mmgen.request import BOTH, WORDS, Done, Loading, Piece, Request
+from mmgen.families.speaking import CodeHead, SpeakingModel, attention_mask, check_codec, refuse_flash
+from mmgen.loading import load_model, read_image_processor
+from mmgen.request import BOTH, WORDS, Loading, Request
 
 _DECODER = "model.vqmodel.decoder."
-_MOST_ROWS = 16  # of one batch; more gain nothing on a CPU
 
 
 class ChameleonOfWords(ChameleonForConditionalGeneration):
@@ -68,20 +63,15 @@ def load(checkpoint: Checkpoint, loading: Loading) -> Chameleon:
     """
     if loading.dtype == "float16":
         raise MmgenError("Chameleon and Anole overflow in float16", "use --dtype bfloat16, or float32 on a CPU")
-    if loading.attn == "flash_attention_2":
-        raise MmgenError(
-            "Chameleon and Anole cannot use --attn flash_attention_2: their cache of fixed size needs a mask",
-            "leave --attn out, or use --attn sdpa: PyTorch's own fast kernels",
-        )
+    refuse_flash(loading, "Chameleon and Anole")
     prompter = Prompter(checkpoint)
     draws = any(name.startswith(_DECODER) for name in checkpoint.tensors)
     model = load_model(Anole if draws else ChameleonOfWords, checkpoint, loading, keep_whole=["model.vqmodel"])
-    if next(model.model.vqmodel.parameters()).is_meta:
-        raise MmgenError("the device map leaves the picture codec without a device", "give model.vqmodel a device")
+    check_codec(model.model.vqmodel, "model.vqmodel")
     return Chameleon(checkpoint, model, prompter, draws)
 
 
-class Chameleon(Model):
+class Chameleon(SpeakingModel):
     """A loaded Chameleon or Anole checkpoint.
 
     Attributes:
@@ -96,52 +86,25 @@ class Chameleon(Model):
         self.name, self.revision, self.note = checkpoint.name, checkpoint.revision, checkpoint.note
         self.gives = BOTH if draws else WORDS
         self.model, self.prompter = model, prompter
-        self._image_processor = AutoImageProcessor.from_pretrained(checkpoint.folder, backend="pil")
+        self._image_processor = read_image_processor(checkpoint)
         self._vq = model.model.vqmodel.to(memory_format=torch.channels_last)
         self._embedding = cast(torch.nn.Embedding, model.get_input_embeddings())
         code_ids = torch.tensor(prompter.vocabulary.code_ids, device=self._embedding.weight.device)
         self.speaker = Speaker(
-            Network(self._body, model.lm_head, _CodeHead(model.lm_head, code_ids), code_ids),
+            Network(self._body, model.lm_head, CodeHead(model.lm_head, code_ids), code_ids),
             prompter.vocabulary,
             prompter.context,
             prompter.decode,
             self.decode,
         )
 
-    def reply(self, request: Request) -> Iterator[Piece]:
-        """Answer one request, piece by piece."""
-        for _, piece in self._answer([request], [self.prompt(request)]):
-            yield piece
-
-    def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
-        """Answer many requests, those that are decoded alike in batches; each gets what it would get alone."""
-        prompts: dict[int, Prompt] = {}
-        alike: dict[object, list[int]] = {}
-        for index, request in enumerate(requests):
-            try:
-                prompts[index] = self.prompt(request)
-            except MmgenError as error:
-                yield index, error
-                continue
-            kind = (request.want, request.text, request.image, bool(prompts[index].pictures))
-            alike.setdefault(index if request.want == BOTH else kind, []).append(index)
-        for indices in alike.values():
-            size = self._group_size(requests[indices[0]], max(len(prompts[index].ids) for index in indices))
-            for start in range(0, len(indices), size):
-                group = indices[start : start + size]
-                for position, piece in self._answer([requests[i] for i in group], [prompts[i] for i in group]):
-                    yield group[position], piece
-                for index in group:
-                    yield index, Done()
-
     def prompt(self, request: Request) -> Prompt:
         """Write a request's prompt, its pictures as codes.
 
         Raises:
-            MmgenError: too long for the context, or a picture wanted of a checkpoint that cannot draw.
+            MmgenError: too long for the context, or beyond what the checkpoint can do.
         """
-        if not request.want <= self.gives:
-            raise MmgenError(f"{self.name} cannot draw: it has no picture decoder", "draw with -m demo or -m anole-7b")
+        self.abilities.check(self.name, request.want, [request])
         return self.prompter.write(request, self.encode)
 
     @torch.inference_mode()
@@ -160,63 +123,9 @@ class Chameleon(Model):
         pixels: Tensor = self._vq.decoder(latents)
         return pixels
 
-    def _answer(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> Iterator[tuple[int, Piece]]:
-        want = requests[0].want
-        pieces: Iterator[tuple[int, Piece]]
-        if want == BOTH:
-            pieces = ((0, piece) for piece in tell(self.speaker, requests[0], prompts[0]))
-        else:
-            pieces = (say if want == WORDS else draw)(self.speaker, requests, prompts)
-        while True:
-            with torch.inference_mode():  # for each piece anew: it must not leak to the caller in between
-                found = next(pieces, None)
-            if found is None:
-                return
-            yield found
-
     def _body(self, ids: Tensor, positions: Tensor, cache: Cache, visible: Tensor) -> Tensor:
-        dtype = self._embedding.weight.dtype
-        mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-        mask.masked_fill_(~visible, torch.finfo(dtype).min)
+        mask = attention_mask(visible, self._embedding.weight.dtype)
         hidden: Tensor = self.model.model(
             input_ids=ids, position_ids=positions, past_key_values=cache, attention_mask=mask, use_cache=True
         ).last_hidden_state
         return hidden
-
-    def _group_size(self, request: Request, longest: int) -> int:
-        """How many requests to decode at once: what half of the free memory can cache, and not beyond the gain."""
-        config = self.model.config
-        n_heads = config.num_key_value_heads or config.num_attention_heads
-        n_values = n_heads * config.hidden_size // config.num_attention_heads  # of a key, and of a value
-        per_token = 2 * config.num_hidden_layers * n_values * self._embedding.weight.element_size()
-        draws = request.want != WORDS
-        n_tokens = longest + (self.speaker.vocabulary.n_codes if draws else request.text.max_tokens)
-        n_rows = 3 if draws else 1
-        return max(1, min(_MOST_ROWS // n_rows, _free_bytes(self.model.device) // 2 // (n_rows * n_tokens * per_token)))
-
-
-class _CodeHead:
-    """The rows of the head that belong to image codes, in the order of the codes: hidden [r, D] -> logits [r, K].
-
-    Inside a picture nothing else may follow, and the head's other rows are most of its bytes.
-    """
-
-    def __init__(self, head: torch.nn.Linear, code_ids: Tensor) -> None:
-        self._head, self._code_ids = head, code_ids
-        self._rows: Tensor | None = None
-        if not head.weight.is_meta:  # a head kept off its device by accelerate only works as a whole
-            first = int(code_ids[0])
-            in_order = bool((code_ids == torch.arange(first, first + len(code_ids), device=code_ids.device)).all())
-            self._rows = head.weight[first : first + len(code_ids)] if in_order else head.weight[code_ids]
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        if self._rows is None:
-            logits: Tensor = self._head(hidden)
-            return logits[:, self._code_ids]
-        return F.linear(hidden.to(self._rows.device), self._rows)
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer
 
 from mmgen.decoding.grammar import Prompt, Vocabulary, read_code_ids
-from mmgen.errors import MmgenError
+from mmgen.errors import MmgenError, TooLongError
 from mmgen.request import Part, Request
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Prompter:
             encode: picture -> its codes, row-major.
 
         Raises:
-            MmgenError: too long for the context.
+            TooLongError: too long for the context.
         """
         self.check(request)
         v = self.vocabulary
@@ -71,20 +71,15 @@ class Prompter:
         return Prompt(tuple(ids), tuple(pictures))
 
     def check(self, request: Request) -> None:
-        """Raise MmgenError if the prompt and the least that is wanted do not fit into the context."""
+        """Raise TooLongError if the prompt and the least that is wanted do not fit into the context."""
         v = self.vocabulary
         length = 1
         for parts, ends in self._turns(request):
             length += ends
             length += sum(len(self.text_ids(part)) if isinstance(part, str) else v.picture_length for part in parts)
         least = 1 if "text" in request.want else v.picture_length
-        over = length + least - self.context
-        if over > 0:
-            raise MmgenError(
-                f"the prompt is {over} token{'s' * (over > 1)} too long: {length} and at least {least} for the reply, "
-                f"and this model has room for {self.context}",
-                "shorten the prompt, or give fewer pictures",
-            )
+        if length + least > self.context:
+            raise TooLongError(length, least, self.context, in_conversation=bool(request.history))
 
     def text_ids(self, text: str) -> list[int]:
         """Turn typed text into ids; no id with a structural meaning ever comes out."""

@@ -1,0 +1,109 @@
+"""`mmgen chat`: a conversation, on a terminal or from a pipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from mmgen import tasks
+from mmgen.cli import lines, options
+from mmgen.errors import MmgenError, UsageError
+from mmgen.request import WORDS, ImageSampling, Loading, TextSampling, fresh_seed
+from mmgen.streams import Notes
+
+if TYPE_CHECKING:
+    from mmgen.cli.session import Session
+
+PROMPT = "> "
+
+EXAMPLES = """\b
+Examples:
+  $ mmgen chat
+  $ mmgen chat --image photo.jpg --temperature 0.7
+"""
+
+
+def chat(
+    images: options.Images = None,
+    seed: options.Seed = None,
+    max_tokens: options.MaxTokens = TextSampling.max_tokens,
+    temperature: options.Temperature = TextSampling.temperature,
+    image_temperature: options.ImageTemperature = ImageSampling.temperature,
+    top_p: options.TopP = TextSampling.top_p,
+    top_k: options.TopK = TextSampling.top_k,
+    repetition_penalty: options.RepetitionPenalty = TextSampling.repetition_penalty,
+    guidance: options.Guidance = ImageSampling.guidance,
+    image_guidance: options.ImageGuidance = ImageSampling.image_guidance,
+    model: options.ModelName = options.DEFAULT_MODEL,
+    revision: options.Revision = Loading.revision,
+    dtype: options.DtypeName = "auto",
+    device_map: options.DeviceMap = Loading.device_map,
+    quantize: options.QuantizeBits = None,
+    attn: options.AttentionName = "auto",
+    offline: options.Offline = Loading.offline,
+    no_fit_check: options.NoFitCheck = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Talk with a model, a line at a time.
+
+    Each question is asked with all that was said before. Lines that begin with a slash are commands: /help lists
+    them. Lines are read from stdin, which may be a pipe.
+    """
+    from mmgen.cli import run
+    from mmgen.cli.session import Session, show
+    from mmgen.output import plain_name
+
+    notes = Notes(quiet)
+    loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check)
+    text = TextSampling(temperature, top_p, top_k, repetition_penalty, max_tokens)
+    image = ImageSampling(image_temperature, top_p, top_k, guidance, image_guidance)
+    used_seed = tasks.check_seed(fresh_seed() if seed is None else seed)
+    shown = [show(source) for source in images or ()]
+    opened = run.open_model(model, loading, WORDS, [], notes)
+    if seed is None and temperature > 0:
+        notes.say(f"seed: {used_seed}")
+
+    session = Session(opened, notes, text, image, used_seed, shown)
+    if lines.is_prompted():
+        notes.say(f"Talk with {plain_name(opened.name)}. /help lists commands, Ctrl-D leaves.")
+    n_failed = _converse(session, notes)
+    if n_failed and not lines.is_typed():
+        raise typer.Exit(1)
+
+
+def _converse(session: Session, notes: Notes) -> int:
+    """Take lines until the session or the input ends; say how many failed.
+
+    Ctrl-C stops an answer. Where a line is due, the second in a row ends it all; if nobody types, so does any.
+    """
+    n_failed = 0
+    leaving = False
+    while not session.ended:
+        try:
+            line = lines.read_line(PROMPT)
+        except KeyboardInterrupt:
+            if leaving or not lines.is_typed():
+                raise
+            leaving = True
+            lines.break_line()
+            notes.say("Ctrl-C again leaves; so do Ctrl-D and /quit")
+            continue
+        except UsageError as error:
+            notes.error(error)
+            n_failed += 1
+            continue
+        if line is None:
+            break
+        leaving = False
+        try:
+            session.take(line)
+        except KeyboardInterrupt:
+            if not lines.is_typed():
+                raise
+            lines.break_line()
+            notes.say("stopped")
+        except MmgenError as error:
+            notes.error(error)
+            n_failed += 1
+    return n_failed

@@ -1,0 +1,200 @@
+"""A conversation under way: what a line asks or commands, and what was said. Refuses to know where lines come from."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmgen import tasks
+from mmgen.cli import names, run
+from mmgen.conversation import Said, Shown, save_page
+from mmgen.errors import MmgenError, TooLongError, UsageError
+from mmgen.images import check_writable, open_image
+from mmgen.model import Model
+from mmgen.output import Answer, Item, Job, PictureFiles
+from mmgen.request import MAX_SEED, PICTURES, ImageSampling, Request, TextSampling
+from mmgen.streams import Notes, emit
+
+
+@dataclass(frozen=True)
+class _Command:
+    usage: str
+    help: str
+    run: Callable[[str], None]
+    draws: bool = False
+
+
+class Session:
+    """A conversation with a model.
+
+    Args:
+        model: opened.
+        seed: of the first reply; each one after it has the next.
+        shown: pictures that the first question is about.
+
+    Attributes:
+        ended: it was left with /quit.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        notes: Notes,
+        text: TextSampling,
+        image: ImageSampling,
+        seed: int,
+        shown: Sequence[Shown] = (),
+    ) -> None:
+        self.ended = False
+        self._model, self._notes = model, notes
+        self._text, self._image, self._seed = text, image, seed
+        self._talk: list[Said] = []  # user and assistant in turn
+        self._waiting = list(shown)  # pictures that the next question is about
+        self._own: set[str] = set()  # files that /save has written
+        commands = {
+            "image": _Command("/image PATH", "show it a picture: your next question is about it", self.show),
+            "draw": _Command("/draw PROMPT", "draw a picture, as if you showed it then", self.draw, draws=True),
+            "vary": _Command("/vary [PROMPT]", "draw the last picture anew, or changed", self.vary, draws=True),
+            "undo": _Command("/undo", "take back the last picture, or question with its answer", self.undo),
+            "save": _Command("/save FILE.md", "save the conversation, with its pictures beside it", self.save),
+            "help": _Command("/help", "list the commands", self.help),
+            "quit": _Command("/quit", "leave; so does the end of input, Ctrl-D", self.quit),
+        }
+        can_draw = model.gives >= PICTURES
+        self._commands = {name: command for name, command in commands.items() if can_draw or not command.draws}
+
+    def take(self, line: str) -> None:
+        """Do what a line says.
+
+        Raises:
+            MmgenError: it cannot be done; the conversation is as it was, and can go on.
+            KeyboardInterrupt: it was stopped; what was answered until then is part of the conversation.
+        """
+        if not line.startswith("/"):
+            if line.strip():
+                self.ask(line.strip())
+            return
+        name, rest = [*line[1:].split(maxsplit=1), "", ""][:2]
+        command = self._commands.get(name)
+        if command is not None:
+            command.run(rest.strip())
+        elif name in ("draw", "vary"):
+            raise MmgenError(f"{self._model.name} cannot draw", "chat with -m demo or -m anole-7b")
+        else:
+            raise UsageError(f"no command /{name}", "see /help; a space before the / makes the line a question")
+
+    def ask(self, words: str) -> None:
+        """Ask about the pictures that wait, and about all that was said."""
+        run.check_prompt(words, "show it with /image")
+        history = [said.turn() for said in self._talk]
+        pictures = [shown.image for shown in self._waiting]
+        request = tasks.ask(words, pictures, text=self._text, seed=self._next_seed(), history=history)
+        asked = Said("user", tasks.place(words, self._waiting))
+        sink = Answer(self._job("chat", request, words), self._notes)
+        try:
+            run.feed(self._model, [request], sink)
+        except TooLongError as error:
+            can_undo = bool(history or pictures)
+            raise MmgenError(
+                error.message, f"/undo: {self._commands['undo'].help}" if can_undo else error.hint
+            ) from error
+        except KeyboardInterrupt:
+            if sink.said:
+                if not sys.stdout.isatty():  # where it is, Enter follows Ctrl-C
+                    emit("\n")
+                self._keep(asked, sink.said)
+            raise
+        self._keep(asked, sink.said)
+
+    def show(self, path: str) -> None:
+        """Open a picture for the next question."""
+        if not path:
+            raise UsageError("no picture to show", "name one, as in /image cat.png")
+        self._waiting.append(show(_as_path(path)))
+
+    def draw(self, words: str) -> None:
+        """Draw a picture, and show it."""
+        if not words:
+            raise UsageError("nothing to draw", "say what, as in /draw a snowman")
+        self._draw("draw", tasks.draw(words, image=self._image, seed=self._next_seed()), words, words)
+
+    def vary(self, words: str) -> None:
+        """Draw the last picture anew or changed, and show it."""
+        shown = [part for said in self._talk for part in said.parts if isinstance(part, Shown)] + self._waiting
+        if not shown:
+            raise UsageError("no picture to vary", "/image PATH or /draw PROMPT gives one")
+        prompt = words or tasks.VARY
+        request = tasks.vary(shown[-1].image, prompt, image=self._image, seed=self._next_seed())
+        self._draw("vary", request, prompt, words or "variation")
+
+    def undo(self, _: str) -> None:
+        """Take back the last picture that waits or, where none does, the last question and its answer."""
+        if self._waiting:
+            self._notes.say(f"took back {self._waiting.pop().title}")
+        elif self._talk:
+            *self._talk, asked, _answer = self._talk
+            words = " ".join(" ".join(part for part in asked.parts if isinstance(part, str)).split())
+            n_pictures = sum(isinstance(part, Shown) for part in asked.parts)
+            pictures = f" and {n_pictures} picture{'s' * (n_pictures > 1)}" if n_pictures else ""
+            self._notes.say(f'took back "{words}"{pictures}')
+        else:
+            raise UsageError("nothing to take back", "the conversation is at its beginning")
+
+    def save(self, path: str) -> None:
+        """Save the conversation as Markdown. What this conversation has saved before it may overwrite."""
+        if not path:
+            raise UsageError("no file to save to", "name one, as in /save story.md")
+        talk = [*self._talk, *([Said("user", tuple(self._waiting))] if self._waiting else [])]
+        if not talk:
+            raise UsageError("nothing to save yet", "ask something first")
+        written = save_page(_as_path(path), self._model.name, talk, self._own)
+        self._notes.say("saved " + ", ".join(written))
+
+    def help(self, _: str) -> None:
+        """List the commands."""
+        notes = Notes()  # it was asked for, so even if the rest is quiet
+        for command in self._commands.values():
+            notes.say(f"{command.usage:<16}{command.help}")
+        notes.say(f"{'Ctrl-C':<16}stop an answer, or a drawing")
+
+    def quit(self, _: str) -> None:
+        """End the conversation."""
+        self.ended = True
+
+    def _draw(self, command: str, request: Request, prompt: str, title: str) -> None:
+        check_writable(Path().absolute())
+        path = names.free_path(f"{names.slug(title)}-{request.seed}")
+        run.feed(self._model, [request], PictureFiles(self._job(command, request, prompt), self._notes, [path]))
+        self._waiting.append(Shown(open_image(path), title))
+
+    def _job(self, command: str, request: Request, prompt: str) -> Job:
+        return Job(command, self._model.name, self._model.revision, [Item(request, prompt)])
+
+    def _keep(self, asked: Said, answer: str) -> None:
+        self._talk += [asked, Said("assistant", (answer,) if answer else ())]
+        self._waiting = []
+
+    def _next_seed(self) -> int:
+        seed = self._seed
+        self._seed = (seed + 1) % (MAX_SEED + 1)
+        return seed
+
+
+def show(source: str) -> Shown:
+    """Open a picture: a file or a web address."""
+    return Shown(open_image(source), source)
+
+
+def _as_path(typed: str) -> str:
+    """Take a path as it is or, if there is none, as a shell would: a terminal quotes what is dropped onto it."""
+    if os.path.lexists(typed):
+        return typed
+    try:
+        words: Sequence[str] = shlex.split(typed)
+    except ValueError:  # a lonely quote
+        words = ()
+    return os.path.expanduser(words[0] if len(words) == 1 else typed)  # noqa: PTH111 -- pathlib raises on ~nobody

@@ -1,0 +1,153 @@
+"""A family whose replies our own decoding loops make: requests in batches, prompts to pieces. Knows no one family.
+
+A family writes its prompts and gives its network; what a request gets does not depend on those decoded beside it.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from mmgen.decoding.grammar import Prompt
+from mmgen.decoding.replies import Speaker, draw, say, tell
+from mmgen.errors import MmgenError
+from mmgen.model import Model
+from mmgen.request import BOTH, WORDS, Done, Loading, Piece, Request
+
+_MOST_ROWS = 16  # of one batch; more gain nothing on a CPU
+
+
+class SpeakingModel(Model):
+    """A loaded checkpoint of such a family.
+
+    Attributes:
+        model: the transformers model.
+        speaker: what the decoding loops need of it.
+    """
+
+    model: PreTrainedModel
+    speaker: Speaker
+
+    @abstractmethod
+    def prompt(self, request: Request) -> Prompt:
+        """Write a request's prompt.
+
+        Raises:
+            MmgenError: too long for the context, or beyond what the checkpoint can do.
+        """
+
+    def reply(self, request: Request) -> Iterator[Piece]:
+        """Answer one request, piece by piece."""
+        for _, piece in self._answer([request], [self.prompt(request)]):
+            yield piece
+
+    def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
+        """Answer many requests, those that are decoded alike in batches; each gets what it would get alone."""
+        prompts: dict[int, Prompt] = {}
+        alike: dict[object, list[int]] = {}
+        for index, request in enumerate(requests):
+            try:
+                prompts[index] = self.prompt(request)
+            except MmgenError as error:
+                yield index, error
+                continue
+            kind = (request.want, request.text, request.image, bool(prompts[index].pictures), prompts[index].grid)
+            alike.setdefault(index if request.want == BOTH else kind, []).append(index)
+        for indices in alike.values():
+            size = self._group_size(requests[indices[0]], [prompts[index] for index in indices])
+            for start in range(0, len(indices), size):
+                group = indices[start : start + size]
+                for position, piece in self._answer([requests[i] for i in group], [prompts[i] for i in group]):
+                    yield group[position], piece
+                for index in group:
+                    yield index, Done()
+
+    def _answer(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> Iterator[tuple[int, Piece]]:
+        want = requests[0].want
+        pieces: Iterator[tuple[int, Piece]]
+        if want == BOTH:
+            pieces = ((0, piece) for piece in tell(self.speaker, requests[0], prompts[0]))
+        else:
+            pieces = (say if want == WORDS else draw)(self.speaker, requests, prompts)
+        while True:
+            with torch.inference_mode():  # for each piece anew: it must not leak to the caller in between
+                found = next(pieces, None)
+            if found is None:
+                return
+            yield found
+
+    def _group_size(self, request: Request, prompts: Sequence[Prompt]) -> int:
+        """How many requests to decode at once: what half of the free memory can cache, and not beyond the gain."""
+        config = self.model.config.get_text_config()
+        n_heads = config.num_key_value_heads or config.num_attention_heads
+        n_values = n_heads * config.hidden_size // config.num_attention_heads  # of a key, and of a value
+        embedding = cast(torch.nn.Embedding, self.model.get_input_embeddings())
+        per_token = 2 * config.num_hidden_layers * n_values * embedding.weight.element_size()
+        draws = request.want != WORDS
+        height, width = prompts[0].grid or (1, self.speaker.vocabulary.n_codes)
+        n_tokens = max(len(prompt.ids) for prompt in prompts)
+        n_tokens += height * (width + 1) if draws else request.text.max_tokens
+        n_rows = 3 if draws else 1
+        return max(1, min(_MOST_ROWS // n_rows, _free_bytes(self.model.device) // 2 // (n_rows * n_tokens * per_token)))
+
+
+class CodeHead:
+    """The rows of the head that belong to image codes, in the order of the codes: hidden [r, D] -> logits [r, K].
+
+    Inside a picture nothing else may follow, and the head's other rows are most of its bytes.
+    """
+
+    def __init__(self, head: torch.nn.Linear, code_ids: Tensor) -> None:
+        self._head, self._code_ids = head, code_ids
+        self._rows: Tensor | None = None
+        if not head.weight.is_meta:  # a head kept off its device by accelerate only works as a whole
+            first = int(code_ids[0])
+            in_order = bool((code_ids == torch.arange(first, first + len(code_ids), device=code_ids.device)).all())
+            self._rows = head.weight[first : first + len(code_ids)] if in_order else head.weight[code_ids]
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        if self._rows is None:
+            logits: Tensor = self._head(hidden)
+            return logits[:, self._code_ids]
+        return F.linear(hidden.to(self._rows.device), self._rows)
+
+
+def refuse_flash(loading: Loading, family: str) -> None:
+    """Raise MmgenError if flash attention is asked for: it takes no mask, and our cache of fixed size needs one."""
+    if loading.attn == "flash_attention_2":
+        raise MmgenError(
+            f"{family} cannot use --attn flash_attention_2: the cache of fixed size needs a mask",
+            "leave --attn out, or use --attn sdpa: PyTorch's own fast kernels",
+        )
+
+
+def check_codec(codec: torch.nn.Module, name: str) -> None:
+    """Raise MmgenError if a device map has put the picture codec where it cannot run."""
+    if next(codec.parameters()).is_meta:
+        raise MmgenError("the device map leaves the picture codec without a device", f"give {name} a device")
+
+
+def unnormalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Undo what an image processor does: pixels [B, 3, H, W] as the model has them -> float32, about in [-1, 1]."""
+    pixels = pixels.float()
+    shape = (1, -1, 1, 1)
+    return 2 * (pixels * pixels.new_tensor(std).view(shape) + pixels.new_tensor(mean).view(shape)) - 1
+
+
+def attention_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn what may be looked at, [r, 1, T, extent] bool, into what transformers adds to the scores."""
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill_(~visible, torch.finfo(dtype).min)
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
