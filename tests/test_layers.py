@@ -32,7 +32,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "decoding.cache",
     ),
     ("decoding.stepwise", "decoding.jacobi", "decoding.pieces", "loading", "conversation"),
-    ("decoding.replies", "families.*_prompt"),
+    ("decoding.replies", "families.*_prompt", "families.chat_inputs", "families.generation"),
     ("families.speaking",),
     ("families.*",),
     ("families",),

@@ -63,7 +63,7 @@ def test_by_default_a_small_model_is_whole_on_the_cpu_in_float32(
 
 
 def test_loading_says_nothing(checkpoint: Checkpoint, capfd: pytest.CaptureFixture[str]) -> None:
-    for options in ({}, {"quantize": "4bit"}, {"quantize": "8bit"}, {"device_map": "balanced"}):
+    for options in ({}, *({"quantize": kind} for kind in loading.QUANTIZED), {"device_map": "balanced"}):
         load(checkpoint, **options)
     assert capfd.readouterr() == ("", "")
 
@@ -156,7 +156,9 @@ def test_a_device_map_that_is_not_there_is_refused(checkpoint: Checkpoint) -> No
 # --- quantisation and attention -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("quantize", "layer"), [("4bit", "Linear4bit"), ("8bit", "Linear8bitLt")])
+@pytest.mark.parametrize(
+    ("quantize", "layer"), [("4bit", "Linear4bit"), ("8bit", "Linear8bitLt"), ("quanto-int8", "QLinear")]
+)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_quantised_on_a_cpu_with_the_head_whole(checkpoint: Checkpoint, quantize: str, layer: str, dtype: str) -> None:
     model = load(checkpoint, quantize=quantize, dtype=dtype, device_map="cpu")
@@ -177,6 +179,8 @@ def test_modules_to_keep_whole_are_kept(checkpoint: Checkpoint) -> None:
 def test_a_missing_package_is_named(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert refusal(checkpoint, quantize="4bit").hint == "pip install bitsandbytes"
+    monkeypatch.setattr(loading, "is_optimum_quanto_available", lambda: False)
+    assert refusal(checkpoint, quantize="quanto-int8").hint == "pip install 'mmgen[quanto]'"
 
 
 def test_a_checkpoint_that_is_quantised_already_is_not_quantised_again(folder: Path, tmp_path: Path) -> None:
@@ -196,6 +200,13 @@ def test_flash_attention_that_is_not_installed_is_explained(
 @pytest.mark.parametrize("attn", ["sdpa", "eager"])
 def test_attention_is_the_one_asked_for(checkpoint: Checkpoint, attn: str) -> None:
     assert load(checkpoint, attn=attn).config._attn_implementation == attn
+
+
+def test_attention_that_a_model_does_not_have_is_refused(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Chameleon, "_supports_sdpa", False)
+    assert "cannot use --attn sdpa" in refusal(checkpoint, attn="sdpa").message
 
 
 # --- weights that do not fit --------------------------------------------------------------------------------------

@@ -10,14 +10,14 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoImageProcessor, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
-from transformers.utils.import_utils import is_flash_attn_2_available
+from transformers import AutoImageProcessor, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, QuantoConfig
+from transformers.utils.import_utils import is_flash_attn_2_available, is_optimum_quanto_available
 
 from mmgen.catalog import Checkpoint
 from mmgen.errors import MmgenError, UsageError
@@ -30,6 +30,7 @@ DeviceMap = str | dict[str, int | str] | None
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _SPREADS = ("auto", "balanced", "sequential")  # accelerate's own ways of filling several GPUs
 _ATTENTION = ("auto", "sdpa", "flash_attention_2", "eager")
+QUANTIZED = ("4bit", "8bit", "quanto-int8")
 _SMALLER = "try --quantize 4bit, a second GPU, or --device-map cpu"
 _LARGE = 2_000_000_000  # bytes of tensors from which a CPU holds them in bfloat16
 
@@ -52,7 +53,9 @@ def load_model(
         MmgenError: the machine lacks what was asked for, or weights and model do not fit together.
     """
     device_map = choose_device_map(loading, checkpoint)
-    quantization = _choose_quantization(loading, checkpoint, device_map, keep_whole)
+    if loading.device_map.endswith(".json") and isinstance(device_map, dict):
+        _check_homes(device_map, loading.device_map, model_class, checkpoint.folder)
+    quantization = _choose_quantization(loading, checkpoint, device_map, model_class, keep_whole)
     if quantization is not None and device_map is None:
         device_map = {"": "cpu"}  # left open, bitsandbytes would take a GPU if there is one
     arguments: dict[str, Any] = {
@@ -71,7 +74,7 @@ def _from_pretrained(
     model_class: type[ModelT], checkpoint: Checkpoint, loading: Loading, arguments: dict[str, Any]
 ) -> tuple[ModelT, dict[str, Any]]:
     """Call transformers, with its chatter off and its failures told apart; return the model and its loading report."""
-    _quiet()
+    quiet()
     try:
         loaded: Any = model_class.from_pretrained(
             checkpoint.folder,
@@ -85,15 +88,17 @@ def _from_pretrained(
     except SafetensorError as error:
         raise MmgenError(f"the weights of {checkpoint.name} cannot be read: {error}", "fetch them again") from error
     except StrictDataclassError as error:
-        raise MmgenError(f"config.json of {checkpoint.name} does not fit: {_line(error)}", "fetch it again") from error
+        raise _bad_config(checkpoint, error) from error
     except ImportError as error:  # a checkpoint that is stored quantised in some other way names its own package
         raise MmgenError(f"{checkpoint.name} needs a package: {_line(error)}", "install it") from error
     except torch.OutOfMemoryError as error:
         raise MmgenError(f"{checkpoint.name} does not fit into the GPU's memory", _SMALLER) from error
-    except ValueError as error:  # transformers has no type of its own for this one case; all others are bugs
-        if loading.quantize is None or "dispatched on the CPU or the disk" not in str(error):
-            raise
-        raise MmgenError(f"{checkpoint.name} does not fit into the GPU's memory", _SMALLER) from error
+    except ValueError as error:  # transformers has no types of its own for these two cases; all others are bugs
+        if loading.quantize is not None and "dispatched on the CPU or the disk" in str(error):
+            raise MmgenError(f"{checkpoint.name} does not fit into the GPU's memory", _SMALLER) from error
+        if loading.attn != "auto" and "does not support" in str(error):
+            raise MmgenError(f"{checkpoint.name} cannot use --attn {loading.attn}", "leave --attn out") from error
+        raise
     model, report = loaded
     return model, report
 
@@ -103,13 +108,13 @@ def read_config(config_class: type[ConfigT], checkpoint: Checkpoint) -> ConfigT:
     try:
         config: ConfigT = config_class.from_dict(dict(checkpoint.config))
     except StrictDataclassError as error:
-        raise MmgenError(f"config.json of {checkpoint.name} does not fit: {_line(error)}", "fetch it again") from error
+        raise _bad_config(checkpoint, error) from error
     return config
 
 
 def read_image_processor(checkpoint: Checkpoint) -> Any:
     """Read what prepares pictures, the kind that needs PIL alone."""
-    _quiet()
+    quiet()
     try:
         return AutoImageProcessor.from_pretrained(
             checkpoint.folder, backend="pil", local_files_only=True, trust_remote_code=False
@@ -150,12 +155,12 @@ def choose_device_map(loading: Loading, checkpoint: Checkpoint) -> DeviceMap:
         _check_device(wanted)
         return {"": wanted if ":" in wanted else "cuda:0"}
     if wanted.endswith(".json"):
-        return _read_device_map(Path(wanted), checkpoint)
+        return _read_device_map(Path(wanted))
     raise UsageError(f"unknown device map: {wanted}", f"one of {', '.join(_SPREADS)}, cpu, cuda, cuda:N, FILE.json")
 
 
-def _read_device_map(path: Path, checkpoint: Checkpoint) -> dict[str, int | str]:
-    """Read a map from module names to devices, and check that no tensor is left without one."""
+def _read_device_map(path: Path) -> dict[str, int | str]:
+    """Read a map from module names to devices."""
     try:
         placed = json.loads(path.read_text("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -166,10 +171,17 @@ def _read_device_map(path: Path, checkpoint: Checkpoint) -> dict[str, int | str]
         raise MmgenError(f"{path} holds no JSON object of modules and devices", _MAP_HINT)
     for device in placed.values():
         _check_device(device)
-    homeless = [name for name in checkpoint.tensors if not _within(name, placed)]
+    return {str(module): device for module, device in placed.items()}
+
+
+def _check_homes(
+    device_map: Mapping[str, int | str], path: str, model_class: type[PreTrainedModel], folder: Path
+) -> None:
+    """Refuse a map that leaves a tensor of the model without a device; the names that a file gives it may be older."""
+    names = [name for name, _ in _without_weights(model_class, folder).named_parameters()]
+    homeless = [name for name in names if not _within(name, device_map)]
     if homeless:
         raise MmgenError(f"{path} gives no device to {len(homeless)} tensor(s), {homeless[0]} first", _MAP_HINT)
-    return {str(module): device for module, device in placed.items()}
 
 
 _MAP_HINT = 'it maps module names to devices, such as {"model": 0, "lm_head": "cpu"}'
@@ -216,34 +228,62 @@ def _choose_attention(loading: Loading, model_class: type[PreTrainedModel]) -> s
 
 
 def _choose_quantization(
-    loading: Loading, checkpoint: Checkpoint, device_map: DeviceMap, keep_whole: Sequence[str]
-) -> BitsAndBytesConfig | None:
+    loading: Loading,
+    checkpoint: Checkpoint,
+    device_map: DeviceMap,
+    model_class: type[PreTrainedModel],
+    keep_whole: Sequence[str],
+) -> BitsAndBytesConfig | QuantoConfig | None:
     if loading.quantize is None:
         return None
-    if loading.quantize not in ("4bit", "8bit"):
-        raise UsageError(f"unknown quantisation: {loading.quantize}", "one of 4bit, 8bit")
+    if loading.quantize not in QUANTIZED:
+        raise UsageError(f"unknown quantisation: {loading.quantize}", f"one of {', '.join(QUANTIZED)}")
     if "quantization_config" in checkpoint.config:
         raise MmgenError(f"{checkpoint.name} is stored quantised already", "leave --quantize out")
-    for package in ("bitsandbytes", "accelerate"):
-        if importlib.util.find_spec(package) is None:
-            raise MmgenError(f"--quantize {loading.quantize} needs the package {package}", f"pip install {package}")
+    _check_packages(loading.quantize)
     devices = set(device_map.values()) if isinstance(device_map, dict) else set()
     if devices & {"cpu", "disk"} and devices != {"cpu"}:
         raise MmgenError("a quantised model cannot be spread over GPU and CPU or disk", "use one kind of device")
-    # A list here replaces bitsandbytes' own, which would have kept the head whole.
-    whole = sorted({"lm_head", *keep_whole})
+    # A list here replaces transformers' own, which would have kept the head whole.
+    whole = {"lm_head", *keep_whole}
+    if loading.quantize == "quanto-int8":
+        return QuantoConfig(weights="int8", modules_to_not_convert=sorted(whole))
     if loading.quantize == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=whole)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=sorted(whole))
+    if not _uses_gpu(device_map):
+        whole |= _unfit_for_4bit(model_class, checkpoint)
     has_bfloat16 = not _uses_gpu(device_map) or torch.cuda.is_bf16_supported()
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",  # Dettmers et al., QLoRA (arXiv 2305.14314), section 3
         bnb_4bit_compute_dtype=torch.bfloat16 if has_bfloat16 else torch.float32,
-        llm_int8_skip_modules=whole,
+        llm_int8_skip_modules=sorted(whole),
     )
 
 
-def _quiet() -> None:
+def _check_packages(quantize: str) -> None:
+    if quantize == "quanto-int8":
+        if not is_optimum_quanto_available():
+            raise MmgenError(f"--quantize {quantize} needs the package optimum-quanto", "pip install 'mmgen[quanto]'")
+        return
+    for package in ("bitsandbytes", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise MmgenError(f"--quantize {quantize} needs the package {package}", f"pip install {package}")
+
+
+def _unfit_for_4bit(model_class: type[PreTrainedModel], checkpoint: Checkpoint) -> set[str]:
+    """Name the linear layers that bitsandbytes cannot run in 4 bits on a CPU: it packs their inputs by 64."""
+    modules = _without_weights(model_class, checkpoint.folder).named_modules()
+    return {name for name, layer in modules if isinstance(layer, torch.nn.Linear) and layer.in_features % 64}
+
+
+def _without_weights(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
+    config = cast(type[PreTrainedConfig], model_class.config_class).from_pretrained(folder)
+    with torch.device("meta"):
+        return model_class(config)
+
+
+def quiet() -> None:
     """Keep the libraries' reports and bars off the terminal; what matters in them is raised instead."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -268,6 +308,10 @@ def _check(checkpoint: Checkpoint, report: Mapping[str, Any], may_ignore: Sequen
         )
     if report["error_msgs"]:
         raise MmgenError(f"{checkpoint.name} cannot be loaded: {report['error_msgs'][0].splitlines()[0]}", hint)
+
+
+def _bad_config(checkpoint: Checkpoint, error: StrictDataclassError) -> MmgenError:
+    return MmgenError(f"config.json of {checkpoint.name} does not fit: {_line(error)}", "fetch it again")
 
 
 def _line(error: BaseException) -> str:

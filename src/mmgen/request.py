@@ -68,7 +68,7 @@ class Loading:
 
     dtype: str = "auto"  # auto | bfloat16 | float16 | float32
     device_map: str = "auto"  # auto | cpu | cuda | cuda:N | balanced | sequential | FILE.json
-    quantize: str | None = None  # 4bit | 8bit
+    quantize: str | None = None  # 4bit | 8bit | quanto-int8
     attn: str = "auto"  # auto | sdpa | flash_attention_2 | eager
     revision: str | None = None  # branch, tag or commit on the Hub
     offline: bool = False  # use only what is on this machine

@@ -12,7 +12,7 @@ from mmgen.request import Loading
 DEFAULT_MODEL = "demo"
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
-Quantize = Literal["4bit", "8bit"]
+Quantize = Literal["4bit", "8bit", "quanto-int8"]
 Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
 
 # The model
@@ -39,7 +39,7 @@ DeviceMap = Annotated[
 ]
 QuantizeBits = Annotated[
     Quantize | None,
-    typer.Option("--quantize", envvar="MMGEN_QUANTIZE", help="Squeeze the weights with bitsandbytes."),
+    typer.Option("--quantize", envvar="MMGEN_QUANTIZE", help="Squeeze the weights: bitsandbytes, or Quanto."),
 ]
 AttentionName = Annotated[
     Attention,

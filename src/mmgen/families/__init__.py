@@ -1,4 +1,7 @@
-"""Which family opens which checkpoint, and what it can give. Without torch: a family's module is imported on demand."""
+"""Which family opens which checkpoint, and what it can give. Without torch: a family's module is imported on demand.
+
+A model type without a family of its own is left to `chat`, which takes it by its chat template and its processor.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from importlib import import_module
 
 from mmgen import catalog
 from mmgen.catalog import Checkpoint
-from mmgen.errors import MmgenError
 from mmgen.model import Abilities, Model
 from mmgen.request import BOTH, WORDS, Kind, Loading, Request
 
@@ -61,39 +63,37 @@ def open_model(
     Args:
         name: alias, folder or Hub id.
         want: what has to come out of it.
-        requests: what it will be asked first, if known: a prompt that is too long fails before anything heavy.
+        requests: what it will be asked first, if known: a prompt that is too long fails before anything heavy, and
+            what only pictures need may be left out if there are none.
 
     Raises:
         MmgenError: not found, not a checkpoint, of an unknown family, or unable to do what is wanted.
     """
     loading = loading or Loading()
     checkpoint = catalog.find(name, revision=loading.revision, offline=loading.offline)
-    family = _family_of(checkpoint)
-    abilities(checkpoint).check(name, want, requests)
-    if requests:
+    family = _FAMILIES.get(checkpoint.model_type)
+    able = abilities(checkpoint)
+    able.check(name, want, requests)
+    if family is not None and requests:
         prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)
         for request in requests:
             prompter.check(request)
     if "torch" not in sys.modules:
         # Threads that spin while they wait make a small model up to 20 times slower on a busy machine (GNU OpenMP).
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    model: Model = import_module(f"mmgen.families.{family.module}").load(checkpoint, loading)
-    model.abilities = abilities(checkpoint)
+    model: Model
+    if family is None:  # all others: what their chat templates and processors say, or a refusal
+        model = import_module("mmgen.families.chat").load(checkpoint, loading, requests)
+    else:
+        model = import_module(f"mmgen.families.{family.module}").load(checkpoint, loading)
+    model.abilities = able
     return model
 
 
 def abilities(checkpoint: Checkpoint) -> Abilities:
     """Say what a checkpoint can be asked for, from its family and its tensors' names."""
-    family = _family_of(checkpoint)
-    draws = any(tensor.startswith(family.draws_with) for tensor in checkpoint.tensors)
-    return Abilities(BOTH if draws else WORDS, family.varies, family.mixes, family.negative_prompt, family.ratio)
-
-
-def _family_of(checkpoint: Checkpoint) -> Family:
     family = _FAMILIES.get(checkpoint.model_type)
     if family is None:
-        raise MmgenError(
-            f'{checkpoint.name} is of model type "{checkpoint.model_type}", which mmgen does not know',
-            "known: " + ", ".join(sorted(_FAMILIES)),
-        )
-    return family
+        return Abilities(WORDS, varies=False, mixes=False)
+    draws = any(tensor.startswith(family.draws_with) for tensor in checkpoint.tensors)
+    return Abilities(BOTH if draws else WORDS, family.varies, family.mixes, family.negative_prompt, family.ratio)

@@ -1,0 +1,219 @@
+"""Any checkpoint that transformers lists as image-text-to-text: words about pictures. Knows no model by name.
+
+Its own chat template writes the prompt, its own processor prepares the pictures, transformers' `generate` runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any, Literal, cast
+
+import torch
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+from mmgen.catalog import Checkpoint
+from mmgen.decoding.pieces import Detokenizer
+from mmgen.errors import MmgenError
+from mmgen.families.chat_inputs import Prompter, pictures
+from mmgen.families.generation import stream
+from mmgen.loading import load_model, quiet, read_config
+from mmgen.model import Model
+from mmgen.request import WORDS, Done, Loading, Piece, Request
+
+_MOST_ROWS = 8  # of one batch
+# Small, and some have inputs of four dimensions, on which bitsandbytes' search for outliers fails (0.50.2,
+# backends/default/ops.py).
+_PROJECTOR = "model.multi_modal_projector"
+
+
+def load(checkpoint: Checkpoint, loading: Loading, requests: Sequence[Request] = ()) -> Chat:
+    """Load a checkpoint of any model type that is image-text-to-text for transformers.
+
+    Args:
+        requests: what it will be asked first, if known. They are checked before the weights are read; if none has a
+            picture, what only pictures need is left out where the model can do without.
+
+    Raises:
+        MmgenError: of another kind, without a processor, the requests cannot be answered, or the weights do not fit.
+    """
+    if checkpoint.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise MmgenError(
+            f'{checkpoint.name} is of model type "{checkpoint.model_type}", which mmgen does not know',
+            "it takes the image-text-to-text models of the transformers that is installed",
+        )
+    quiet()
+    config = read_config(CONFIG_MAPPING[checkpoint.model_type], checkpoint)
+    prompter = Prompter(checkpoint, config)
+    for request in requests:
+        prompter.check(request)
+    if len(requests) == 1:
+        prompter.write(requests)  # looks at the pictures too; with many that would take as long as answering
+    sees = not requests or any(map(pictures, requests))
+    return Chat(checkpoint, loading, config, prompter, sees)
+
+
+class Chat(Model):
+    """A loaded checkpoint with a chat template, or a base checkpoint without one.
+
+    Attributes:
+        model: the transformers model: the whole of it, or what words alone need until the first picture comes.
+        prompter: writes its prompts.
+    """
+
+    gives = WORDS
+    model: PreTrainedModel
+
+    def __init__(
+        self, checkpoint: Checkpoint, loading: Loading, config: PreTrainedConfig, prompter: Prompter, sees: bool
+    ) -> None:
+        self.name, self.revision, self.note = checkpoint.name, checkpoint.revision, checkpoint.note
+        self.prompter = prompter
+        self._checkpoint, self._loading, self._config = checkpoint, loading, config
+        self._holds: Literal["nothing", "words", "everything"] = "nothing"
+        self._hold(sees)
+
+    def reply(self, request: Request) -> Iterator[Piece]:
+        """Answer one request, piece by piece."""
+        self._hold(bool(pictures(request)))
+        for _, piece in self._answer([request]):
+            if not isinstance(piece, Done):
+                yield piece
+
+    def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
+        """Answer many requests, those that are decoded alike in batches; each gets what it would get alone."""
+        alike: dict[object, list[int]] = {}
+        for index, request in enumerate(requests):
+            # Padding with pictures would not be without effect: where cross-attention finds nothing that it may look
+            # at, before the first picture, it looks at all there is.
+            kind = (request.text, request.completion, len(pictures(request)))
+            alike.setdefault(kind, []).append(index)
+        self._hold(any(map(pictures, requests)))
+        for indices in alike.values():
+            for start in range(0, len(indices), _MOST_ROWS):
+                yield from self._group(requests, indices[start : start + _MOST_ROWS])
+
+    def _group(
+        self, requests: Sequence[Request], indices: Sequence[int]
+    ) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
+        """Answer a batch; if it fails, its halves: one bad request must not end the others, and less memory may do."""
+        left = list(indices)
+        try:
+            for row, piece in self._answer([requests[index] for index in indices]):
+                if isinstance(piece, Done):
+                    left.remove(indices[row])
+                yield indices[row], piece
+        except MmgenError as error:
+            if len(indices) == 1:
+                yield indices[0], error
+                return
+        for half in (left[: len(left) // 2], left[len(left) // 2 :]):
+            if half:
+                yield from self._group(requests, half)
+
+    def _answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done]]:
+        """Answer a batch of requests of one kind. One alone comes piece by piece, of several each when it is whole.
+
+        Raises:
+            MmgenError: any of them cannot be answered, or memory does not suffice for all.
+        """
+        inputs = self.prompter.write(requests)
+        room = requests[0].text.max_tokens
+        limits = [room] * len(requests)
+        if self.prompter.context is not None:
+            limits = [min(room, self.prompter.context - n) for n in inputs["attention_mask"].sum(1).tolist()]
+        texts = [Detokenizer(self.prompter.decode, strip=not request.completion) for request in requests]
+        if requests[0].completion:
+            for text, last in zip(texts, inputs["input_ids"][:, -1].tolist(), strict=True):
+                text.push(last)  # a first word keeps the space before it only after another
+        held = [""] * len(requests)
+        stops, seeds = self._stops(), [request.seed for request in requests]
+        steps = stream(self.model, self._moved(inputs), requests[0].text, seeds, max(limits), stops)
+        try:
+            with closing(steps):
+                for row, new, is_end in _say(steps, texts, limits, stops):
+                    held[row] += new
+                    if held[row] and (is_end or len(requests) == 1):
+                        yield row, held[row]
+                        held[row] = ""
+                    if is_end:
+                        yield row, Done()
+        except torch.OutOfMemoryError as error:
+            raise MmgenError(
+                f"{self.name} ran out of the GPU's memory over the prompt",
+                "give fewer or smaller pictures, or try --quantize 4bit",
+            ) from error
+
+    def _hold(self, sees: bool) -> None:
+        """Have the model in memory: all of it if it has to see, else what words need if it has a class for that."""
+        if self._holds == "everything" or (self._holds == "words" and not sees):
+            return
+        if self._holds == "words":
+            del self.model  # to make room
+            self._holds = "nothing"
+        whole = cast(type[PreTrainedModel], MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(self._config)])
+        words = None if sees else _class_for_words(self._config)
+        anything = ("",)  # as a prefix: what is stored for pictures has no place in a model of words
+        self.model = load_model(
+            words or whole,
+            self._checkpoint,
+            self._loading,
+            keep_whole=[_PROJECTOR],
+            may_ignore=() if words is None else anything,
+        )
+        self._holds = "everything" if words is None else "words"
+
+    def _moved(self, inputs: Any) -> dict[str, torch.Tensor]:
+        """Bring inputs to the model's device, and pictures into the type of its weights."""
+        if self._holds == "words":
+            inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        device = self.model.device
+        moved = {}
+        for name, value in inputs.items():
+            if isinstance(value, torch.Tensor):
+                dtype = self.model.dtype if value.is_floating_point() else value.dtype
+                # A model that is partly offloaded fetches its inputs itself.
+                value = value.to(dtype) if device.type == "meta" else value.to(device, dtype)
+            moved[name] = value
+        return moved
+
+    def _stops(self) -> list[int]:
+        """List the ids that end a reply: the checkpoint's own, or else the tokenizer's."""
+        generation = self.model.generation_config
+        stops = generation.eos_token_id if generation is not None else None
+        if stops is None:
+            stops = self.prompter.tokenizer.eos_token_id
+        return stops if isinstance(stops, list) else [] if stops is None else [cast(int, stops)]
+
+
+def _say(
+    steps: Iterator[list[int]], texts: Sequence[Detokenizer], limits: Sequence[int], stops: Sequence[int]
+) -> Iterator[tuple[int, str, bool]]:
+    """Turn steps of ids into (row, its new text, whether it ends with that), until all rows have ended."""
+    speaking = list(range(len(texts)))
+    for n_said, ids in enumerate(steps, 1):
+        for row in list(speaking):
+            stopped = ids[row] in stops
+            new = "" if stopped else texts[row].push(ids[row])
+            if stopped or n_said == limits[row]:
+                new += texts[row].end()
+                speaking.remove(row)
+            yield row, new, row not in speaking
+        if not speaking:
+            return
+    for row in speaking:  # the checkpoint has a way of its own to stop
+        yield row, texts[row].end(), True
+
+
+def _class_for_words(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
+    """Find the class that runs a checkpoint's language model by itself, where transformers has one."""
+    found = cast(type[PreTrainedModel] | None, MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None))
+    is_text_alone = found is not None and found.config_class is config.sub_configs.get("text_config")
+    return found if is_text_alone else None

@@ -1,0 +1,82 @@
+"""What the tests of chatting checkpoints share: open one, ask it, copy it with a fault."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from mmgen.families import chat, open_model
+from mmgen.families.chat import Chat
+from mmgen.request import Done, Loading, Request, TextSampling
+
+N_TOKENS = 12
+SHORT = TextSampling(max_tokens=N_TOKENS)
+FLAT = TextSampling(temperature=1.0, top_p=1.0, max_tokens=N_TOKENS)
+
+
+def opened(folder: Path, *requests: Request, **loading: Any) -> Chat:
+    found = open_model(str(folder), Loading(**{"dtype": "float32", "device_map": "cpu"} | loading), requests=requests)
+    assert isinstance(found, Chat)
+    return found
+
+
+def image(seed: int, size: tuple[int, int] = (20, 16)) -> Image.Image:
+    noise = torch.randint(0, 256, (size[1], size[0], 3), generator=torch.Generator().manual_seed(seed))
+    return Image.fromarray(noise.to(torch.uint8).numpy())
+
+
+def gathered(model: Chat, requests: list[Request]) -> list[Any]:
+    found: list[Any] = ["" for _ in requests]
+    ended = set()
+    for index, piece in model.replies(requests):
+        assert index not in ended
+        if isinstance(piece, str):
+            found[index] += piece
+        else:
+            ended.add(index)
+            if not isinstance(piece, Done):
+                found[index] = piece
+    assert ended == set(range(len(requests)))
+    return found
+
+
+def spoken(model: Chat, requests: list[Request], monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """List the ids of one batch of replies, without the padding after an end."""
+    said: list[list[int]] = [[] for _ in requests]
+    stops: list[int] = []
+
+    def recorded(*arguments: Any) -> Iterator[list[int]]:
+        stops[:] = arguments[-1]
+        for ids in stream(*arguments):
+            for row, id_ in enumerate(ids):
+                said[row].append(id_)
+            yield ids
+
+    stream = chat.stream
+    monkeypatch.setattr(chat, "stream", recorded)
+    gathered(model, requests)
+    monkeypatch.setattr(chat, "stream", stream)
+    return [without_padding(ids, stops) for ids in said]
+
+
+def without_padding(ids: list[int], stops: list[int]) -> list[int]:
+    end = next((place for place, id_ in enumerate(ids) if id_ in stops), len(ids))
+    return ids[: end + 1]
+
+
+def copied(folder: Path, new: Path, without: str | None = None, **changes: Any) -> Path:
+    """Copy a checkpoint, without a file, with changes to its config."""
+    shutil.copytree(folder, new)
+    if without:
+        (new / without).unlink()
+    if changes:
+        config = json.loads((new / "config.json").read_text()) | changes
+        (new / "config.json").write_text(json.dumps(config))
+    return new
