@@ -51,7 +51,7 @@ trains the VQ, encodes, trains the transformer, refines the VQ's decoder, trains
   40 of the 400 combinations of subject, colour and place are held out of all stages.
 - VQ: seed 1, 3,400 steps of 8 pictures (absolute error, the subject's area weighted four times, and the error of
   neighbouring differences), then its decoder alone; about 50 minutes.
-- Transformer: seed 2, 2,400 steps of two small batches, one of drawings and one of other exchanges; Muon for the
+- Transformer: seed 2, 2,750 steps of two small batches, one of drawings and one of other exchanges; Muon for the
   hidden matrices, AdamW for the rest; loss on replies, and on input pictures as drawn from nothing, which is the
   unconditional row of guidance; about 40 minutes.
 - Another machine, or another number of threads, gives slightly different weights.
