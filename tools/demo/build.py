@@ -14,7 +14,7 @@ import torch.distributed
 import torch.multiprocessing
 from transformers import ChameleonForConditionalGeneration, PreTrainedTokenizerFast
 
-from .card import write_card
+from .card import TRAINING, write_card
 from .dataset import load_dataset, render_dataset
 from .export import check_stock, export, rounded
 from .judge import WEIGHTS, JudgeTraining, save_judge, train_judge
@@ -131,11 +131,6 @@ def main() -> None:
         write_results(arguments.out / "README.md", results)
         print(results)
 
-
-TRAINING = """## Training
-
-`python -m tools.demo.build`
-"""
 
 if __name__ == "__main__":
     main()

@@ -26,7 +26,7 @@ class VQTraining:
     subject_weight: float = 4.0  # of a pixel on the subject, 1 elsewhere
     revive_every: int = 20
     average: float = 0.998  # of the weights that are kept
-    n_refining_steps: int = 800  # of the decoder alone, once the codes are final
+    n_refining_steps: int = 300  # of the decoder alone, once the codes are final
     seed: int = 1
 
 
