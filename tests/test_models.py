@@ -16,6 +16,7 @@ from transformers import AutoModelForImageTextToText, MllamaConfig
 
 from mmgen import catalog
 from mmgen.aliases import ALIASES
+from tests.chat_checkpoints import make_idefics3
 from tests.checkpoints import make_checkpoint
 from tests.hub import COMMIT, Hub, serve, write_hollow
 from tests.scripted import run
@@ -199,3 +200,17 @@ def test_what_cannot_fit_is_refused_before_its_weights_are_fetched(tmp_path: Pat
         for arguments, more in ((["--no-fit-check"], {}), ([], {"MMGEN_NO_FIT_CHECK": "1"})):
             done, _ = mmgen(*draw, *arguments, home=tmp_path, hub=hub, **more)
             assert "the disk is too full for 2199.0 GB" in done.stderr  # it went on to fetch
+
+
+def test_what_a_family_refuses_is_refused_before_weights_are_fetched_too(tmp_path: Path) -> None:
+    folder = make_idefics3(tmp_path / "served", template=False)
+    with serve(folder) as hub:
+        hello = ["ask", "hello", "-m", "org/tiny", "--max-tokens", "1"]
+        done, _ = mmgen(*hello, home=tmp_path, hub=hub)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "template" in done.stderr
+        assert [asked.range for asked in hub.weights()] == ["bytes=0-100000"]
+        assert mmgen(*hello, "--complete", home=tmp_path, hub=hub)[0].returncode == 0
+        hub.asked.clear()
+        assert mmgen(*hello, "--complete", "--offline", home=tmp_path, hub=hub)[0].returncode == 0
+        assert not hub.asked
