@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
@@ -205,16 +205,9 @@ class _StoppedError(Exception):
 @contextmanager
 def _progress(repo: str, n_bytes: int, stop: threading.Event) -> Iterator[type[_Bar]]:
     """Show one bar for all files, if stderr is a terminal and nobody asked for silence; give the bar's class."""
-    advance: Callable[[float], None] = lambda n: None  # noqa: E731
-
-    class Bar(_Bar):
-        def advance(self, n: float) -> None:
-            advance(n)
-
-    Bar.stop = stop
     silent = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").upper() in ("1", "ON", "YES", "TRUE")
     if silent or not sys.stderr.isatty():
-        yield Bar
+        yield type("SilentBar", (_Bar,), {"stop": stop})
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -223,8 +216,13 @@ def _progress(repo: str, n_bytes: int, stop: threading.Event) -> Iterator[type[_
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task(f"fetching {repo}", total=n_bytes)
-        advance = lambda n: shown.advance(task, n)  # noqa: E731
-        yield Bar
+
+        class ShownBar(_Bar):
+            def advance(self, n: float) -> None:
+                shown.advance(task, n)
+
+        ShownBar.stop = stop
+        yield ShownBar
 
 
 # --- failures -----------------------------------------------------------------------------------------------------
