@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
-from mmgen import tasks
+from mmgen import aliases, tasks
 from mmgen.families import open_model
 from mmgen.model import Model
 from mmgen.request import ImageSampling, Loading, Picture, Piece, Request, TextSampling, Turn, fresh_seed
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ImageLike: TypeAlias = Union[str, Path, "Image.Image"]  # a path, a URL or a picture
 
 
-def load(name: str = "demo", loading: Loading | None = None) -> Model:
+def load(name: str = aliases.DEFAULT, loading: Loading | None = None) -> Model:
     """Load a model once, to be used many times.
 
     Args:

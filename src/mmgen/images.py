@@ -102,15 +102,6 @@ def check_file(source: str | Path) -> None:
         raise MmgenError(f"cannot open {source}: permission denied", f"make it readable: chmod +r {source}")
 
 
-def check_image(source: str | Path) -> None:
-    """Check a file's header: a picture, within the pixel limit. Cheap; a web address is taken on trust."""
-    if is_url(source):
-        return
-    check_file(source)
-    with _open_file(source) as file:
-        _header(file, str(source))
-
-
 def _open_file(source: str | Path) -> IO[bytes]:
     try:
         return Path(source).open("rb")

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 import typer
 
+from mmgen import aliases
 from mmgen.errors import UsageError
 from mmgen.request import Loading
 
-DEFAULT_MODEL = "demo"
+DEFAULT_MODEL = aliases.DEFAULT
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Quantize = Literal["4bit", "8bit", "quanto-int8"]
@@ -18,9 +19,7 @@ Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
 
 def complete_model(incomplete: str) -> list[tuple[str, str]]:
     """Complete a model's short name in the shell, with what it can do."""
-    from mmgen.aliases import ALIASES
-
-    return [(name, " ".join(alias.does)) for name, alias in ALIASES.items() if name.startswith(incomplete)]
+    return [(name, " ".join(alias.does)) for name, alias in aliases.ALIASES.items() if name.startswith(incomplete)]
 
 
 # The model
