@@ -283,3 +283,16 @@ def test_quantized_it_draws_and_answers_with_head_and_codec_whole(folder: Path, 
     picture, words = gathered(small, [tasks.draw("a cat", seed=1), tasks.ask("what is it?", [image(1)], text=SHORT)])
     assert len(picture.codes) == small.speaker.vocabulary.n_codes
     assert isinstance(words, str)
+
+
+def test_a_group_that_outgrows_memory_is_its_own_error(model: Chameleon, monkeypatch: pytest.MonkeyPatch) -> None:
+    def outgrow(*arguments: Any) -> Any:
+        raise torch.OutOfMemoryError("too much")
+
+    fine, large = tasks.ask("what is it?", text=SHORT), tasks.draw("a cat", seed=1)
+    expected = gathered(model, [fine])[0]
+    monkeypatch.setattr("mmgen.decoding.replies.picture", outgrow)
+    words, failed = gathered(model, [fine, large])
+    assert words == expected
+    assert isinstance(failed, MmgenError)
+    assert "memory" in failed.message

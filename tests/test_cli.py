@@ -246,12 +246,6 @@ def test_a_request_that_fails_is_the_command_s_error_and_leaves_nothing(model: S
     assert sorted(Path().iterdir()) == before
 
 
-def test_debugging_shows_where_an_error_came_from(model: Scripted) -> None:
-    with pytest.raises(MmgenError):
-        run("caption", "none.jpg", MMGEN_DEBUG="1")
-    assert run("caption", "none.jpg", MMGEN_DEBUG="0").code == 1
-
-
 def test_a_bug_keeps_its_own_traceback(model: Scripted) -> None:
     model.scripts = [[ZeroDivisionError("a bug")]]
     with pytest.raises(ZeroDivisionError):
@@ -379,3 +373,26 @@ def test_every_command_loads_as_it_is_told(model: Scripted, command: str) -> Non
     assert (loading.revision, loading.dtype, loading.device_map) == ("main", "float32", "cpu")
     assert (loading.quantize, loading.attn, loading.offline) == ("4bit", "sdpa", True)
     assert want == model.requests[0].want
+
+
+def test_a_bad_seed_is_misuse_for_several_pictures_too(model: Scripted) -> None:
+    result = run("caption", "a.png", "b.png", "--seed", "-1")
+    assert result.code == 2
+    assert "seed -1" in result.err
+    assert not model.requests
+
+
+def test_debugging_adds_the_traceback_and_changes_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMGEN_DEBUG", "1")
+    result = run("draw", "")
+    assert result.code == 2
+    assert result.err.startswith("Traceback")
+    assert result.err.splitlines()[-2:] == ["error: the prompt is empty", "hint: say in words what you want"]
+
+
+@pytest.mark.parametrize(("closed", "code"), [("ask - <&-", 2), ("models >&-", 0), ("models no-such-model 2>&-", 1)])
+def test_closed_streams_are_no_traceback(closed: str, code: int) -> None:
+    script = f"{sys.executable} -m mmgen {closed}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr

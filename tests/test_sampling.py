@@ -82,3 +82,11 @@ def test_noise_depends_on_seed_and_position_only() -> None:
     assert all(torch.equal(row, two.row(10)) for row in rows)
     assert not torch.equal(rows[0], Noise(8).row(10))
     assert not torch.equal(rows[0], Noise(7, words=True).row(10))
+
+
+@pytest.mark.parametrize("temperature", [1e-39, 1e-6, 1e9])
+def test_no_temperature_breaks_the_choice(temperature: float) -> None:
+    logits = torch.tensor([[1.0, 5.0, 3.0, -torch.inf]])
+    p = log_probabilities(logits, temperature, 0, 1.0).exp()
+    expected = [0, 1, 0, 0] if temperature < 1 else [1 / 3, 1 / 3, 1 / 3, 0]
+    torch.testing.assert_close(p[0], torch.tensor(expected, dtype=torch.float32))

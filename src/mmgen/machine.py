@@ -39,14 +39,14 @@ class Machine:
 
 def look() -> Machine:
     """Look at this machine as it is now."""
-    free, total = _ram()
+    free, total = ram()
     if not _torch_has_cuda():
         return Machine(free, total)
     gpus = _gpus()
     return Machine(free, total, gpus or (), unsure=gpus is None)
 
 
-def _ram() -> tuple[int, int]:
+def ram() -> tuple[int, int]:
     """Free and total bytes: of the machine, or of the control group where that allows less."""
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()

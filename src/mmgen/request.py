@@ -133,6 +133,9 @@ def fresh_seed() -> int:
     return secrets.randbelow(2**31)
 
 
+_MOST = 1e9  # beyond any use, and well within float32
+
+
 def _check_tops(top_p: float, top_k: int) -> None:
     if not 0 < top_p <= 1:
         raise UsageError(f"top-p {top_p:g} is not a probability", "it is above 0 and at most 1; 1 keeps all")
@@ -140,5 +143,5 @@ def _check_tops(top_p: float, top_k: int) -> None:
 
 
 def _at_least(name: str, value: float, least: int) -> None:
-    if not (math.isfinite(value) and value >= least):
+    if not least <= value <= _MOST:
         raise UsageError(f"{name} {value:g} is out of range", f"it is a number of at least {least}")

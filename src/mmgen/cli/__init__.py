@@ -8,8 +8,10 @@ from __future__ import annotations
 import io
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -70,6 +72,7 @@ def _mmgen(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit code: 0 done, 1 failed, 2 misused, 130 interrupted, 141 pipe closed."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    _replace_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names come out as they went in, in any locale
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     warnings.filterwarnings("ignore", module="PIL")  # odd EXIF is of no concern to who asks for a caption
@@ -86,6 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _replace_closed_streams() -> None:
+    """Stand in for the standard streams that a shell has closed (`>&-`), so that nobody has to ask for them."""
+    sys.stdin = sys.stdin or Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - open as long as we run
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+
+
 def _usage_error(error: typer.TyperException, arguments: Sequence[str]) -> UsageError:
     message = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
     command = next((word for word in arguments if word in _COMMANDS), None)
@@ -94,6 +104,6 @@ def _usage_error(error: typer.TyperException, arguments: Sequence[str]) -> Usage
 
 def _report(error: MmgenError, cause: Exception) -> int:
     if os.environ.get("MMGEN_DEBUG", "0") not in ("", "0"):
-        raise cause
+        traceback.print_exception(cause)
     Notes(quiet=True).error(error)
     return error.exit_code

@@ -58,7 +58,7 @@ def caption(
     for image in images:
         if not is_url(image):
             check_file(image)
-    used_seed = fresh_seed() if seed is None else seed
+    used_seed = tasks.check_seed(fresh_seed() if seed is None else seed)
     groups = _groups(images, text, used_seed)
     first = next(groups)
     if len(images) == 1 and isinstance(first[0], MmgenError):

@@ -15,7 +15,7 @@ _STDOUT, _STDERR = 1, 2  # file descriptors
 
 def is_typed() -> bool:
     """Say whether somebody types: stdin is a terminal."""
-    return sys.stdin is not None and sys.stdin.isatty()
+    return sys.stdin.isatty()
 
 
 def is_prompted() -> bool:
@@ -30,8 +30,6 @@ def read_line(prompt: str) -> str | None:
         UsageError: the line is not UTF-8 text.
         KeyboardInterrupt: Ctrl-C was typed.
     """
-    if sys.stdin is None:
-        return None
     try:
         if is_prompted():
             line = _edited(prompt)

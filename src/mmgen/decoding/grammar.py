@@ -88,7 +88,7 @@ class Prompt:
     grid: tuple[int, int] | None = None
 
 
-Step = Literal["words", "words or a picture", "picture", "end"]
+Step = Literal["words", "words or a picture", "end"]
 
 
 @dataclass
@@ -111,11 +111,7 @@ class Grammar:
         """Say what may follow when `n_used` positions are taken."""
         room = self.context - n_used
         picture_fits = "image" in self.want and room >= self.vocabulary.picture_length
-        if self.finished:
-            return "end"
-        if "text" not in self.want:
-            return "picture" if picture_fits else "end"
-        if room < 1 or self.words_left < 1:
+        if self.finished or room < 1 or self.words_left < 1:
             return "end"
         return "words or a picture" if picture_fits else "words"
 
@@ -123,10 +119,6 @@ class Grammar:
         """Take note of a token outside pictures; an eos ends the reply."""
         self.words_left -= 1
         self.finished = id_ == self.vocabulary.eos or id_ in self.vocabulary.other_ends
-
-    def saw_picture(self) -> None:
-        """Take note of a whole picture; a reply of pictures only ends with it."""
-        self.finished = "text" not in self.want
 
 
 def forbidden(vocabulary: Vocabulary, step: Step) -> Sequence[int]:

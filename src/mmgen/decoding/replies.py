@@ -124,7 +124,6 @@ def tell(speaker: Speaker, request: Request, prompt: Prompt) -> Iterator[Piece]:
         pictures.append((v.begin_image, *ids, v.end_image))
         seen[0] += [*ids, v.end_image]
         hidden = feed(network, cache, range(1), [[ids[-1], v.end_image]])
-        grammar.saw_picture()
 
 
 def _next_picture(

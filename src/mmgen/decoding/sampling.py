@@ -58,7 +58,8 @@ def log_probabilities(logits: Tensor, temperature: float, top_k: int, top_p: flo
     Temperature first, then the `top_k` likeliest (0 keeps all), then the smallest set whose probability reaches
     `top_p` (Holtzman et al., arXiv 1904.09751; 1 keeps all). The likeliest one always stays.
     """
-    logits = logits.float() / temperature
+    logits = logits.float()
+    logits = (logits - logits.amax(-1, keepdim=True)) / temperature  # the largest at 0: no temperature overflows it
     if 0 < top_k < logits.shape[-1]:
         kth = logits.topk(top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < kth, -torch.inf)

@@ -96,16 +96,15 @@ def open_model(
     able = abilities(checkpoint)
     able.check(name, want, requests)
     if loading.fit_check and checkpoint.n_bytes > fit.SMALL:
-        drawn = _GUIDANCE_ROWS * picture_tokens(checkpoint) if "image" in want else 0
-        fit.check(checkpoint, loading, machine.look(), fit.TOKENS + drawn)
+        fit.check(checkpoint, loading, machine.look(), cached_tokens(checkpoint, want))
     catalog.check_tokenizer(checkpoint)
+    if "torch" not in sys.modules:
+        # Threads that spin while they wait make a small model up to 20 times slower on a busy machine (GNU OpenMP).
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if family is not None and requests:
         prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)
         for request in requests:
             prompter.check(request)
-    if "torch" not in sys.modules:
-        # Threads that spin while they wait make a small model up to 20 times slower on a busy machine (GNU OpenMP).
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     model: Model
     if family is None:  # all others: what their chat templates and processors say, or a refusal
         model = import_module("mmgen.families.chat").load(checkpoint, loading, requests)
@@ -122,6 +121,13 @@ def abilities(checkpoint: Checkpoint) -> Abilities:
         return Abilities(WORDS, varies=False, mixes=False)
     draws = any(tensor.startswith(family.draws_with) for tensor in checkpoint.tensors)
     return Abilities(BOTH if draws else WORDS, family.varies, family.mixes, family.negative_prompt, family.ratio)
+
+
+def cached_tokens(checkpoint: Checkpoint, want: frozenset[Kind]) -> int:
+    """Say how many tokens the cache of one reply may hold, all guidance rows together."""
+    if want == BOTH:  # as long as it likes, and every row has room for all of it
+        return _GUIDANCE_ROWS * int(checkpoint.config.get("max_position_embeddings", 4096))
+    return fit.TOKENS + (_GUIDANCE_ROWS * picture_tokens(checkpoint) if "image" in want else 0)
 
 
 def picture_tokens(checkpoint: Checkpoint) -> int:

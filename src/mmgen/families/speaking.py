@@ -5,7 +5,6 @@ A family writes its prompts and gives its network; what a request gets does not 
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import cast
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from mmgen import machine
 from mmgen.decoding.grammar import Prompt
 from mmgen.decoding.replies import Speaker, draw, say, tell
 from mmgen.errors import MmgenError
@@ -64,10 +64,14 @@ class SpeakingModel(Model):
             size = self._group_size(requests[indices[0]], [prompts[index] for index in indices])
             for start in range(0, len(indices), size):
                 group = indices[start : start + size]
-                for position, piece in self._answer([requests[i] for i in group], [prompts[i] for i in group]):
-                    yield group[position], piece
+                ended: Done | MmgenError = Done()
+                try:
+                    for position, piece in self._answer([requests[i] for i in group], [prompts[i] for i in group]):
+                        yield group[position], piece
+                except MmgenError as error:
+                    ended = error
                 for index in group:
-                    yield index, Done()
+                    yield index, ended
 
     def _answer(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> Iterator[tuple[int, Piece]]:
         want = requests[0].want
@@ -77,8 +81,13 @@ class SpeakingModel(Model):
         else:
             pieces = (say if want == WORDS else draw)(self.speaker, requests, prompts)
         while True:
-            with torch.inference_mode():  # for each piece anew: it must not leak to the caller in between
-                found = next(pieces, None)
+            try:
+                with torch.inference_mode():  # for each piece anew: it must not leak to the caller in between
+                    found = next(pieces, None)
+            except torch.OutOfMemoryError as error:
+                raise MmgenError(
+                    f"{self.name} ran out of the GPU's memory", "ask for fewer at once, or try --quantize 4bit"
+                ) from error
             if found is None:
                 return
             yield found
@@ -149,5 +158,6 @@ def attention_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        spare = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, and unused
+        return torch.cuda.mem_get_info(device)[0] + spare
+    return machine.ram()[0]
