@@ -37,7 +37,7 @@ def main() -> None:
         sheet.paste(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC), (left, top))
         pen.text((left + SIDE // 2, top + SIDE + 3), prompt, "black", font, anchor="ma")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(arguments.out, optimize=True)
+    sheet.quantize(256).save(arguments.out, optimize=True)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ from transformers import (
 
 from .model import CONTEXT, model_config
 from .render import SIZE
-from .tokenizer import BOS, EOS, PAD
+from .tokenizer import BOS, END_IMAGE, EOS, FIRST_CODE, PAD
 from .vq_model import VQ
 
 CODES_PER_PICTURE = (SIZE // 8) ** 2
 VQ_PREFIX = "model.vqmodel."
+CODE_LOGITS = 0.7  # their scale: sampled at mmgen's temperature of 0.7, codes then come as they were trained, at 1
 
 
 def rounded(vq: VQ) -> VQ:
@@ -55,6 +56,9 @@ def export(folder: Path, tokenizer: PreTrainedTokenizerFast, vq: VQ, weights: Ma
     image_processor.save_pretrained(fresh)
     tokenizer.save_pretrained(fresh)
     tensors = {VQ_PREFIX + name: t for name, t in vq.state_dict().items()} | dict(weights)
+    head = tensors["lm_head.weight"].clone()
+    head[FIRST_CODE:END_IMAGE] *= CODE_LOGITS
+    tensors["lm_head.weight"] = head
     save_file(
         {name: tensors[name].detach().bfloat16().contiguous() for name in sorted(tensors)},
         fresh / "model.safetensors",
