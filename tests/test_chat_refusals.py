@@ -120,6 +120,12 @@ def test_control_tokens_that_a_user_types_are_refused(
     assert "control token" in refusal(unread, earlier).message
 
 
+def test_an_earlier_answer_may_hold_a_control_token(model: Chat) -> None:
+    said = f"It ends with {model.prompter.tokenizer.eos_token} then."  # as some checkpoints spell it in their answers
+    request = replace(tasks.ask("hi", text=SHORT), history=(Turn("user", ("why?",)), Turn("assistant", (said,))))
+    assert isinstance(gathered(model, [request])[0], str)
+
+
 def test_one_bad_request_does_not_end_the_others(model: Chat) -> None:
     good = [tasks.ask(q, [image(1)], text=FLAT, seed=i) for i, q in enumerate(("hi", "what is it?", "why?"))]
     bad = [tasks.ask("word " * 600, [image(1)], text=FLAT), tasks.ask(model.prompter.tokenizer.bos_token, text=FLAT)]

@@ -49,7 +49,7 @@ class Prompter:
 
         Raises:
             MmgenError: not a request for words, a question to a checkpoint without a chat template, a control token
-                among the words, or a prompt that is too long by its words alone.
+                among the words that were typed, or a prompt that is too long by its words alone.
         """
         if not request.want <= WORDS:
             raise MmgenError(
@@ -67,7 +67,8 @@ class Prompter:
                 f"{self._name} cannot continue a text with pictures: its processor names no token for them",
                 "leave out the pictures, or --complete",
             )
-        for text in (part for parts in _turns(request) for part in parts if isinstance(part, str)):
+        typed = [turn.parts for turn in request.history if turn.role == "user"]  # an answer is the checkpoint's own
+        for text in (part for parts in (*typed, request.parts) for part in parts if isinstance(part, str)):
             self._check_words(text)
         written = self._written(request)
         self._check_length(request, len(self.tokenizer(written, add_special_tokens=False)["input_ids"]))
