@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ import pytest
 
 from mmgen import catalog
 from mmgen.errors import MmgenError
+from mmgen.headers import read_header
 from tests.checkpoints import make_checkpoint
 from tests.hub import COMMIT, Hub, etag, serve, write_hollow
 
@@ -42,6 +44,11 @@ except MmgenError as error:
 else:
     assert "torch" not in sys.modules
     print(json.dumps([found.revision, found.n_bytes, found.missing, sorted(p.name for p in found.folder.iterdir())]))
+"""
+
+_SMALL_DISK = """
+import shutil, types
+shutil.disk_usage = lambda path: types.SimpleNamespace(free={free})
 """
 
 
@@ -71,11 +78,17 @@ def call(
     name: str = "org/tiny",
     fetch: bool = False,
     env: dict[str, str] | None = None,
+    free: int | None = None,
     **how: object,
 ) -> list[object]:
-    """Run `catalog.find`, and `fetch` if wanted; return what it found, or the message and the hint."""
+    """Run `catalog.find`, and `fetch` if wanted; return what it found, or the message and the hint.
+
+    Args:
+        free: bytes that the disk is to have, if not its own.
+    """
+    code = _FIND if free is None else _SMALL_DISK.format(free=free) + _FIND
     done = subprocess.run(
-        [sys.executable, "-c", _FIND, json.dumps([name, how, fetch])],
+        [sys.executable, "-c", code, json.dumps([name, how, fetch])],
         env=environment(hub, home, **(env or {})),
         capture_output=True,
         text=True,
@@ -304,6 +317,22 @@ def test_a_disk_without_room_is_said_before_anything_is_fetched(hub: Hub, tmp_pa
     assert "HF_HOME" in hint
 
 
+def without_the_second_shard(hub: Hub, home: Path) -> int:
+    """Fetch all, and take the second file of the weights away again; return the bytes of its tensors."""
+    call(hub, home, fetch=True)
+    (link,) = (home / "hub").glob("models--org--tiny/snapshots/*/model-00002-of-00002.safetensors")
+    n_bytes = sum(tensor.n_bytes for tensor in read_header(link).values())
+    link.resolve().unlink()
+    link.unlink()
+    return n_bytes
+
+
+def test_room_is_asked_for_what_is_missing_alone(hub: Hub, tmp_path: Path) -> None:
+    n_bytes = without_the_second_shard(hub, tmp_path)
+    assert "too full" in refusal(hub, tmp_path, fetch=True, free=n_bytes - 1)[0]
+    assert call(hub, tmp_path, fetch=True, free=n_bytes)[2] == []
+
+
 # --- on a terminal ------------------------------------------------------------------------------------------------
 
 
@@ -336,6 +365,12 @@ def test_progress_shows_on_a_terminal_unless_the_hub_s_variable_forbids(hub: Hub
     assert "fetching org/tiny" in shown
     assert "MB" in shown
     assert on_a_terminal(hub, tmp_path / "b", HF_HUB_DISABLE_PROGRESS_BARS="1") == (0, "")
+
+
+def test_progress_ends_at_what_was_missing(hub: Hub, tmp_path: Path) -> None:
+    n_bytes = without_the_second_shard(hub, tmp_path)
+    _, shown = on_a_terminal(hub, tmp_path)
+    assert set(re.findall(r"/([\d.]+ [kM]B)", shown)) == {f"{n_bytes / 1e3:.1f} kB"}
 
 
 def test_an_interrupted_download_ends_at_once_and_keeps_what_came(hub: Hub, heavy: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,13 @@ def test_a_folder_is_described_with_what_a_picture_takes(tmp_path: Path) -> None
     assert "words, pictures" in said
     assert "0.9 million numbers" in said
     assert "--dtype float32 (default)" in said
+
+
+def test_of_a_model_that_is_here_in_part_the_rest_is_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = catalog.find(str(make_checkpoint(tmp_path / "tiny")))
+    in_part = replace(found, missing=("model-00002-of-00002.safetensors",), missing_bytes=5_000_000)
+    monkeypatch.setattr(catalog, "find", lambda *_, **__: in_part)
+    assert "no: 5 MB to fetch" in run("models", "org/tiny").out
 
 
 @pytest.mark.parametrize("arguments", [["nosuch"], ["./nowhere"], ["org/none", "--offline"], [LLAMA]])

@@ -57,6 +57,7 @@ class Checkpoint:
         note: one line for its users, from the front matter of its README.md.
         repo: where it comes from, if it comes from the Hub.
         missing: files of weights that are still on the Hub; `fetch` gets them.
+        missing_bytes: bytes of the tensors in those.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Checkpoint:
     note: str | None = None
     repo: str | None = None
     missing: tuple[str, ...] = ()
+    missing_bytes: int = 0
 
     @property
     def model_type(self) -> str:
@@ -124,10 +126,10 @@ def fetch(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     assert checkpoint.repo is not None
     assert checkpoint.revision is not None
-    hub.fetch(checkpoint.repo, checkpoint.revision, checkpoint.missing, checkpoint.n_bytes)
+    hub.fetch(checkpoint.repo, checkpoint.revision, checkpoint.missing, checkpoint.missing_bytes)
     for file in checkpoint.missing:
         read_header(checkpoint.folder / file)
-    return replace(checkpoint, missing=())
+    return replace(checkpoint, missing=(), missing_bytes=0)
 
 
 def _as_folder(name: str) -> Path | None:
@@ -294,6 +296,7 @@ def _find_on_hub(name: str, repo: str, revision: str | None, offline: bool) -> C
     shards = _shards(folder) or [_SINGLE]
     missing = tuple(shard for shard in shards if not (folder / shard).is_file())
     tensors: dict[str, TensorHeader] = {}
+    lacking: dict[str, TensorHeader] = {}
     for shard in set(shards) - set(missing):
         tensors |= read_header(folder / shard)
     if missing:
@@ -305,6 +308,8 @@ def _find_on_hub(name: str, repo: str, revision: str | None, offline: bool) -> C
             raise _no_weights(repo, files)
         if lost:
             raise MmgenError(f"{lost[0]} is missing from {repo}", "tell its owner, or try another revision")
-        tensors |= hub.read_headers(repo, commit, missing)
+        lacking = hub.read_headers(repo, commit, missing)
+        tensors |= lacking
     _check_index(folder, tensors)
-    return Checkpoint(name, folder, commit, config, tensors, _read_note(folder / "README.md"), repo, missing)
+    n_lacking = sum(tensor.n_bytes for tensor in lacking.values())
+    return Checkpoint(name, folder, commit, config, tensors, _read_note(folder / "README.md"), repo, missing, n_lacking)

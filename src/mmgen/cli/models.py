@@ -169,7 +169,7 @@ def _as_text(checkpoint: Checkpoint, plans: Sequence[Plan], machine: Machine, ab
         ("licence", alias.licence + (", gated" if alias.gated else "") if alias else ""),
         ("note", checkpoint.note or ""),
         ("weights", f"{count} numbers, {size} as {stored}"),
-        ("here", f"no: {size} to fetch" if checkpoint.missing else "yes"),
+        ("here", f"no: {fit.gigabytes(checkpoint.missing_bytes)} to fetch" if checkpoint.missing else "yes"),
         ("cache", _cache(checkpoint, n_codes)),
         ("free", _free(machine)),
     ]
