@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from mmgen import cli, tasks
+from mmgen import catalog, cli, hub, tasks
 from mmgen.errors import MmgenError
 from mmgen.families import chat
 from mmgen.families.chat import Chat
@@ -231,6 +231,20 @@ def test_without_pictures_the_vision_tower_is_not_loaded_until_one_comes(folders
     seen = tasks.ask("what is it?", [image(1)], text=SHORT)
     assert gathered(words, [question, seen]) == gathered(whole, [question, seen])
     assert sum(p.numel() for p in words.model.parameters()) == n_parameters[1]
+
+
+def test_weights_are_fetched_once_though_two_models_are_made_of_them(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[Any] = []
+    on_the_hub = replace(
+        catalog.find(str(folders["mllama"])), repo="org/tiny", revision="0" * 40, missing=("model.safetensors",)
+    )
+    monkeypatch.setattr(catalog, "find", lambda *_, **__: on_the_hub)
+    monkeypatch.setattr(hub, "fetch", lambda *arguments: fetched.append(arguments))
+    model = opened(folders["mllama"], tasks.ask("what is it?", text=SHORT))
+    assert isinstance(gathered(model, [tasks.ask("what is it?", [image(1)], text=SHORT)])[0], str)
+    assert len(fetched) == 1
 
 
 def test_a_device_map_names_the_modules_of_the_model(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
@@ -168,6 +169,8 @@ class Chat(Model):
             keep_whole=[_PROJECTOR],
             may_ignore=() if words is None else anything,
         )
+        # Its weights are here by now: the next load must not ask the network for them.
+        self._checkpoint = replace(self._checkpoint, missing=(), missing_bytes=0)
         self._holds = "everything" if words is None else "words"
 
     def _moved(self, inputs: Any) -> dict[str, torch.Tensor]:
