@@ -51,7 +51,7 @@ def test_repetition_penalty_is_that_of_transformers() -> None:
     torch.testing.assert_close(penalise_repetition(logits, seen, 1.3), theirs)
 
 
-@pytest.mark.parametrize(("guidance", "image_guidance"), [(3.0, 1.2), (1.0, 1.2), (5.0, 5.0), (3.0, 1.0)])
+@pytest.mark.parametrize(("guidance", "image_guidance"), [(3.0, 1.2), (1.0, 1.2), (5.0, 5.0), (3.0, 1.0), (3, 2)])
 def test_mix_is_the_published_formula(guidance: float, image_guidance: float) -> None:
     rows = {kind: random_logits(i, 2, 9) for i, kind in enumerate(("full", "pictures", "nothing"))}
     f, i, u = rows.values()

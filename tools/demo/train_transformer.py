@@ -21,7 +21,7 @@ from .tokenizer import BEGIN_IMAGE, FIRST_CODE, FIRST_TEXT
 class Training:
     """How the transformer is trained."""
 
-    n_steps: int = 2750
+    n_steps: int = 4400
     muon_rate: float = 0.02  # of the hidden matrices (Jordan et al., "Muon", kellerjordan.github.io/posts/muon)
     embedding_rate: float = 8e-3
     adam_rate: float = 3e-3  # of head and norms
@@ -34,7 +34,7 @@ class Training:
 
 # Kind of rows, rows a batch (even: two processes share them), share of the steps; each step also has drawings.
 DRAWINGS = 12
-OTHERS = (("look", 8, 0.30), ("vary", 6, 0.34), ("two", 6, 0.12), ("story", 4, 0.22), ("talk", 8, 0.02))
+OTHERS = (("look", 8, 0.24), ("vary", 6, 0.42), ("two", 6, 0.22), ("story", 4, 0.10), ("talk", 8, 0.02))
 
 
 def rate_at(step: int, options: Training) -> float:

@@ -43,7 +43,7 @@ def mix(logits: Tensor, weights: Sequence[float]) -> Tensor:
     """Mix guidance rows: logits [G, B, K] -> [B, K], float32."""
     if len(weights) == 1:
         return logits[0].float() * weights[0]
-    return torch.einsum("g,gbk->bk", torch.tensor(weights, device=logits.device), logits.float())
+    return torch.einsum("g,gbk->bk", logits.new_tensor(weights, dtype=torch.float32), logits.float())
 
 
 def penalise_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
