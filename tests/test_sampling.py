@@ -37,7 +37,8 @@ def test_cuts_keep_what_transformers_keeps(seed: int, temperature: float, top_k:
         theirs = TopKLogitsWarper(top_k)(None, theirs)
     if top_p < 1:
         theirs = TopPLogitsWarper(top_p)(None, theirs)
-    torch.testing.assert_close(ours.exp(), theirs.softmax(-1), atol=1e-6, rtol=1e-4)
+    # The two add probabilities up from other ends: in float32 what weighs less than 1e-5 may fall on either side.
+    torch.testing.assert_close(ours.exp(), theirs.softmax(-1), atol=1e-5, rtol=1e-4)
 
 
 def test_the_likeliest_always_stays() -> None:
