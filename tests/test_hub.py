@@ -20,6 +20,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from filelock import FileLock
 
 from mmgen import catalog
 from mmgen.errors import MmgenError
@@ -203,6 +204,34 @@ def test_a_part_that_is_not_of_this_file_is_noticed(hub: Hub, tmp_path: Path) ->
     assert "came broken" in message
     assert "anew" in hint
     assert call(hub, tmp_path, fetch=True)[2] == []
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_ctrl_c_ends_the_wait_for_another_process_that_fetches_the_same(
+    hub: Hub, heavy: Path, tmp_path: Path, interrupted: bool
+) -> None:
+    locks = tmp_path / "hub" / ".locks" / "models--org--tiny"
+    locks.mkdir(parents=True)
+    with FileLock(locks / f"{etag(heavy)}.lock") as held:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _FIND, json.dumps(["org/tiny", {}, True])],
+            env=environment(hub, tmp_path),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            while not [asked for asked in hub.asked if asked.method == "HEAD" and asked.path.endswith(heavy.name)]:
+                time.sleep(0.01)
+            time.sleep(1.5)
+            assert process.poll() is None
+            if interrupted:
+                process.send_signal(signal.SIGINT)
+            else:
+                held.release()
+            assert (process.wait(20) == 0) == (not interrupted)
+        finally:
+            process.kill()
+            process.wait()
 
 
 # --- what is said if it cannot be ---------------------------------------------------------------------------------

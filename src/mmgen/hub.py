@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from mmgen.headers import TensorHeader
 _SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "README.md"]
 _SECOND_COPIES = ["original/*", "onnx/*", "consolidated*"]  # of the same model, in other formats
 _AT_ONCE = 4  # files on their way
+_LOOK_SECONDS = 0.5  # how often what waits for another process looks whether it shall stop
 
 
 def describe(repo: str, revision: str | None, offline: bool) -> Path:
@@ -109,7 +110,9 @@ def fetch(repo: str, commit: str, files: Sequence[str], n_bytes: int) -> None:
         with _progress(repo, n_bytes, stop) as bar:
             pool = ThreadPoolExecutor(_AT_ONCE)
             try:
-                jobs: list[Future[None]] = [pool.submit(_fetch_file, repo, commit, file, cache, bar) for file in files]
+                jobs: list[Future[None]] = [
+                    pool.submit(_fetch_file, repo, commit, file, cache, bar, stop) for file in files
+                ]
                 for job in as_completed(jobs):
                     job.result()
             finally:  # what fails, and Ctrl-C, ends the others too
@@ -117,10 +120,10 @@ def fetch(repo: str, commit: str, files: Sequence[str], n_bytes: int) -> None:
                 pool.shutdown(cancel_futures=True)
 
 
-def _fetch_file(repo: str, commit: str, file: str, cache: Path, bar: type[_Bar]) -> None:
+def _fetch_file(repo: str, commit: str, file: str, cache: Path, bar: type[_Bar], stop: threading.Event) -> None:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.file_download import http_get, repo_folder_name
-    from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     url = hf_hub_url(repo, file, revision=commit)
     about = get_hf_file_metadata(url)
@@ -129,7 +132,7 @@ def _fetch_file(repo: str, commit: str, file: str, cache: Path, bar: type[_Bar])
         blob = cache / name / "blobs" / about.etag
         lock = cache / ".locks" / name / f"{about.etag}.lock"  # the one that the Hub's client takes
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(lock):
+        with _alone(lock, stop):
             if not blob.exists():
                 partial = blob.with_name(f"{about.etag}.partial")
                 n_before = partial.stat().st_size if partial.exists() else 0
@@ -150,6 +153,22 @@ def _fetch_file(repo: str, commit: str, file: str, cache: Path, bar: type[_Bar])
                     _check_digest(partial, about.etag, file)
                 partial.replace(blob)
     hf_hub_download(repo, file, revision=commit)
+
+
+@contextmanager
+def _alone(lock: Path, stop: threading.Event) -> Iterator[None]:
+    """Wait until no other process fetches a file, and keep others waiting."""
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(WeakFileLock(lock, timeout=_LOOK_SECONDS))
+                break
+            except TimeoutError:
+                if stop.is_set():
+                    raise _StoppedError from None
+        yield
 
 
 def _check_digest(path: Path, etag: str, file: str) -> None:
