@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import subprocess
 import time
 from dataclasses import replace
@@ -21,6 +23,7 @@ from mmgen.machine import Gpu, Machine
 from mmgen.request import PICTURES, WORDS, Loading
 from tests.checkpoints import make_checkpoint
 from tests.hub import write_hollow
+from tests.scripted import run
 
 GB = 10**9
 NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int64: "I64"}
@@ -177,6 +180,25 @@ def test_drawing_counts_the_picture_s_rows(huge: Path, monkeypatch: pytest.Monke
         with pytest.raises(InterruptedError):
             families.open_model(str(huge), want=want)
     assert asked == [fit.TOKENS, fit.TOKENS + 3 * 16]
+
+
+def test_what_is_said_to_fit_has_room_for_drawing_too(huge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = catalog.find(str(huge))
+    words = fit.plan(found, Loading(dtype="bfloat16"), machine.look()).n_bytes
+    monkeypatch.setattr(machine, "look", lambda: Machine(words, words))
+    with pytest.raises(MmgenError, match="are free"):
+        families.open_model(str(huge), want=PICTURES)
+    (way,) = [way for way in json.loads(run("models", str(huge), "--json").out)["ways"] if way["default"]]
+    assert not way["fits"]
+
+
+def test_a_model_is_tried_with_what_it_can_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = catalog.find(str(make_checkpoint(tmp_path / "my model")))
+    monkeypatch.setattr(machine, "look", lambda: Machine(8 * GB, 16 * GB))
+    for name, command in ((found.name, "caption photo.jpg"), ("emu3-gen", 'draw "a snowman"')):
+        monkeypatch.setattr(catalog, "find", lambda *_, name=name, **__: replace(found, name=name))
+        said = run("models", name).out.splitlines()[-1]
+        assert said == f"try: mmgen {command} -m {shlex.quote(name)}"
 
 
 # --- the machine --------------------------------------------------------------------------------------------------

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmgen.cli import options
-from mmgen.request import Loading
+from mmgen.request import PICTURES, WORDS, Loading
 
 if TYPE_CHECKING:
     from mmgen.catalog import Checkpoint
@@ -93,8 +94,9 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
 def _report(checkpoint: Checkpoint, loading: Loading, machine: Machine, as_json: bool) -> str:
     from mmgen import families, fit
 
-    plans = fit.plans(checkpoint, loading, machine)
     able, n_codes = families.abilities(checkpoint), families.picture_tokens(checkpoint)
+    want = PICTURES if "image" in able.gives else WORDS  # as much as drawing takes, where it draws
+    plans = fit.plans(checkpoint, loading, machine, families.cached_tokens(checkpoint, want))
     return (_as_json if as_json else _as_text)(checkpoint, plans, machine, able, n_codes)
 
 
@@ -174,7 +176,7 @@ def _as_text(checkpoint: Checkpoint, plans: Sequence[Plan], machine: Machine, ab
         ("free", _free(machine)),
     ]
     told = _columns([(f"{key}:", value) for key, value in lines if value])
-    return "\n".join([*told, "", *_table(plans, checkpoint.name)]) + "\n"
+    return "\n".join([*told, "", *_table(plans, checkpoint.name, _can(checkpoint, able)[0])]) + "\n"
 
 
 def _cache(checkpoint: Checkpoint, n_codes: int) -> str:
@@ -199,7 +201,7 @@ def _free(machine: Machine) -> str:
     return ", ".join([f"{gigabytes(machine.free)} of {gigabytes(machine.total)} of memory", *(gpus or ["no GPU"])])
 
 
-def _table(plans: Sequence[Plan], name: str) -> list[str]:
+def _table(plans: Sequence[Plan], name: str, command: str) -> list[str]:
     from mmgen.fit import gigabytes
 
     rows = [("TO LOAD IT WITH", "WEIGHTS", "IN ALL", "FITS HERE")]
@@ -211,4 +213,5 @@ def _table(plans: Sequence[Plan], name: str) -> list[str]:
         return [*_columns(rows), "", "nothing of this fits here"]
     best = next((way for way in fitting if way.is_default), fitting[0])
     flags = "" if best.is_default else f" {best.flags}"
-    return [*_columns(rows), "", f'try: mmgen ask "what is this?" --image photo.jpg -m {name}{flags}']
+    given = 'draw "a snowman"' if command == "draw" else f"{command} photo.jpg"
+    return [*_columns(rows), "", f"try: mmgen {given} -m {shlex.quote(name)}{flags}"]
