@@ -120,6 +120,12 @@ def test_a_story_that_is_interrupted_keeps_what_is_finished(tmp_path: Path) -> N
     assert (tmp_path / "a" / "index.md").read_text() == "First.\n\n![picture 1](001.png)\n"
 
 
+def test_a_story_that_never_begins_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(MmgenError, match="without a word"), Story(job(want=BOTH), Notes(), str(tmp_path / "a")) as sink:
+        sink.take(0, Done())
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_story_of_nothing_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(MmgenError, match="early"), Story(job(want=BOTH), Notes(), str(tmp_path / "a")) as sink:
         sink.take(0, MmgenError("early"))

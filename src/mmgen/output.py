@@ -307,6 +307,8 @@ class Story(Sink):
     def end(self, index: int, error: MmgenError | None) -> None:
         if self._pages and not self._pages.endswith("\n"):
             self._write("\n", "\n")
+        if error is None and not self._parts:
+            error = MmgenError("the model ended without a word or a picture", "try another --seed or another prompt")
         if error is not None:
             self.fail(index, error)
         elif self.job.as_json:

@@ -14,7 +14,7 @@ from mmgen.request import BOTH, ImageSampling, Loading, TextSampling, fresh_seed
 EXAMPLES = """\b
 Examples:
   $ mmgen interleave "Can you draw a snowman and explain how to build one?" -o story
-  $ mmgen interleave "Tell a story about this animal." --image photo.jpg --seed 7 -o tale
+  $ mmgen interleave "Tell a story about a red cat" --seed 7 --image-temperature 0.6 -o tale
 """
 
 
