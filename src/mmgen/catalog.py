@@ -258,7 +258,7 @@ def check_tokenizer(checkpoint: Checkpoint) -> None:
     path = checkpoint.folder / "tokenizer.json"
     try:
         n_words = Tokenizer.from_file(str(path)).get_vocab_size()
-    except Exception as error:
+    except Exception as error:  # tokenizers raises no other type for a file that it cannot read
         raise MmgenError(f"{path} is no tokenizer: {str(error).splitlines()[0]}", "fetch the file again") from error
     if n_words < 2:
         raise MmgenError(f"{path} has no words in it", "fetch the file again")
