@@ -40,10 +40,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, unseen: Tensor) -> Tensor:
 
 def hidden_states(
     model: ChameleonForConditionalGeneration, ids: Tensor, positions: Tensor, visible: Tensor | None
-) -> Tensor:
-    """Ids, positions [B, T] -> hidden [B, T, D], as `model.model` would, in fewer and larger operations.
+) -> tuple[Tensor, list[Tensor]]:
+    """Ids, positions [B, T] -> hidden [B, T, D], as `model.model` would, and what is there after each layer.
 
-    visible [B, 1, T, T] bool, or None for causal order.
+    In fewer and larger operations than stock's. visible [B, 1, T, T] bool, or None for causal order.
     """
     body, config = model.model, model.config
     rows, length = ids.shape
@@ -56,6 +56,7 @@ def hidden_states(
     if visible is None:
         visible = torch.ones(length, length, dtype=torch.bool).tril()
     unseen = torch.zeros(visible.shape).masked_fill_(~visible, -1e4)
+    between = []
     for layer in body.layers:
         attention, mlp = layer.self_attn, layer.mlp
         y = F.rms_norm(x, (x.shape[-1],), layer.input_layernorm.weight, config.rms_norm_eps)
@@ -69,4 +70,5 @@ def hidden_states(
         x = x + attention.o_proj(mixed.transpose(1, 2).reshape(rows, length, -1))
         y = F.rms_norm(x, (x.shape[-1],), layer.post_attention_layernorm.weight, config.rms_norm_eps)
         x = x + mlp.down_proj(F.silu(mlp.gate_proj(y)) * mlp.up_proj(y))
-    return F.rms_norm(x, (x.shape[-1],), body.norm.weight, config.rms_norm_eps)
+        between.append(x)
+    return F.rms_norm(x, (x.shape[-1],), body.norm.weight, config.rms_norm_eps), between

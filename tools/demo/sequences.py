@@ -31,6 +31,7 @@ class Row:
     branches: list[int] = field(default_factory=list)
     n_trunk: int = 0
     n_branches: int = 0
+    shows: list[Scene] = field(default_factory=list)  # of its pictures, in their order
 
     def trunk(self, ids: Sequence[int], learned: Sequence[bool]) -> "Row":
         """Set the shared beginning."""
@@ -86,7 +87,7 @@ class Writer:
         prompt, scene = pick(lambda: text.draw(rng))
         asked = [BOS, *self.words(prompt), END_TURN]
         reply = [*self.picture(scene, rng), EOS]
-        return Row().trunk(asked + reply, [False] * len(asked) + [True] * len(reply))
+        return Row(shows=[scene]).trunk(asked + reply, [False] * len(asked) + [True] * len(reply))
 
     def look(self, rng: random.Random) -> Row:
         """A picture (also learned as drawn from nothing), then a caption and five questions as branches."""
@@ -101,14 +102,16 @@ class Writer:
         """A picture and words in either order, then another picture."""
         before = rng.choice(TRAINED)
         prompt, after = pick(lambda: text.change(before, rng))
-        reply = [*self.picture(after, rng), EOS]
         if rng.random() < 0.4:
             asked = [BOS, *self.words(prompt), *self.picture(before, rng), END_TURN]
-            return Row().trunk(asked + reply, [False] * len(asked) + [True] * len(reply))
+            reply = [*self.picture(after, rng), EOS]
+            return Row(shows=[before, after]).trunk(asked + reply, [False] * len(asked) + [True] * len(reply))
         row = self._with_picture(before, rng, learned=True)
         asked = [] if rng.random() < 0.2 else [*self.words(prompt), END_TURN]  # none: the image row of guidance
-        if not asked:
-            reply = [*self.picture(before if rng.random() < 0.5 else after, rng), EOS]
+        if not asked and rng.random() < 0.5:
+            after = before
+        reply = [*self.picture(after, rng), EOS]
+        row.shows.append(after)
         row.branch(asked + reply, [False] * len(asked) + [bool(asked) or i > 0 for i in range(len(reply))])
         return row
 
@@ -119,8 +122,9 @@ class Writer:
         prompt, reply = text.common(one, other, rng)
         if rng.random() < 0.4:
             asked, answer = [BOS, *self.words(prompt), *pictures, END_TURN], [*self.words(reply), EOS]
-            return Row().trunk(asked + answer, [False] * len(asked) + [True] * len(answer))
-        row = Row().trunk([BOS, *pictures], [False] * (1 + len(pictures)))
+            row = Row(shows=[one, other])
+            return row.trunk(asked + answer, [False] * len(asked) + [True] * len(answer))
+        row = Row(shows=[one, other]).trunk([BOS, *pictures], [False] * (1 + len(pictures)))
         for _ in range(3):
             self._answer(row, *text.common(one, other, rng))
         return row
@@ -129,12 +133,13 @@ class Writer:
         """Words and pictures in turn, with and without end-of-turn; or the pictures alone, for guidance."""
         prompt, reply = pick(lambda: stories.interleave(rng))
         parts = [self.words(part) if isinstance(part, str) else self.picture(part, rng) for part in reply]
+        row = Row(shows=[part for part in reply if isinstance(part, Scene)])
         if rng.random() < 0.12:
             shown = [BOS, *(id_ for part in parts if part[0] == BEGIN_IMAGE for id_ in part)]
-            return Row().trunk(shown, [False, *(id_ not in (BEGIN_IMAGE, END_IMAGE) for id_ in shown[1:])])
+            return row.trunk(shown, [False, *(id_ not in (BEGIN_IMAGE, END_IMAGE) for id_ in shown[1:])])
         asked = [BOS, *self.words(prompt), *([END_TURN] if rng.random() < 0.4 else [])]
         said = [*(id_ for part in parts for id_ in part), EOS]
-        return Row().trunk(asked + said, [False] * len(asked) + [True] * len(said))
+        return row.trunk(asked + said, [False] * len(asked) + [True] * len(said))
 
     def talk(self, rng: random.Random) -> Row:
         """Twelve short exchanges without pictures."""
@@ -145,7 +150,7 @@ class Writer:
 
     def _with_picture(self, scene: Scene, rng: random.Random, learned: bool) -> Row:
         picture = self.picture(scene, rng)
-        return Row().trunk([BOS, *picture], [False, False, *([learned] * (len(picture) - 2)), False])
+        return Row(shows=[scene]).trunk([BOS, *picture], [False, False, *([learned] * (len(picture) - 2)), False])
 
     def _answer(self, row: Row, prompt: str, reply: str) -> None:
         asked, answer = [*self.words(prompt), END_TURN], [*self.words(reply), EOS]
@@ -176,12 +181,16 @@ def two_scenes(rng: random.Random) -> tuple[Scene, Scene]:
 
 @dataclass(frozen=True)
 class Batch:
-    """ids, labels, positions [B, T]; visible [B, 1, T, T] bool, or None where plain causal order is all."""
+    """ids, labels, positions [B, T]; visible [B, 1, T, T] bool, or None where plain causal order is all.
+
+    scenes [P, 3]: numbers of subject, colour and place of all pictures, in the order of rows and of pictures in them.
+    """
 
     ids: Tensor
     labels: Tensor
     positions: Tensor
     visible: Tensor | None
+    scenes: Tensor
 
 
 def collate(rows: Sequence[Row]) -> Batch:
@@ -196,4 +205,10 @@ def collate(rows: Sequence[Row]) -> Batch:
         branches = padded("branches", 0)  # [B, T]
         own = (branches[:, None, :] == 0) | (branches[:, None, :] == branches[:, :, None])
         visible = (own & torch.ones(length, length, dtype=torch.bool).tril())[:, None]
-    return Batch(padded("ids", PAD), padded("labels", IGNORED), padded("positions", 0), visible)
+    scenes = torch.tensor([numbers(scene) for row in rows for scene in row.shows], dtype=torch.long).view(-1, 3)
+    return Batch(padded("ids", PAD), padded("labels", IGNORED), padded("positions", 0), visible, scenes)
+
+
+def numbers(scene: Scene) -> list[int]:
+    """Return subject, colour and place as numbers."""
+    return [SUBJECTS.index(scene.subject), COLOURS.index(scene.colour), PLACES.index(scene.place)]

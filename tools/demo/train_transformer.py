@@ -13,28 +13,30 @@ from torch import Tensor, distributed, nn
 from transformers import ChameleonForConditionalGeneration
 
 from .model import hidden_states
+from .scene import COLOURS, PLACES, SUBJECTS
 from .sequences import IGNORED, Batch, Writer, collate
-from .tokenizer import BEGIN_IMAGE, FIRST_CODE, FIRST_TEXT
+from .tokenizer import BEGIN_IMAGE, END_IMAGE, FIRST_CODE, FIRST_TEXT
 
 
 @dataclass(frozen=True)
 class Training:
     """How the transformer is trained."""
 
-    n_steps: int = 4400
+    n_steps: int = 9000
     muon_rate: float = 0.02  # of the hidden matrices (Jordan et al., "Muon", kellerjordan.github.io/posts/muon)
     embedding_rate: float = 8e-3
     adam_rate: float = 3e-3  # of head and norms
     warmup: int = 100
     words_weight: float = 2.0  # of a word's loss, a code's is 1
+    scene_weight: float = 5.0  # of naming one attribute of a picture
     average: float = 0.995  # of the weights that are kept
     seed: int = 2
     save_every: int = 200
 
 
 # Kind of rows, rows a batch (even: two processes share them), share of the steps; each step also has drawings.
-DRAWINGS = 12
-OTHERS = (("look", 8, 0.24), ("vary", 6, 0.42), ("two", 6, 0.22), ("story", 4, 0.10), ("talk", 8, 0.02))
+DRAWINGS = 8
+OTHERS = (("look", 8, 0.24), ("vary", 8, 0.42), ("two", 6, 0.22), ("story", 4, 0.10), ("talk", 8, 0.02))
 
 
 def rate_at(step: int, options: Training) -> float:
@@ -43,18 +45,49 @@ def rate_at(step: int, options: Training) -> float:
     return min(1.0, (step + 1) / options.warmup) * min(1.0, max(0.01, (1 - done) / 0.6))
 
 
-def loss_of(model: ChameleonForConditionalGeneration, batch: Batch, words_weight: float) -> tuple[Tensor, Tensor]:
-    """Return the sum of weighted losses, and the mean code loss and word loss [2] for the log."""
-    hidden = hidden_states(model, batch.ids, batch.positions, batch.visible).flatten(0, 1)
+class SceneHeads(nn.Module):
+    """Used in training alone: name a picture's scene where it ends, and where it is about to begin.
+
+    What a picture shows is so brought together at one position, early enough for later layers to compare it with words
+    and other pictures and to draw from it (deep supervision: Lee et al., arXiv 1409.5185). Without it the model learned
+    captions, but hardly to compare or to carry a subject over to a variation.
+    """
+
+    SEEN, PLANNED = 2, 3  # the layers after which a picture just seen, and one about to be drawn, are named
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        n_names = len(SUBJECTS) + len(COLOURS) + len(PLACES)
+        self.seen, self.planned = nn.Linear(width, n_names), nn.Linear(width, n_names)
+
+    def forward(self, layers: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Layers' outputs [B, T, D] -> mean loss of naming an attribute, of pictures seen and planned [2]."""
+        losses = []
+        for head, layer, mark in ((self.seen, self.SEEN, END_IMAGE), (self.planned, self.PLANNED, BEGIN_IMAGE)):
+            x = layers[layer][batch.ids == mark]  # [P, D]
+            names = head(F.rms_norm(x, (x.shape[-1],))).float().split([len(SUBJECTS), len(COLOURS), len(PLACES)], -1)
+            losses.append(sum(F.cross_entropy(name, batch.scenes[:, i]) for i, name in enumerate(names)) / 3)
+        return torch.stack(losses)
+
+
+def loss_of(
+    model: ChameleonForConditionalGeneration, heads: SceneHeads, batch: Batch, options: Training
+) -> tuple[Tensor, Tensor]:
+    """Return the sum of weighted losses, and for the log the means of codes, words, scenes seen and planned [4]."""
+    hidden, layers = hidden_states(model, batch.ids, batch.positions, batch.visible)
+    hidden = hidden.flatten(0, 1)
     labels = batch.labels.flatten()
     learned = (labels != IGNORED).nonzero().flatten()
     logits = F.linear(hidden[learned], model.lm_head.weight).float()
     labels = labels[learned]
     losses = F.cross_entropy(logits, labels, reduction="none")
     words = (labels >= FIRST_TEXT) | (labels == BEGIN_IMAGE) | (labels < 4)
-    weights = torch.where(words, words_weight, 1.0)
-    shown = torch.stack([losses[~words].mean(), losses[words].mean()]).detach()
-    return (losses * weights).sum(), shown
+    weights = torch.where(words, options.words_weight, 1.0)
+    total, scenes = (losses * weights).sum(), torch.full((2,), float("nan"))
+    if len(batch.scenes):
+        scenes = heads(layers, batch)
+        total = total + options.scene_weight * 3 * len(batch.scenes) * scenes.sum()
+    return total, torch.cat([losses[~words].mean()[None], losses[words].mean()[None], scenes]).detach()
 
 
 def start_weights(model: ChameleonForConditionalGeneration, codebook: Tensor) -> None:
@@ -125,13 +158,17 @@ def train(
     """Train to n_steps as one of several processes of one thread each; `out` holds what is needed to resume."""
     names, learned = zip(*[(name, p) for name, p in model.named_parameters() if p.requires_grad], strict=True)
     matrices = [p for name, p in zip(names, learned, strict=True) if "proj" in name]
+    heads = SceneHeads(model.config.hidden_size)
+    everything = [*learned, *heads.parameters()]
     optimizers = optimizers_of(model, matrices[rank::n_ranks], options)
+    optimizers.append(torch.optim.AdamW(heads.parameters(), lr=options.adam_rate, weight_decay=0.01))
     full_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     averages = {name: p.detach().clone() for name, p in zip(names, learned, strict=True)}
     step, own = 0, out.with_suffix(f".{rank}.pt")
     if out.exists():
         saved = torch.load(out, weights_only=True)
         model.load_state_dict(saved["model"], strict=False)
+        heads.load_state_dict(saved["heads"])
         averages, step = saved["averages"], saved["step"]
         if own.exists():
             for optimizer, state in zip(optimizers, torch.load(own, weights_only=True), strict=True):
@@ -145,11 +182,11 @@ def train(
         batches = write_batches(writer, options.seed * 1_000_003 + step, rank, n_ranks)
         for number, batch in enumerate(batches):
             with torch.autocast("cpu", torch.bfloat16):
-                loss, parts = loss_of(model, batch, options.words_weight)
+                loss, parts = loss_of(model, heads, batch, options)
             loss.backward()
-            shown.append(parts if number == 0 else torch.stack([torch.tensor(float("nan")), parts[1]]))
-        share_gradients(learned, sum(int((b.labels != IGNORED).sum()) for b in batches))
-        torch.nn.utils.clip_grad_norm_(learned, 1.0)
+            shown.append(parts if number == 0 else torch.cat([torch.tensor([float("nan")]), parts[1:]]))
+        share_gradients(everything, sum(int((b.labels != IGNORED).sum()) for b in batches))
+        torch.nn.utils.clip_grad_norm_(everything, 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -160,14 +197,15 @@ def train(
         with torch.no_grad():
             torch._foreach_lerp_(list(averages.values()), list(learned), 1 - keep)
         if step % 50 == 0 and rank == 0:
-            codes, words = np.nanmean(torch.stack(shown[-100:]).numpy(), axis=0)
-            seconds = time.monotonic() - started
-            print(f"transformer {step} draw {codes:.3f} words {words:.3f} {seconds:.0f}s", flush=True)
+            codes, words, seen, planned = np.nanmean(torch.stack(shown[-100:]).numpy(), axis=0)
+            told = f"draw {codes:.3f} words {words:.3f} seen {seen:.3f} planned {planned:.3f}"
+            print(f"transformer {step} {told} {time.monotonic() - started:.0f}s", flush=True)
         if step % options.save_every == 0 or step == options.n_steps:
             save([optimizer.state_dict() for optimizer in optimizers], own)
             if rank == 0:
                 weights = {name: p.detach() for name, p in zip(names, learned, strict=True)}
-                save({"model": weights, "averages": averages, "step": step}, out)
+                state = {"model": weights, "averages": averages, "heads": heads.state_dict(), "step": step}
+                save(state, out)
 
 
 def save(state: object, path: Path) -> None:
