@@ -90,10 +90,14 @@ class Writer:
         return Row(shows=[scene]).trunk(asked + reply, [False] * len(asked) + [True] * len(reply))
 
     def look(self, rng: random.Random) -> Row:
-        """A picture (also learned as drawn from nothing), then a caption and five questions as branches."""
+        """A picture (also learned as drawn from nothing), then as branches a caption and questions, most of yes or no.
+
+        To say yes or no, words and picture have to be compared: the hardest kind, and a branch costs little.
+        """
         scene = rng.choice(TRAINED)
         row = self._with_picture(scene, rng, learned=True)
-        exchanges = [text.caption(scene, rng), *(text.ask(scene, rng) for _ in range(5))]
+        exchanges = [text.caption(scene, rng), *(text.ask(scene, rng) for _ in range(4))]
+        exchanges += [text.yes_or_no(scene, rng) for _ in range(6)]
         for prompt, reply in exchanges:
             self._answer(row, prompt, reply)
         return row

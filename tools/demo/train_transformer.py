@@ -22,7 +22,7 @@ from .tokenizer import BEGIN_IMAGE, END_IMAGE, FIRST_CODE, FIRST_TEXT
 class Training:
     """How the transformer is trained."""
 
-    n_steps: int = 9000
+    n_steps: int = 10_400
     muon_rate: float = 0.02  # of the hidden matrices (Jordan et al., "Muon", kellerjordan.github.io/posts/muon)
     embedding_rate: float = 8e-3
     adam_rate: float = 3e-3  # of head and norms
@@ -36,7 +36,7 @@ class Training:
 
 # Kind of rows, rows a batch (even: two processes share them), share of the steps; each step also has drawings.
 DRAWINGS = 8
-OTHERS = (("look", 8, 0.24), ("vary", 8, 0.42), ("two", 6, 0.22), ("story", 4, 0.10), ("talk", 8, 0.02))
+OTHERS = (("look", 8, 0.26), ("vary", 8, 0.38), ("two", 8, 0.24), ("story", 4, 0.10), ("talk", 8, 0.02))
 
 
 def rate_at(step: int, options: Training) -> float:
@@ -46,34 +46,56 @@ def rate_at(step: int, options: Training) -> float:
 
 
 class SceneHeads(nn.Module):
-    """Used in training alone: name a picture's scene where it ends, and where it is about to begin.
+    """Used in training alone: say in the middle layers what pictures show, each time at one position.
 
-    What a picture shows is so brought together at one position, early enough for later layers to compare it with words
-    and other pictures and to draw from it (deep supervision: Lee et al., arXiv 1409.5185). Without it the model learned
+    Where a picture ends, its scene is named, and what of it the picture before it in the row shares; where one is to
+    begin, its scene too. So it is brought together early enough for later layers to compare it with words and other
+    pictures, and to draw from it (deep supervision: Lee et al., arXiv 1409.5185). Without it the model learned
     captions, but hardly to compare or to carry a subject over to a variation.
     """
 
-    SEEN, PLANNED = 2, 3  # the layers after which a picture just seen, and one about to be drawn, are named
+    SEEN, PLANNED, SHARED = (1, 2), (2, 3), (3,)  # layers after which it is to be said
 
     def __init__(self, width: int) -> None:
         super().__init__()
         n_names = len(SUBJECTS) + len(COLOURS) + len(PLACES)
-        self.seen, self.planned = nn.Linear(width, n_names), nn.Linear(width, n_names)
+        self.seen = nn.ModuleList(nn.Linear(width, n_names) for _ in self.SEEN)
+        self.planned = nn.ModuleList(nn.Linear(width, n_names) for _ in self.PLANNED)
+        self.shared = nn.ModuleList(nn.Linear(width, 3) for _ in self.SHARED)
 
     def forward(self, layers: Sequence[Tensor], batch: Batch) -> Tensor:
-        """Layers' outputs [B, T, D] -> mean loss of naming an attribute, of pictures seen and planned [2]."""
-        losses = []
-        for head, layer, mark in ((self.seen, self.SEEN, END_IMAGE), (self.planned, self.PLANNED, BEGIN_IMAGE)):
+        """Layers' outputs [B, T, D] -> mean losses of an attribute seen, planned and shared [3], summed over layers."""
+
+        def at(layer: int, mark: int) -> Tensor:
             x = layers[layer][batch.ids == mark]  # [P, D]
-            names = head(F.rms_norm(x, (x.shape[-1],))).float().split([len(SUBJECTS), len(COLOURS), len(PLACES)], -1)
-            losses.append(sum(F.cross_entropy(name, batch.scenes[:, i]) for i, name in enumerate(names)) / 3)
-        return torch.stack(losses)
+            return F.rms_norm(x, (x.shape[-1],))
+
+        seen = [name_loss(head(at(i, END_IMAGE)), batch.scenes) for head, i in zip(self.seen, self.SEEN, strict=True)]
+        planned = [
+            name_loss(head(at(i, BEGIN_IMAGE)), batch.scenes)
+            for head, i in zip(self.planned, self.PLANNED, strict=True)
+        ]
+        rows = (batch.ids == END_IMAGE).nonzero()[:, 0]  # of each picture
+        later = (rows[1:] == rows[:-1]).nonzero().flatten() + 1
+        equal = (batch.scenes[later] == batch.scenes[later - 1]).float()  # [Q, 3]
+        shared = [
+            F.binary_cross_entropy_with_logits(head(at(i, END_IMAGE)[later]).float(), equal)
+            for head, i in zip(self.shared, self.SHARED, strict=True)
+            if len(later)
+        ] or [seen[0] * 0]
+        return torch.stack([torch.stack(losses).sum() for losses in (seen, planned, shared)])
+
+
+def name_loss(logits: Tensor, scenes: Tensor) -> Tensor:
+    """Logits [P, names of subject, colour and place], scenes [P, 3] -> mean loss of an attribute."""
+    parts = logits.float().split([len(SUBJECTS), len(COLOURS), len(PLACES)], -1)
+    return torch.stack([F.cross_entropy(part, scenes[:, i]) for i, part in enumerate(parts)]).mean()
 
 
 def loss_of(
     model: ChameleonForConditionalGeneration, heads: SceneHeads, batch: Batch, options: Training
 ) -> tuple[Tensor, Tensor]:
-    """Return the sum of weighted losses, and for the log the means of codes, words, scenes seen and planned [4]."""
+    """Return the sum of weighted losses, and for the log the means of codes, words and SceneHeads [5]."""
     hidden, layers = hidden_states(model, batch.ids, batch.positions, batch.visible)
     hidden = hidden.flatten(0, 1)
     labels = batch.labels.flatten()
@@ -83,7 +105,7 @@ def loss_of(
     losses = F.cross_entropy(logits, labels, reduction="none")
     words = (labels >= FIRST_TEXT) | (labels == BEGIN_IMAGE) | (labels < 4)
     weights = torch.where(words, options.words_weight, 1.0)
-    total, scenes = (losses * weights).sum(), torch.full((2,), float("nan"))
+    total, scenes = (losses * weights).sum(), torch.full((3,), float("nan"))
     if len(batch.scenes):
         scenes = heads(layers, batch)
         total = total + options.scene_weight * 3 * len(batch.scenes) * scenes.sum()
@@ -135,7 +157,8 @@ def write_batches(writer: Writer, seed: int, rank: int, n_ranks: int) -> list[Ba
 
 def share_gradients(learned: Sequence[nn.Parameter], total: int) -> None:
     """Sum gradients over all processes and divide by the number of labels; total is this process's."""
-    flat = torch.cat([p.grad.flatten() for p in learned if p.grad is not None] + [torch.tensor([float(total)])])
+    gradients = [torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in learned]
+    flat = torch.cat([*gradients, torch.tensor([float(total)])])
     distributed.all_reduce(flat)
     flat /= flat[-1].item()
     for p, part in zip(learned, flat[:-1].split([p.numel() for p in learned]), strict=True):
@@ -197,8 +220,8 @@ def train(
         with torch.no_grad():
             torch._foreach_lerp_(list(averages.values()), list(learned), 1 - keep)
         if step % 50 == 0 and rank == 0:
-            codes, words, seen, planned = np.nanmean(torch.stack(shown[-100:]).numpy(), axis=0)
-            told = f"draw {codes:.3f} words {words:.3f} seen {seen:.3f} planned {planned:.3f}"
+            codes, words, seen, planned, shared = np.nanmean(torch.stack(shown[-100:]).numpy(), axis=0)
+            told = f"draw {codes:.3f} words {words:.3f} seen {seen:.3f} planned {planned:.3f} shared {shared:.3f}"
             print(f"transformer {step} {told} {time.monotonic() - started:.0f}s", flush=True)
         if step % options.save_every == 0 or step == options.n_steps:
             save([optimizer.state_dict() for optimizer in optimizers], own)
