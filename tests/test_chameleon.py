@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,14 @@ from transformers import AutoProcessor, ChameleonForConditionalGeneration
 import mmgen
 from mmgen import tasks
 from mmgen.decoding.cache import Cache
-from mmgen.decoding.grammar import Grammar
 from mmgen.decoding.stepwise import feed
 from mmgen.errors import MmgenError, TooLongError
 from mmgen.families import open_model
 from mmgen.families.chameleon import Chameleon
-from mmgen.request import BOTH, Done, ImageSampling, Loading, Picture, Progress, Request, TextSampling, Turn
+from mmgen.request import BOTH, ImageSampling, Loading, Picture, TextSampling, Turn
 from tests.checkpoints import make_checkpoint
 from tests.refusals import refusal
+from tests.speaking import assert_same_alone, gathered, image, spoken
 
 SHORT = TextSampling(max_tokens=24)
 FLAT = TextSampling(temperature=1.0, top_p=1.0, max_tokens=24)
@@ -41,11 +42,6 @@ def model(folder: Path) -> Chameleon:
 @pytest.fixture(scope="module")
 def stock(folder: Path) -> tuple[Any, Any]:
     return ChameleonForConditionalGeneration.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
-
-
-def image(seed: int, size: tuple[int, int] = (20, 16)) -> Image.Image:
-    noise = torch.randint(0, 256, (size[1], size[0], 3), generator=torch.Generator().manual_seed(seed))
-    return Image.fromarray(noise.to(torch.uint8).numpy())
 
 
 def stock_answer(stock: tuple[Any, Any], text: str, images: list[Image.Image], n: int, completion: bool) -> list[int]:
@@ -81,17 +77,6 @@ def test_greedy_text_is_that_of_stock_transformers(
     expected = stock_answer(stock, theirs, images, SHORT.max_tokens, completion)
     assert ids == expected[: len(ids)]
     assert len(ids) == len(expected)
-
-
-def spoken(model: Chameleon, request: Request, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """List the ids of a reply in words, eos included, as the grammar sees them."""
-    said: list[int] = []
-    monkeypatch.setattr(Grammar, "saw_word", lambda self, id_: (said.append(id_), saw_word(self, id_))[1])
-    list(model.reply(request))
-    return said
-
-
-saw_word = Grammar.saw_word
 
 
 def test_the_pixel_path_gives_what_inlined_codes_give(model: Chameleon, stock: Any) -> None:
@@ -138,23 +123,13 @@ def test_the_small_head_is_the_heads_rows_in_code_order(model: Chameleon) -> Non
     torch.testing.assert_close(network.code_head(hidden), expected)
 
 
-def gathered(model: Chameleon, requests: list[Request]) -> list[Any]:
-    found: list[Any] = ["" for _ in requests]
-    for index, piece in model.replies(requests):
-        if isinstance(piece, str):
-            found[index] += piece
-        elif not isinstance(piece, Progress | Done):
-            found[index] = piece
-    return found
-
-
 def test_words_of_a_batch_are_those_of_each_alone(model: Chameleon) -> None:
     requests = [
         tasks.ask(question, [image(i)] * n, text=sampling, seed=40 + i)
         for i, (question, n) in enumerate((("hi", 0), ("what is it?", 1), ("and these?", 2), ("why?", 0)))
         for sampling in (SHORT, FLAT, TextSampling(temperature=1, repetition_penalty=1.3, max_tokens=9))
     ]
-    assert gathered(model, requests) == [gathered(model, [request])[0] for request in requests]
+    assert_same_alone(model, requests)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
@@ -177,11 +152,7 @@ def test_pictures_of_a_batch_are_those_of_each_alone(model: Chameleon) -> None:
         tasks.vary(image(6), "make it blue", seed=4),
         tasks.vary(image(6), "make it blue", image=ImageSampling(guidance=1, image_guidance=1), seed=4),
     ]
-    batch = gathered(model, requests)
-    for request, picture in zip(requests, batch, strict=True):
-        (alone,) = gathered(model, [request])
-        assert picture.codes == alone.codes
-        assert picture.image.tobytes() == alone.image.tobytes()
+    assert_same_alone(model, requests)
 
 
 def test_interleaved_replies_repeat_under_a_seed(model: Chameleon) -> None:
@@ -229,8 +200,6 @@ def test_special_tokens_that_a_user_types_are_text(model: Chameleon, typed: str)
 
 
 def test_earlier_turns_stand_before_the_question(model: Chameleon) -> None:
-    from dataclasses import replace
-
     request = tasks.ask("and now?", [image(1)], text=SHORT)
     history = (Turn("user", (image(2), "what is it?")), Turn("assistant", ("A cat.",)))
     prompt = model.prompt(replace(request, history=history))
@@ -243,7 +212,7 @@ def test_a_checkpoint_without_decoder_refuses_to_draw(tmp_path: Path, model: Cha
     with pytest.raises(MmgenError, match="cannot draw"):
         open_model(str(folder), want=BOTH)
     words = open_model(str(folder), Loading(dtype="float32"))
-    assert words.gives == {"text"}
+    assert words.abilities.gives == {"text"}
     with pytest.raises(MmgenError, match="cannot draw"):
         next(words.reply(tasks.draw("a cat")))
     assert isinstance(next(words.reply(tasks.ask("hi", text=SHORT))), str)
@@ -272,12 +241,12 @@ def test_the_codec_stays_in_float32_when_the_rest_does_not(folder: Path) -> None
     assert len(gathered(half, [tasks.vary(image(1), seed=1)])[0].codes) == half.speaker.vocabulary.n_codes
 
 
-@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+@pytest.mark.parametrize("bits", ["4bit", "8bit", "quanto-int8"])
 def test_quantized_it_draws_and_answers_with_head_and_codec_whole(folder: Path, bits: str) -> None:
     small = open_model(str(folder), Loading(quantize=bits))
     assert isinstance(small, Chameleon)
     kinds = {name: type(module).__name__ for name, module in small.model.named_modules()}
-    assert kinds["model.layers.0.mlp.up_proj"] in ("Linear4bit", "Linear8bitLt")
+    assert kinds["model.layers.0.mlp.up_proj"] in ("Linear4bit", "Linear8bitLt", "QLinear")
     assert kinds["lm_head"] == "Linear"
     assert {p.dtype for p in small.model.model.vqmodel.parameters()} == {torch.float32}
     picture, words = gathered(small, [tasks.draw("a cat", seed=1), tasks.ask("what is it?", [image(1)], text=SHORT)])

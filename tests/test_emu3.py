@@ -242,13 +242,17 @@ def test_half_precision_leaves_the_codec_whole(folder: Path) -> None:
     assert isinstance(words, str)
 
 
-@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+@pytest.mark.parametrize("bits", ["4bit", "8bit", "quanto-int8"])
 def test_quantized_it_draws_and_answers_with_head_and_codec_whole(folder: Path, bits: str) -> None:
     small = open_model(str(folder), Loading(quantize=bits))
     assert isinstance(small, Emu3)
     kinds = {name: type(module).__name__ for name, module in small.model.named_modules()}
-    assert kinds["model.text_model.layers.0.mlp.up_proj"] in ("Linear4bit", "Linear8bitLt")
-    assert {kind for name, kind in kinds.items() if "vqmodel" in name} & {"Linear4bit", "Linear8bitLt"} == set()
+    assert kinds["model.text_model.layers.0.mlp.up_proj"] in ("Linear4bit", "Linear8bitLt", "QLinear")
+    assert {kind for name, kind in kinds.items() if "vqmodel" in name} & {
+        "Linear4bit",
+        "Linear8bitLt",
+        "QLinear",
+    } == set()
     assert kinds["lm_head"] == "Linear"
     picture, words = gathered(small, [tasks.draw("a cat", seed=1), tasks.ask("what?", [image(1)], text=SHORT)])
     assert len(picture.codes) == 36

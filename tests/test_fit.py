@@ -20,8 +20,10 @@ from mmgen.catalog import Checkpoint
 from mmgen.errors import MmgenError
 from mmgen.headers import TensorHeader
 from mmgen.machine import Gpu, Machine
-from mmgen.request import PICTURES, WORDS, Loading
+from mmgen.request import BOTH, PICTURES, WORDS, Loading
+from tests.chat_checkpoints import make_mllama
 from tests.checkpoints import make_checkpoint
+from tests.drawing_checkpoints import make_emu3
 from tests.hub import write_hollow
 from tests.scripted import run
 
@@ -86,9 +88,9 @@ def test_a_picture_is_as_many_tokens_as_its_vq_makes(seven: Checkpoint, tmp_path
 # --- does it fit --------------------------------------------------------------------------------------------------
 
 
-def refusal(checkpoint: Checkpoint, here: Machine, **options: Any) -> MmgenError | None:
+def refusal(checkpoint: Checkpoint, here: Machine, n_tokens: int = fit.TOKENS, **options: Any) -> MmgenError | None:
     try:
-        fit.check(checkpoint, Loading(**options), here)
+        fit.check(checkpoint, Loading(**options), here, n_tokens)
     except MmgenError as error:
         return error
     return None
@@ -190,6 +192,32 @@ def test_what_is_said_to_fit_has_room_for_drawing_too(huge: Path, monkeypatch: p
         families.open_model(str(huge), want=PICTURES)
     (way,) = [way for way in json.loads(run("models", str(huge), "--json").out)["ways"] if way["default"]]
     assert not way["fits"]
+
+
+def test_what_fits_to_draw_may_not_fit_to_interleave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = str(make_checkpoint(tmp_path / "long", positions=4096))
+    found = catalog.find(long)
+    drawing, mixed = (
+        fit.plan(found, Loading(), Machine(GB, GB), families.cached_tokens(found, want)).n_bytes
+        for want in (PICTURES, BOTH)
+    )
+    assert drawing < mixed
+    for free, fits in ((mixed, (True, True)), (mixed - 1, (True, False)), (drawing - 1, (False, False))):
+        monkeypatch.setattr(machine, "look", lambda free=free: Machine(free, free))
+        (way,) = [way for way in json.loads(run("models", long, "--json").out)["ways"] if way["default"]]
+        assert (way["n_bytes"], way["interleave"]["n_bytes"]) == (drawing, mixed)
+        assert (way["fits"], way["interleave"]["fits"]) == fits
+        for want, goes_on in zip((PICTURES, BOTH), fits, strict=True):
+            assert (refusal(found, machine.look(), families.cached_tokens(found, want)) is None) == goes_on
+        (said,) = [line for line in run("models", long).out.splitlines() if "(default)" in line]
+        assert said.endswith({(True, True): "  yes", (True, False): "  not to interleave"}.get(fits, "  no"))
+
+
+def test_only_what_interleaves_is_weighed_for_it(tmp_path: Path) -> None:
+    for number, make in enumerate((make_emu3, make_mllama, lambda folder: make_checkpoint(folder, decoder=False))):
+        folder = str(make(tmp_path / str(number)))
+        assert "INTERLEAVE" not in run("models", folder).out
+        assert all(way["interleave"] is None for way in json.loads(run("models", folder, "--json").out)["ways"])
 
 
 def test_a_model_is_tried_with_what_it_can_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

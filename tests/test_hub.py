@@ -184,13 +184,12 @@ def test_a_download_that_was_killed_goes_on_where_it_stopped(hub: Hub, heavy: Pa
         time.sleep(0.01)
     process.kill()
     process.wait()
-    hub.cuts = 0
-    hub.asked.clear()
     (partial,) = blobs.glob("*.partial")
     n_kept = partial.stat().st_size
     assert n_kept >= CHUNK
-    assert call(hub, tmp_path, fetch=True)[2] == []
-    assert [asked.range for asked in hub.weights()] == [HEADER, f"bytes={n_kept}-"]
+    with serve(hub.folder) as anew:  # one that the killed process never asked: it may still be busy with that
+        assert call(anew, tmp_path, fetch=True)[2] == []
+    assert [asked.range for asked in anew.weights()] == [HEADER, f"bytes={n_kept}-"]
     assert not partial.exists()
     found = tmp_path / "hub" / "models--org--tiny" / "snapshots" / COMMIT / heavy.name
     assert found.read_bytes() == heavy.read_bytes()

@@ -248,12 +248,12 @@ def test_half_precision_leaves_the_codec_whole(folder: Path) -> None:
     assert isinstance(words, str)
 
 
-@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+@pytest.mark.parametrize("bits", ["4bit", "8bit", "quanto-int8"])
 def test_quantized_it_draws_and_answers_with_heads_and_codec_whole(folder: Path, bits: str) -> None:
     small = open_model(str(folder), Loading(quantize=bits))
     assert isinstance(small, Janus)
     kinds = {name: type(module).__name__ for name, module in small.model.named_modules()}
-    assert kinds["model.language_model.layers.0.mlp.up_proj"] in ("Linear4bit", "Linear8bitLt")
+    assert kinds["model.language_model.layers.0.mlp.up_proj"] in ("Linear4bit", "Linear8bitLt", "QLinear")
     whole = ("lm_head", "model.generation_head.vision_head", "model.generation_aligner.fc1")
     assert {kinds[name] for name in whole} == {"Linear"}
     assert {p.dtype for p in small.model.model.vqmodel.parameters()} == {torch.float32}

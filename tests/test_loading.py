@@ -234,6 +234,25 @@ def test_a_config_value_of_the_wrong_type_is_refused(folder: Path, tmp_path: Pat
     assert "intermediate_size" in refusal(changed(folder, tmp_path / "new", intermediate_size="wide")).message
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_attention_heads": 3},
+        {"num_attention_heads": 0},
+        {"hidden_size": 0},
+        {"vocab_size": -5},
+        {"hidden_act": "nonesuch"},
+        {"rope_scaling": {"rope_type": "nonesuch"}},
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"quantize": "4bit", "device_map": "cpu"}])
+def test_a_config_of_no_possible_model_is_refused(
+    folder: Path, tmp_path: Path, changes: dict[str, Any], options: dict[str, Any]
+) -> None:
+    error = refusal(changed(folder, tmp_path / "new", **changes), **options)
+    assert error.message.startswith(f"config.json of {tmp_path / 'new'} does not fit: ")
+
+
 def test_a_package_that_the_checkpoint_needs_is_named(folder: Path, tmp_path: Path) -> None:
     stored = changed(folder, tmp_path / "new", quantization_config={"quant_method": "gptq", "bits": 4})
     assert "needs a package" in refusal(stored).message

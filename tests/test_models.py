@@ -15,11 +15,13 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, MllamaConfig
 
-from mmgen import catalog
+from mmgen import catalog, machine
 from mmgen.aliases import ALIASES
+from mmgen.images import read_metadata
+from mmgen.machine import Machine
 from tests.chat_checkpoints import make_idefics3
 from tests.checkpoints import make_checkpoint
-from tests.hub import COMMIT, Hub, serve, write_hollow
+from tests.hub import COMMIT, Hub, etag, serve, write_hollow
 from tests.scripted import run
 
 LLAMA = "llama-3.2-11b-vision"
@@ -39,7 +41,7 @@ def mmgen(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=100,
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -152,6 +154,25 @@ def test_a_model_is_described_for_people(hub: Hub, tmp_path: Path) -> None:
     assert "--quantize 4bit" in done.stdout
 
 
+def test_it_says_which_flags_fit_this_machine(eleven: tuple[Path, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = replace(catalog.find(str(eleven[0])), name=LLAMA)
+    monkeypatch.setattr(catalog, "find", lambda *_, **__: found)
+    for free, fitting in (
+        (10**10, ["--quantize 4bit"]),
+        (16 * 10**9, ["--quantize 8bit", "--quantize 4bit"]),
+        (24 * 10**9, ["--dtype bfloat16 (default)", "--quantize 8bit", "--quantize 4bit"]),
+        (10**9, []),
+    ):
+        monkeypatch.setattr(machine, "look", lambda free=free: Machine(free, 32 * 10**9))
+        *table, _, last = run("models", LLAMA).out.splitlines()
+        assert f"{free / 1e9:.1f} GB of 32.0 GB of memory, no GPU" in "\n".join(table)
+        rows = [line.rsplit("  ", 1) for line in table[-4:]]
+        assert [cells.split("  ")[0] for cells, fits in rows if fits == "yes"] == fitting
+        flags = "" if not fitting or "default" in fitting[0] else f" {fitting[0]}"
+        tried = f"try: mmgen caption photo.jpg -m {LLAMA}{flags}"
+        assert last == (tried if fitting else "nothing of this fits here")
+
+
 def test_a_folder_is_described_with_what_a_picture_takes(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "tiny")
     done, _ = mmgen("models", str(folder), "--json", home=tmp_path)
@@ -222,3 +243,25 @@ def test_what_a_family_refuses_is_refused_before_weights_are_fetched_too(tmp_pat
         hub.asked.clear()
         assert mmgen(*hello, "--complete", "--offline", home=tmp_path, hub=hub)[0].returncode == 0
         assert not hub.asked
+
+
+def test_the_commit_is_recorded_with_what_it_made(tmp_path: Path) -> None:
+    with serve(make_checkpoint(tmp_path / "served")) as hub:
+        path = str(tmp_path / "a.png")
+        done, _ = mmgen("draw", "a cat", "-m", "org/tiny", "-o", path, "--json", home=tmp_path, hub=hub)
+        assert json.loads(done.stdout)["model"] == {"name": "org/tiny", "revision": COMMIT}
+        assert (read_metadata(path) or {})["revision"] == COMMIT  # type: ignore[typeddict-item]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_disk_that_fills_up_under_the_weights_is_an_error_with_a_hint(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "served")
+    blobs = tmp_path / "hub" / "models--org--tiny" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{etag(folder / 'model.safetensors')}.partial").symlink_to("/dev/full")
+    with serve(folder) as hub:
+        done, _ = mmgen("ask", "hello", "-m", "org/tiny", home=tmp_path, hub=hub)
+    assert (done.returncode, done.stdout) == (1, "")
+    error, hint = done.stderr.splitlines()
+    assert error.startswith("error: the disk is full: ")
+    assert hint.startswith("hint: make room, or set HF_HOME")

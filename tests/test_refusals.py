@@ -6,15 +6,20 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.chat_checkpoints import MAKERS
 from tests.checkpoints import make_checkpoint
+from tests.drawing_checkpoints import make_emu3, make_janus
 from tests.scripted import run
 
 
@@ -108,8 +113,10 @@ SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
     "broken companion": (write("generation_config.json", "{"), "generation_config.json is not valid JSON"),
     "list for a companion": (write("processor_config.json", "[]"), "processor_config.json holds no JSON object"),
     "word for a width": (configure(hidden_size="wide"), "hidden_size"),
+    "width that heads do not divide": (configure(num_attention_heads=3), "config.json of"),
     "no vocabulary map": (configure(vocabulary_map=None), "no vocabulary_map"),
     "list for a vocabulary map": (configure(vocabulary_map=[]), "no vocabulary_map"),
+    "word for another width": (configure(intermediate_size="wide"), "intermediate_size"),
     "no codec": (configure(vq_config=None), ""),
     "word for a codec": (configure(vq_config="none"), "vq_config cannot be 'none'"),
     "word for a length": (configure(max_position_embeddings="long"), "max_position_embeddings cannot be 'long'"),
@@ -144,6 +151,69 @@ def test_a_folder_that_is_no_whole_checkpoint(folder: Path, case: str) -> None:
     spoil, said = SPOILT[case]
     spoil(folder)
     assert said in refusal(folder)
+
+
+# --- the same of other families, whose own readers come first ------------------------------------------------------
+
+
+def configure_text(**changes: Any) -> Callable[[Path], None]:
+    """Change the part of a config that is about words."""
+
+    def change(folder: Path) -> None:
+        text = json.loads((folder / "config.json").read_text())["text_config"]
+        configure(text_config=text | changes)(folder)
+
+    return change
+
+
+def shrink(tensors: dict[str, torch.Tensor]) -> None:
+    name = sorted(tensors)[0]
+    tensors[name] = torch.zeros(3)
+
+
+ROWS: dict[str, tuple[Callable[[Path], None], str]] = {  # as in SPOILT, by what goes wrong in transformers
+    "no config": (remove("config.json"), "has no config.json"),
+    "no model type": (configure(model_type=None), "names no model_type"),
+    "broken config": (write("config.json", "{"), "config.json is not valid JSON"),
+    "word for a width": (configure_text(intermediate_size="wide"), "intermediate_size"),
+    "code": (
+        configure(model_type="nonesuch", auto_map={"AutoModelForImageTextToText": "evil.Model"}),
+        'model type "nonesuch", which mmgen does not know',
+    ),
+    "no weights": (remove("model.safetensors"), "no model.safetensors"),
+    "cut weights": (cut(1000), "truncated"),
+    "empty weights": (cut(0), "truncated"),
+    "lfs pointer": (write("model.safetensors", "version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+    "a tensor too few": (reshape(lambda tensors: tensors.pop(sorted(tensors)[0])), "lacks 1 tensor(s)"),
+    "a tensor misshapen": (reshape(shrink), "1 tensor(s) of another shape"),
+    "a tensor too many": (reshape(lambda tensors: tensors.update(extra=torch.zeros(3))), "extra"),
+    "no tokenizer": (remove("tokenizer.json"), "no tokenizer.json"),
+    "tokenizer of nothing": (write("tokenizer.json", "{}"), "tokenizer.json is no tokenizer"),
+    "no processor": (remove("processor_config.json"), "nothing to prepare pictures with"),
+    "no template": (remove("chat_template.jinja"), "no chat template"),
+}
+OTHERS: dict[str, Callable[[Path], Path]] = {**MAKERS, "janus": make_janus, "emu3": make_emu3}
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {family: make(tmp_path_factory.mktemp(family)) for family, make in OTHERS.items()}
+
+
+@pytest.mark.parametrize("case", ROWS)
+@pytest.mark.parametrize("family", OTHERS)
+def test_a_folder_of_another_family_that_is_no_whole_checkpoint(
+    others: dict[str, Path], tmp_path: Path, family: str, case: str
+) -> None:
+    folder = Path(shutil.copytree(others[family], tmp_path / "model"))
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")
+    spoil, said = ROWS[case]
+    spoil(folder)
+    # With a picture, because a model of words alone, where there is one, leaves what is stored for pictures lying.
+    assert said in refusal(folder, "--image", str(tmp_path / "a.png"))
+
+
+# --- what is spread over files, and what this machine lacks --------------------------------------------------------
 
 
 def test_a_shard_that_is_missing(sharded: Path, tmp_path: Path) -> None:
@@ -192,6 +262,40 @@ def test_a_planted_pickle_is_never_opened(folder: Path, tmp_path: Path, name: st
     (folder / "model.safetensors.index.json").unlink()
     (folder / "model.safetensors").write_bytes(pickle.dumps(Evil(trace)))
     assert "truncated or no safetensors file" in refusal(folder)
+    assert not trace.exists()
+
+
+_WATCHED = """
+import sys
+from pathlib import Path
+from mmgen.cli import main
+planted, opened = set(sys.argv[2:]), []
+def watch(event, given):
+    if event == "open" and Path(str(given[0])).name in planted:
+        opened.append(given[0])
+sys.addaudithook(watch)
+code = main(["ask", "hello", "-m", sys.argv[1], "--max-tokens", "1"])
+assert not opened
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("family", ["chameleon", "idefics2"])
+def test_a_planted_pickle_is_not_so_much_as_opened(
+    whole: Path, others: dict[str, Path], tmp_path: Path, family: str
+) -> None:
+    folder = Path(shutil.copytree(others.get(family, whole), tmp_path / "model"))
+    trace = tmp_path / "trace"
+    names = ["pytorch_model.bin", "model.pt", "consolidated.00.pth", "tokenizer.pkl", "training_args.bin", "x.ckpt"]
+    for name in names:
+        (folder / name).write_bytes(pickle.dumps(Evil(trace)))
+    for code, shown in ((0, ""), (1, "only pickled weights")):
+        command = [sys.executable, "-c", _WATCHED, str(folder), *names]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        assert done.returncode == code, done.stderr
+        assert shown in done.stderr
+        assert bool(done.stdout) == (code == 0)
+        (folder / "model.safetensors").unlink(missing_ok=True)
     assert not trace.exists()
 
 

@@ -33,6 +33,8 @@ _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torc
 _SPREADS = ("auto", "balanced", "sequential")  # accelerate's own ways of filling several GPUs
 _ATTENTION = ("auto", "sdpa", "flash_attention_2", "eager")
 QUANTIZED = ("4bit", "8bit", "quanto-int8")
+# What transformers and torch raise of a config that no model can be built from.
+_IMPOSSIBLE = (StrictDataclassError, ValueError, ArithmeticError, LookupError, RuntimeError, AssertionError)
 _SMALLER = "try --quantize 4bit, a second GPU, or --device-map cpu"
 
 
@@ -55,7 +57,7 @@ def load_model(
     """
     device_map = choose_device_map(loading, checkpoint)
     if loading.device_map.endswith(".json") and isinstance(device_map, dict):
-        _check_homes(device_map, loading.device_map, model_class, checkpoint.folder)
+        _check_homes(device_map, loading.device_map, _without_weights(model_class, checkpoint))
     quantization = _choose_quantization(loading, checkpoint, device_map, model_class, keep_whole)
     if quantization is not None and device_map is None:
         device_map = {"": "cpu"}  # left open, the quantiser would take a GPU if there is one
@@ -89,17 +91,16 @@ def _from_pretrained(
         )
     except SafetensorError as error:
         raise MmgenError(f"the weights of {checkpoint.name} cannot be read: {error}", "fetch them again") from error
-    except StrictDataclassError as error:
-        raise _bad_config(checkpoint, error) from error
     except ImportError as error:  # a checkpoint that is stored quantised in some other way names its own package
         raise MmgenError(f"{checkpoint.name} needs a package: {_line(error)}", "install it") from error
     except torch.OutOfMemoryError as error:
         raise MmgenError(f"{checkpoint.name} does not fit into the GPU's memory", _SMALLER) from error
-    except ValueError as error:  # transformers has no types of its own for these two cases; all others are bugs
+    except _IMPOSSIBLE as error:  # transformers has no types of its own for any of these cases
         if loading.quantize is not None and "dispatched on the CPU or the disk" in str(error):
             raise MmgenError(f"{checkpoint.name} does not fit into the GPU's memory", _SMALLER) from error
         if loading.attn != "auto" and "does not support" in str(error):
             raise MmgenError(f"{checkpoint.name} cannot use --attn {loading.attn}", "leave --attn out") from error
+        _without_weights(model_class, checkpoint)  # refuses, if the config is at fault
         raise
     model, report = loaded
     return model, report
@@ -109,7 +110,7 @@ def read_config(config_class: type[ConfigT], checkpoint: Checkpoint) -> ConfigT:
     """Read config.json as a class of transformers', which fills in what the file leaves out."""
     try:
         config: ConfigT = config_class.from_dict(dict(checkpoint.config))
-    except StrictDataclassError as error:
+    except (StrictDataclassError, ArithmeticError) as error:
         raise _bad_config(checkpoint, error) from error
     return config
 
@@ -173,12 +174,9 @@ def _read_device_map(path: Path) -> dict[str, int | str]:
     return {str(module): device for module, device in placed.items()}
 
 
-def _check_homes(
-    device_map: Mapping[str, int | str], path: str, model_class: type[PreTrainedModel], folder: Path
-) -> None:
+def _check_homes(device_map: Mapping[str, int | str], path: str, model: PreTrainedModel) -> None:
     """Refuse a map that leaves a tensor of the model without a device; the names that a file gives it may be older."""
-    names = [name for name, _ in _without_weights(model_class, folder).named_parameters()]
-    homeless = [name for name in names if not _within(name, device_map)]
+    homeless = [name for name, _ in model.named_parameters() if not _within(name, device_map)]
     if homeless:
         raise MmgenError(f"{path} gives no device to {len(homeless)} tensor(s), {homeless[0]} first", _MAP_HINT)
 
@@ -272,14 +270,22 @@ def _check_packages(quantize: str) -> None:
 
 def _unfit_for_4bit(model_class: type[PreTrainedModel], checkpoint: Checkpoint) -> set[str]:
     """Name the linear layers that bitsandbytes cannot run in 4 bits on a CPU: it packs their inputs by 64."""
-    modules = _without_weights(model_class, checkpoint.folder).named_modules()
+    modules = _without_weights(model_class, checkpoint).named_modules()
     return {name for name, layer in modules if isinstance(layer, torch.nn.Linear) and layer.in_features % 64}
 
 
-def _without_weights(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
-    config = cast(type[PreTrainedConfig], model_class.config_class).from_pretrained(folder)
-    with torch.device("meta"):
-        return model_class(config)
+def _without_weights(model_class: type[PreTrainedModel], checkpoint: Checkpoint) -> PreTrainedModel:
+    """Build a model as its config says, with nothing in it.
+
+    Raises:
+        MmgenError: there is no such model, as of a width that its heads do not divide.
+    """
+    try:
+        config = cast(type[PreTrainedConfig], model_class.config_class).from_pretrained(checkpoint.folder)
+        with torch.device("meta"):
+            return model_class(config)
+    except _IMPOSSIBLE as error:  # nothing but the config was read
+        raise _bad_config(checkpoint, error) from error
 
 
 def quiet() -> None:
@@ -309,9 +315,14 @@ def _check(checkpoint: Checkpoint, report: Mapping[str, Any], may_ignore: Sequen
         raise MmgenError(f"{checkpoint.name} cannot be loaded: {report['error_msgs'][0].splitlines()[0]}", hint)
 
 
-def _bad_config(checkpoint: Checkpoint, error: StrictDataclassError) -> MmgenError:
+def _bad_config(checkpoint: Checkpoint, error: Exception) -> MmgenError:
     return MmgenError(f"config.json of {checkpoint.name} does not fit: {_line(error)}", "fetch it again")
 
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())
+
+
+def ran_out_of_memory(error: RuntimeError) -> bool:
+    """Say whether torch failed for want of memory. On a CPU it has no exception of its own for that."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -29,16 +29,25 @@ class Abilities:
     negative_prompt: bool = False
     ratio: bool = False
 
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that it is good for, as mmgen.tasks names them."""
+        draws = self.gives >= PICTURES
+        able = {"draw": draws, "vary": draws and self.varies, "interleave": draws and self.mixes}
+        return ["caption", "ask", *(task for task, possible in able.items() if possible)]
+
     def check(self, name: str, want: frozenset[Kind], requests: Sequence[Request] = ()) -> None:
         """Raise MmgenError if the model of this name cannot do what is wanted."""
-        if not want <= self.gives:
-            raise MmgenError(
-                f"{name} cannot draw: it describes pictures and has no decoder to make them", f"draw with {_ABLE}"
-            )
-        if want == BOTH and not self.mixes:
-            raise MmgenError(
-                f"{name} answers in words or with a picture, not with both in one reply", f"interleave with {_ABLE}"
-            )
+        for wanted in (want, *(request.want for request in requests)):
+            if not wanted <= self.gives:
+                raise MmgenError(
+                    f"{name} cannot draw: it describes pictures and has no decoder to make them", f"draw with {_ABLE}"
+                )
+            if wanted == BOTH and not self.mixes:
+                raise MmgenError(
+                    f"{name} answers in words or with a picture, not with both in one reply",
+                    f"interleave with {_ABLE}",
+                )
         for request in requests:
             has_pictures = any(not isinstance(part, str) for part in request.parts)
             if request.want != WORDS and has_pictures and not self.varies:
@@ -55,15 +64,13 @@ class Model(ABC):
     Attributes:
         name: what the user called it (alias, Hub id or folder).
         revision: the commit it was resolved to, where there is one.
-        gives: what can come out of it.
-        abilities: what it can be asked for, besides; `open_model` fills it in.
+        abilities: what it can be asked for.
         note: a line about itself that its users should see.
     """
 
     name: str
     revision: str | None
-    gives: frozenset[Kind]
-    abilities: Abilities = Abilities()
+    abilities: Abilities
     note: str | None = None
 
     @abstractmethod

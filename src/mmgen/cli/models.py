@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmgen.cli import options
-from mmgen.request import PICTURES, WORDS, Loading
+from mmgen.request import BOTH, PICTURES, WORDS, Kind, Loading
 
 if TYPE_CHECKING:
     from mmgen.catalog import Checkpoint
@@ -91,13 +92,32 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
 # --- one ----------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Way:
+    """One way of loading a checkpoint, weighed for what it may be asked.
+
+    Attributes:
+        usual: with what one picture takes where it draws, else one answer.
+        mixed: with what an interleaved reply of full length takes; None if it makes none.
+    """
+
+    usual: Plan
+    mixed: Plan | None
+
+
 def _report(checkpoint: Checkpoint, loading: Loading, machine: Machine, as_json: bool) -> str:
     from mmgen import families, fit
 
     able, n_codes = families.abilities(checkpoint), families.picture_tokens(checkpoint)
-    want = PICTURES if "image" in able.gives else WORDS  # as much as drawing takes, where it draws
-    plans = fit.plans(checkpoint, loading, machine, families.cached_tokens(checkpoint, want))
-    return (_as_json if as_json else _as_text)(checkpoint, plans, machine, able, n_codes)
+
+    def plans(want: frozenset[Kind]) -> list[Plan]:
+        return fit.plans(checkpoint, loading, machine, families.cached_tokens(checkpoint, want))
+
+    draws = "image" in able.gives
+    usual = plans(PICTURES if draws else WORDS)
+    mixed = plans(BOTH) if draws and able.mixes else [None] * len(usual)
+    ways = [_Way(*pair) for pair in zip(usual, mixed, strict=True)]
+    return (_as_json if as_json else _as_text)(checkpoint, ways, machine, able, n_codes)
 
 
 def _can(checkpoint: Checkpoint, able: Abilities) -> list[str]:
@@ -106,18 +126,10 @@ def _can(checkpoint: Checkpoint, able: Abilities) -> list[str]:
 
     if checkpoint.name in ALIASES:
         return list(ALIASES[checkpoint.name].does)
-    draws = "image" in able.gives
-    can = {
-        "caption": True,
-        "ask": True,
-        "draw": draws,
-        "vary": draws and able.varies,
-        "interleave": draws and able.mixes,
-    }
-    return [command for command, possible in can.items() if possible]
+    return able.tasks
 
 
-def _as_json(checkpoint: Checkpoint, plans: Sequence[Plan], machine: Machine, able: Abilities, n_codes: int) -> str:
+def _as_json(checkpoint: Checkpoint, ways: Sequence[_Way], machine: Machine, able: Abilities, n_codes: int) -> str:
     from mmgen import fit
     from mmgen.aliases import ALIASES
 
@@ -137,13 +149,14 @@ def _as_json(checkpoint: Checkpoint, plans: Sequence[Plan], machine: Machine, ab
         "n_bytes": checkpoint.n_bytes,
         "ways": [
             {
-                "flags": way.flags,
-                "default": way.is_default,
-                "weights": way.weights,
-                "n_bytes": way.n_bytes,
-                "fits": way.fits,
+                "flags": way.usual.flags,
+                "default": way.usual.is_default,
+                "weights": way.usual.weights,
+                "n_bytes": way.usual.n_bytes,
+                "fits": way.usual.fits,
+                "interleave": {"n_bytes": way.mixed.n_bytes, "fits": way.mixed.fits} if way.mixed else None,
             }
-            for way in plans
+            for way in ways
         ],
         "cache_per_token": per_token,
         "cache_per_picture": n_codes * per_token or None,
@@ -153,7 +166,7 @@ def _as_json(checkpoint: Checkpoint, plans: Sequence[Plan], machine: Machine, ab
     return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
-def _as_text(checkpoint: Checkpoint, plans: Sequence[Plan], machine: Machine, able: Abilities, n_codes: int) -> str:
+def _as_text(checkpoint: Checkpoint, ways: Sequence[_Way], machine: Machine, able: Abilities, n_codes: int) -> str:
     from mmgen import fit
     from mmgen.aliases import ALIASES
 
@@ -176,7 +189,7 @@ def _as_text(checkpoint: Checkpoint, plans: Sequence[Plan], machine: Machine, ab
         ("free", _free(machine)),
     ]
     told = _columns([(f"{key}:", value) for key, value in lines if value])
-    return "\n".join([*told, "", *_table(plans, checkpoint.name, _can(checkpoint, able)[0])]) + "\n"
+    return "\n".join([*told, "", *_table(ways, checkpoint.name, _can(checkpoint, able)[0])]) + "\n"
 
 
 def _cache(checkpoint: Checkpoint, n_codes: int) -> str:
@@ -201,14 +214,17 @@ def _free(machine: Machine) -> str:
     return ", ".join([f"{gigabytes(machine.free)} of {gigabytes(machine.total)} of memory", *(gpus or ["no GPU"])])
 
 
-def _table(plans: Sequence[Plan], name: str, command: str) -> list[str]:
+def _table(ways: Sequence[_Way], name: str, command: str) -> list[str]:
     from mmgen.fit import gigabytes
 
-    rows = [("TO LOAD IT WITH", "WEIGHTS", "IN ALL", "FITS HERE")]
-    for way in plans:
-        flags = way.flags + (" (default)" if way.is_default else "")
-        rows.append((flags, gigabytes(way.weights), gigabytes(way.n_bytes), "yes" if way.fits else "no"))
-    fitting = [way for way in plans if way.fits]
+    column = ["TO INTERLEAVE"] if any(way.mixed for way in ways) else []
+    rows = [["TO LOAD IT WITH", "WEIGHTS", "IN ALL", *column, "FITS HERE"]]
+    for way in ways:
+        flags = way.usual.flags + (" (default)" if way.usual.is_default else "")
+        fits = "no" if not way.usual.fits else "yes" if way.mixed is None or way.mixed.fits else "not to interleave"
+        sizes = [way.usual.weights, way.usual.n_bytes, *([way.mixed.n_bytes] if way.mixed else [])]
+        rows.append([flags, *map(gigabytes, sizes), fits])
+    fitting = [way.usual for way in ways if way.usual.fits]
     if not fitting:
         return [*_columns(rows), "", "nothing of this fits here"]
     best = next((way for way in fitting if way.is_default), fitting[0])

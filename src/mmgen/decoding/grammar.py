@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from mmgen.request import Kind
 
@@ -69,6 +69,13 @@ def read_code_ids(vocabulary_map: Mapping[str, int], n_embeddings: int) -> tuple
     if sorted(ids) != list(range(n_embeddings)) or len(set(ids.values())) != n_embeddings:
         raise ValueError(f"{len(ids)} image codes are named, the codebook has {n_embeddings}")
     return tuple(ids[code] for code in range(n_embeddings))
+
+
+def count_codes(config: Mapping[str, Any]) -> int:
+    """Count the codes of a picture by a Chameleon's config: each level of the VQ but the first halves its sides."""
+    vq = config.get("vq_config") or {}
+    side: int = vq.get("resolution", 512) // 2 ** (len(vq.get("channel_multiplier", (1, 1, 2, 2, 4))) - 1)
+    return side * side
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ picture decoder added; the decoding loops are ours, because stock `forward` mask
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -15,18 +16,13 @@ from transformers.models.chameleon.configuration_chameleon import ChameleonConfi
 from transformers.models.chameleon.modeling_chameleon import ChameleonForConditionalGeneration
 
 from mmgen.catalog import Checkpoint
-from mmgen.decoding.cache import Cache
-from mmgen.decoding.grammar import Prompt
-from mmgen.decoding.replies import Speaker
-from mmgen.decoding.stepwise import Network
 from mmgen.decoding.vq import VQDecoder
 from mmgen.errors import MmgenError
 from mmgen.families.chameleon_prompt import Prompter
-from mmgen.families.speaking import CodeHead, SpeakingModel, attention_mask, check_codec, refuse_flash
-from mmgen.loading import load_model, read_image_processor
-from mmgen.request import BOTH, WORDS, Loading, Request
-
-_DECODER = "model.vqmodel.decoder."
+from mmgen.families.speaking import SpeakingModel, load_with_codec
+from mmgen.loading import read_image_processor
+from mmgen.model import Abilities
+from mmgen.request import PICTURES, Loading, Request
 
 
 class ChameleonOfWords(ChameleonForConditionalGeneration):
@@ -55,7 +51,9 @@ class Anole(ChameleonOfWords):
         )
 
 
-def load(checkpoint: Checkpoint, loading: Loading) -> Chameleon:
+def load(
+    checkpoint: Checkpoint, loading: Loading, abilities: Abilities, prompter: Prompter, _: Sequence[Request]
+) -> Chameleon:
     """Load a checkpoint of model type "chameleon".
 
     Raises:
@@ -63,49 +61,26 @@ def load(checkpoint: Checkpoint, loading: Loading) -> Chameleon:
     """
     if loading.dtype == "float16":
         raise MmgenError("Chameleon and Anole overflow in float16", "use --dtype bfloat16, or float32 on a CPU")
-    refuse_flash(loading, "Chameleon and Anole")
-    prompter = Prompter(checkpoint)
-    draws = any(name.startswith(_DECODER) for name in checkpoint.tensors)
-    model = load_model(Anole if draws else ChameleonOfWords, checkpoint, loading, keep_whole=["model.vqmodel"])
-    check_codec(model.model.vqmodel, "model.vqmodel")
-    return Chameleon(checkpoint, model, prompter, draws)
+    model_class = Anole if abilities.gives >= PICTURES else ChameleonOfWords
+    return Chameleon(checkpoint, abilities, prompter, load_with_codec(model_class, checkpoint, loading))
 
 
 class Chameleon(SpeakingModel):
-    """A loaded Chameleon or Anole checkpoint.
+    """A loaded Chameleon or Anole checkpoint."""
 
-    Attributes:
-        model: the transformers model.
-        prompter: writes its prompts.
-        speaker: what the decoding loops need of it.
-    """
+    prompter: Prompter
+    _vq: Any  # ChameleonVQVAE, with Anole's decoder
 
     def __init__(
-        self, checkpoint: Checkpoint, model: ChameleonForConditionalGeneration, prompter: Prompter, draws: bool
+        self, checkpoint: Checkpoint, abilities: Abilities, prompter: Prompter, model: ChameleonOfWords
     ) -> None:
-        self.name, self.revision, self.note = checkpoint.name, checkpoint.revision, checkpoint.note
-        self.gives = BOTH if draws else WORDS
-        self.model, self.prompter = model, prompter
+        super().__init__(checkpoint, abilities, prompter, model)
         self._image_processor = read_image_processor(checkpoint)
-        self._vq = model.model.vqmodel.to(memory_format=torch.channels_last)
-        self._embedding = cast(torch.nn.Embedding, model.get_input_embeddings())
-        code_ids = torch.tensor(prompter.vocabulary.code_ids, device=self._embedding.weight.device)
-        self.speaker = Speaker(
-            Network(self._body, model.lm_head, CodeHead(model.lm_head, code_ids), code_ids),
-            prompter.vocabulary,
-            prompter.context,
-            prompter.decode,
-            self.decode,
-        )
+        self._vq.to(memory_format=torch.channels_last)
 
-    def prompt(self, request: Request) -> Prompt:
-        """Write a request's prompt, its pictures as codes.
-
-        Raises:
-            MmgenError: too long for the context, or beyond what the checkpoint can do.
-        """
-        self.abilities.check(self.name, request.want, [request])
-        return self.prompter.write(request, self.encode)
+    def picture_ids(self, image: Image.Image) -> list[int]:
+        """Turn a picture into the ids that stand for it in a prompt: its codes."""
+        return self.prompter.picture_ids(self.encode(image))
 
     @torch.inference_mode()
     def encode(self, image: Image.Image) -> list[int]:
@@ -122,10 +97,3 @@ class Chameleon(SpeakingModel):
         latents = self._vq.post_quant_conv(rows.permute(0, 3, 1, 2))  # channels last, as the embedding lies
         pixels: Tensor = self._vq.decoder(latents)
         return pixels
-
-    def _body(self, ids: Tensor, positions: Tensor, cache: Cache, visible: Tensor) -> Tensor:
-        mask = attention_mask(visible, self._embedding.weight.dtype)
-        hidden: Tensor = self.model.model(
-            input_ids=ids, position_ids=positions, past_key_values=cache, attention_mask=mask, use_cache=True
-        ).last_hidden_state
-        return hidden

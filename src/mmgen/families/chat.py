@@ -12,21 +12,19 @@ from typing import Any, Literal, cast
 
 import torch
 from transformers import (
-    CONFIG_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from mmgen.catalog import Checkpoint
 from mmgen.decoding.pieces import Detokenizer
-from mmgen.errors import MmgenError
+from mmgen.errors import MmgenError, OutOfMemoryError
 from mmgen.families.chat_inputs import Prompter, pictures
 from mmgen.families.generation import stream
-from mmgen.loading import load_model, quiet, read_config
-from mmgen.model import Model
+from mmgen.loading import load_model, ran_out_of_memory
+from mmgen.model import Abilities, Model
 from mmgen.request import WORDS, Done, Loading, Piece, Request
 
 _MOST_ROWS = 8  # of one batch
@@ -35,30 +33,22 @@ _MOST_ROWS = 8  # of one batch
 _PROJECTOR = "model.multi_modal_projector"
 
 
-def load(checkpoint: Checkpoint, loading: Loading, requests: Sequence[Request] = ()) -> Chat:
+def load(
+    checkpoint: Checkpoint, loading: Loading, abilities: Abilities, prompter: Prompter, requests: Sequence[Request]
+) -> Chat:
     """Load a checkpoint of any model type that is image-text-to-text for transformers.
 
     Args:
-        requests: what it will be asked first, if known. They are checked before the weights are read; if none has a
-            picture, what only pictures need is left out where the model can do without.
+        requests: what it will be asked first, if known. If none has a picture, what only pictures need is left out
+            where the model can do without.
 
     Raises:
-        MmgenError: of another kind, without a processor, the requests cannot be answered, or the weights do not fit.
+        MmgenError: the one request that there is cannot be answered, or the weights do not fit.
     """
-    if checkpoint.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        raise MmgenError(
-            f'{checkpoint.name} is of model type "{checkpoint.model_type}", which mmgen does not know',
-            "it takes the image-text-to-text models of the transformers that is installed",
-        )
-    quiet()
-    config = read_config(CONFIG_MAPPING[checkpoint.model_type], checkpoint)
-    prompter = Prompter(checkpoint, config)
-    for request in requests:
-        prompter.check(request)
     if len(requests) == 1:
         prompter.write(requests)  # looks at the pictures too; with many that would take as long as answering
     sees = not requests or any(map(pictures, requests))
-    return Chat(checkpoint, loading, config, prompter, sees)
+    return Chat(checkpoint, loading, abilities, prompter, sees)
 
 
 class Chat(Model):
@@ -69,15 +59,14 @@ class Chat(Model):
         prompter: writes its prompts.
     """
 
-    gives = WORDS
     model: PreTrainedModel
 
     def __init__(
-        self, checkpoint: Checkpoint, loading: Loading, config: PreTrainedConfig, prompter: Prompter, sees: bool
+        self, checkpoint: Checkpoint, loading: Loading, abilities: Abilities, prompter: Prompter, sees: bool
     ) -> None:
         self.name, self.revision, self.note = checkpoint.name, checkpoint.revision, checkpoint.note
-        self.prompter = prompter
-        self._checkpoint, self._loading, self._config = checkpoint, loading, config
+        self.abilities, self.prompter = abilities, prompter
+        self._checkpoint, self._loading = checkpoint, loading
         self._holds: Literal["nothing", "words", "everything"] = "nothing"
         self._hold(sees)
 
@@ -125,6 +114,7 @@ class Chat(Model):
         Raises:
             MmgenError: any of them cannot be answered, or memory does not suffice for all.
         """
+        self.abilities.check(self.name, WORDS, requests)
         inputs = self.prompter.write(requests)
         room = requests[0].text.max_tokens
         limits = [room] * len(requests)
@@ -146,9 +136,11 @@ class Chat(Model):
                         held[row] = ""
                     if is_end:
                         yield row, Done()
-        except torch.OutOfMemoryError as error:
-            raise MmgenError(
-                f"{self.name} ran out of the GPU's memory over the prompt",
+        except RuntimeError as error:
+            if not ran_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(
+                f"{self.name} ran out of memory over the prompt",
                 "give fewer or smaller pictures, or try --quantize 4bit",
             ) from error
 
@@ -159,8 +151,9 @@ class Chat(Model):
         if self._holds == "words":
             del self.model  # to make room
             self._holds = "nothing"
-        whole = cast(type[PreTrainedModel], MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(self._config)])
-        words = None if sees else _class_for_words(self._config)
+        config = self.prompter.config
+        whole = cast(type[PreTrainedModel], MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)])
+        words = None if sees else _class_for_words(config)
         anything = ("",)  # as a prefix: what is stored for pictures has no place in a model of words
         self.model = load_model(
             words or whole,

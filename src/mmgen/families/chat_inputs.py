@@ -7,14 +7,17 @@ are refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 from PIL import Image
-from transformers import AutoProcessor, BatchFeature, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoProcessor, BatchFeature
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from mmgen.errors import MmgenError, TooLongError
-from mmgen.request import WORDS, Part, Request
+from mmgen.loading import quiet, read_config
+from mmgen.request import Part, Request
 
 if TYPE_CHECKING:
     from mmgen.catalog import Checkpoint
@@ -26,20 +29,28 @@ class Prompter:
     """Writes prompts for one checkpoint.
 
     Attributes:
+        config: of the checkpoint.
         context: most positions of prompt and reply; None if the config does not say.
 
     Raises:
-        MmgenError: the checkpoint has no processor, or it needs a package that is not here.
+        MmgenError: transformers does not list it as image-text-to-text, or it has no processor that can run here.
     """
 
-    def __init__(self, checkpoint: Checkpoint, config: PreTrainedConfig) -> None:
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+            raise MmgenError(
+                f'{checkpoint.name} is of model type "{checkpoint.model_type}", which mmgen does not know',
+                "it takes the image-text-to-text models of the transformers that is installed",
+            )
+        quiet()
+        self.config = read_config(CONFIG_MAPPING[checkpoint.model_type], checkpoint)
         self._name = checkpoint.name
         self._processor = _load_processor(checkpoint)
         self.tokenizer: Any = self._processor.tokenizer
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.context: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+        self.context: int | None = getattr(self.config.get_text_config(), "max_position_embeddings", None)
         self._template: str | dict[str, str] | None = self._processor.chat_template
         self._picture_mark: str | None = getattr(self._processor, "image_token", None)
         self._control_tokens = self._find_control_tokens()
@@ -48,13 +59,9 @@ class Prompter:
         """Refuse what cannot be answered, as far as that is known without looking at the pictures.
 
         Raises:
-            MmgenError: not a request for words, a question to a checkpoint without a chat template, a control token
-                among the words that were typed, or a prompt that is too long by its words alone.
+            MmgenError: a question to a checkpoint without a chat template, a control token among the words that were
+                typed, or a prompt that is too long by its words alone.
         """
-        if not request.want <= WORDS:
-            raise MmgenError(
-                f"{self._name} cannot draw: it answers in words", "draw with -m demo (built in) or -m anole-7b"
-            )
         if request.completion and request.history:
             raise MmgenError("a text to continue has no earlier turns", "leave out --complete, or the history")
         if not request.completion and self._template is None:
@@ -83,12 +90,21 @@ class Prompter:
             self.check(request)
         if requests[0].completion:
             images = [[image.convert("RGB") for image in pictures(request)] for request in requests]
-            inputs = self._process(
-                text=[self._written(request) for request in requests],
-                images=images if any(images) else None,
-            )
+            text = [self._written(request) for request in requests]
+            prepare = partial(self._processor, text=text, images=images if any(images) else None, padding=True)
         else:
-            inputs = self._apply_template([_messages(request) for request in requests])
+            prepare = partial(
+                self._processor.apply_chat_template,
+                [_messages(request) for request in requests],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                processor_kwargs={"padding": True},
+            )
+        try:
+            inputs: BatchFeature = prepare(return_tensors="pt")
+        except ValueError as error:  # what a processor says of a picture that it cannot take
+            raise self._refusal(error) from error
         for request, length in zip(requests, inputs["attention_mask"].sum(1).tolist(), strict=True):
             self._check_length(request, length)
         return inputs
@@ -113,27 +129,6 @@ class Prompter:
         except (jinja2.TemplateError, TypeError, ValueError) as error:  # the template is the checkpoint's, not ours
             raise self._refusal(error) from error
         return written
-
-    def _apply_template(self, conversations: list[list[dict[str, Any]]]) -> BatchFeature:
-        try:
-            inputs: BatchFeature = self._processor.apply_chat_template(
-                conversations,
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-                processor_kwargs={"padding": True},
-            )
-        except ValueError as error:  # what a processor says of a picture that it cannot take
-            raise self._refusal(error) from error
-        return inputs
-
-    def _process(self, text: list[str], images: list[list[Image.Image]] | None) -> BatchFeature:
-        try:
-            inputs: BatchFeature = self._processor(text=text, images=images, padding=True, return_tensors="pt")
-        except ValueError as error:
-            raise self._refusal(error) from error
-        return inputs
 
     def _refusal(self, error: Exception) -> MmgenError:
         return MmgenError(
@@ -162,11 +157,8 @@ class Prompter:
 
 def pictures(request: Request) -> list[Image.Image]:
     """List the pictures of a request, of earlier turns too."""
-    return [part for parts in _turns(request) for part in parts if not isinstance(part, str)]
-
-
-def _turns(request: Request) -> list[tuple[Part, ...]]:
-    return [*(turn.parts for turn in request.history), request.parts]
+    turns = [*(turn.parts for turn in request.history), request.parts]
+    return [part for parts in turns for part in parts if not isinstance(part, str)]
 
 
 def _messages(request: Request) -> list[dict[str, Any]]:

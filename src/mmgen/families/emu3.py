@@ -19,15 +19,13 @@ from transformers.models.emu3.modeling_emu3 import Emu3ForConditionalGeneration,
 from transformers.models.emu3.processing_emu3 import Emu3Processor
 
 from mmgen.catalog import Checkpoint
-from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Prompt, Vocabulary
-from mmgen.decoding.replies import Speaker
-from mmgen.decoding.stepwise import Network
 from mmgen.errors import MmgenError
-from mmgen.families.speaking import CodeHead, SpeakingModel, attention_mask, check_codec, refuse_flash, unnormalise
+from mmgen.families.speaking import SpeakingModel, load_with_codec, unnormalise
 from mmgen.families.template_prompt import TemplatePrompter
-from mmgen.loading import load_model, read_config, read_image_processor
-from mmgen.request import BOTH, WORDS, Loading, Request
+from mmgen.loading import read_config, read_image_processor
+from mmgen.model import Abilities
+from mmgen.request import WORDS, Loading, Request
 
 _CODE = "<|visual token {:06}|>"
 _END_OF_ROW = "<|extra_200|>"  # in transformers' modeling_emu3.py too, Emu3ImageVocabularyMapping
@@ -53,7 +51,7 @@ class Prompter(TemplatePrompter):
         config = read_config(Emu3Config, checkpoint)
         super().__init__(checkpoint, config.get_text_config().max_position_embeddings)
         self.image_processor = read_image_processor(checkpoint)
-        self._area: int = self.read_json("processor_config.json").get("image_area", Emu3Processor.image_area)
+        self._area: int = checkpoint.read_json("processor_config.json").get("image_area", Emu3Processor.image_area)
         self._factor: int = self.image_processor.spatial_factor
         self.start = (self.named("bos_token"),)  # the processor puts it there, not the tokenizer
         self._begin, self._end_of_file = self.named("boi_token"), self.named("eof_token")
@@ -92,7 +90,7 @@ class Prompter(TemplatePrompter):
         """Say how many ids a picture in a prompt takes: those of its size, its rows, and two at the end."""
         width, height = _prepare(image).size
         if max(height, width) > 200 * min(height, width):
-            raise MmgenError(f"a picture of {width} x {height} pixels is too thin for {self.name}", "cut it")
+            raise MmgenError(f"a picture of {width} x {height} pixels is too thin for {self.checkpoint.name}", "cut it")
         least, most = self.image_processor.min_pixels, self.image_processor.max_pixels
         height_px, width_px = smart_resize(height, width, self._factor, least, most)
         rows, columns = height_px // self._factor, width_px // self._factor
@@ -121,54 +119,22 @@ class Prompter(TemplatePrompter):
         return [self._begin, *self.text_ids(f"{rows}*{columns}")]
 
 
-def load(checkpoint: Checkpoint, loading: Loading) -> Emu3:
-    """Load a checkpoint of model type "emu3".
-
-    Raises:
-        MmgenError: flash attention is asked for, or the weights do not fit the config.
-    """
-    refuse_flash(loading, "Emu3")
-    prompter = Prompter(checkpoint)
-    model = load_model(Emu3WithCodec, checkpoint, loading, keep_whole=["model.vqmodel"])
-    check_codec(model.model.vqmodel, "model.vqmodel")
-    return Emu3(checkpoint, model, prompter)
+def load(
+    checkpoint: Checkpoint, loading: Loading, abilities: Abilities, prompter: Prompter, _: Sequence[Request]
+) -> Emu3:
+    """Load a checkpoint of model type "emu3"."""
+    return Emu3(checkpoint, abilities, prompter, load_with_codec(Emu3WithCodec, checkpoint, loading))
 
 
 class Emu3(SpeakingModel):
-    """A loaded Emu3 checkpoint.
+    """A loaded Emu3 checkpoint."""
 
-    Attributes:
-        model: the transformers model.
-        prompter: writes its prompts.
-        speaker: what the decoding loops need of it.
-    """
+    prompter: Prompter
+    _vq: Emu3VQVAE
 
-    gives = BOTH
-    model: Emu3WithCodec
-
-    def __init__(self, checkpoint: Checkpoint, model: Emu3WithCodec, prompter: Prompter) -> None:
-        self.name, self.revision, self.note = checkpoint.name, checkpoint.revision, checkpoint.note
-        self.model, self.prompter = model, prompter
-        self._vq = cast(Emu3VQVAE, model.model.vqmodel)
-        self._embedding = cast(torch.nn.Embedding, model.model.text_model.embed_tokens)
-        code_ids = torch.tensor(prompter.vocabulary.code_ids, device=self._embedding.weight.device)
-        self.speaker = Speaker(
-            Network(self._body, model.lm_head, CodeHead(model.lm_head, code_ids), code_ids),
-            prompter.vocabulary,
-            prompter.context,
-            prompter.decode,
-            self.decode,
-        )
-
-    def prompt(self, request: Request) -> Prompt:
-        """Write a request's prompt, its pictures as codes.
-
-        Raises:
-            MmgenError: too long for the context, or beyond what the checkpoint can do.
-        """
-        self.abilities.check(self.name, request.want, [request])
-        self.prompter.check(request)
-        return self.prompter.write(request, lambda image: self.prompter.picture_ids(self.encode(image)))
+    def picture_ids(self, image: Image.Image) -> list[int]:
+        """Turn a picture into the ids that stand for it in a prompt: its size and its codes."""
+        return self.prompter.picture_ids(self.encode(image))
 
     @torch.inference_mode()
     def encode(self, image: Image.Image) -> Tensor:
@@ -182,16 +148,6 @@ class Emu3(SpeakingModel):
         """Turn codes [B, h, w] int64 into pixels [B, 3, H, W] float32, about in [-1, 1]."""
         pixels = self._vq.decode(codes.to(self._vq.device))
         return unnormalise(pixels, self.prompter.image_processor.image_mean, self.prompter.image_processor.image_std)
-
-    def _body(self, ids: Tensor, positions: Tensor, cache: Cache, visible: Tensor) -> Tensor:
-        hidden: Tensor = self.model.model.text_model(
-            input_ids=ids,
-            position_ids=positions,
-            past_key_values=cache,
-            attention_mask=attention_mask(visible, self._embedding.weight.dtype),
-            use_cache=True,
-        ).last_hidden_state
-        return hidden
 
 
 def _prepare(image: Image.Image) -> Image.Image:

@@ -20,17 +20,14 @@ from transformers.models.janus.modeling_janus import JanusForConditionalGenerati
 from transformers.models.janus.processing_janus import DEFAULT_SYSTEM_PROMPT
 
 from mmgen.catalog import Checkpoint
-from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Prompt, Vocabulary
-from mmgen.decoding.replies import Speaker
-from mmgen.decoding.stepwise import Network
-from mmgen.families.speaking import SpeakingModel, attention_mask, check_codec, refuse_flash, unnormalise
+from mmgen.families.speaking import SpeakingModel, load_with_codec, unnormalise
 from mmgen.families.template_prompt import TemplatePrompter
-from mmgen.loading import load_model, read_config, read_image_processor
-from mmgen.request import BOTH, WORDS, Loading, Request
+from mmgen.loading import read_config, read_image_processor
+from mmgen.model import Abilities
+from mmgen.request import WORDS, Loading, Request
 
-# 4-bit weights need inputs of 64 values, and these layers take a code of 8; a codec's errors would show in every pixel.
-_KEEP_WHOLE = ("model.generation_aligner", "model.generation_head", "model.vqmodel")
+_KEEP_WHOLE = ("model.generation_aligner", "model.generation_head")  # 4-bit weights need inputs of 64 values, not of 8
 
 
 class JanusWithCodec(JanusForConditionalGeneration):
@@ -65,7 +62,7 @@ class Prompter(TemplatePrompter):
         )
         pad = self.generation.get("pad_token_id")
         self._pad: int = self.named("pad_token") if pad is None else pad
-        self._has_system_prompt = bool(self.read_json("processor_config.json").get("use_default_system_prompt"))
+        self._has_system_prompt = bool(checkpoint.read_json("processor_config.json").get("use_default_system_prompt"))
 
     def picture_length(self, image: Image.Image) -> int:
         """Say how many ids a picture in a prompt takes: begin-image, features, end-of-image."""
@@ -83,57 +80,35 @@ class Prompter(TemplatePrompter):
         return DEFAULT_SYSTEM_PROMPT if asked and self._has_system_prompt else ""
 
 
-def load(checkpoint: Checkpoint, loading: Loading) -> Janus:
-    """Load a checkpoint of model type "janus".
-
-    Raises:
-        MmgenError: flash attention is asked for, or the weights do not fit the config.
-    """
-    refuse_flash(loading, "Janus")
-    prompter = Prompter(checkpoint)
-    model = load_model(JanusWithCodec, checkpoint, loading, keep_whole=_KEEP_WHOLE)
-    check_codec(model.model.vqmodel, "model.vqmodel")
-    return Janus(checkpoint, model, prompter)
+def load(
+    checkpoint: Checkpoint, loading: Loading, abilities: Abilities, prompter: Prompter, _: Sequence[Request]
+) -> Janus:
+    """Load a checkpoint of model type "janus"."""
+    return Janus(checkpoint, abilities, prompter, load_with_codec(JanusWithCodec, checkpoint, loading, _KEEP_WHOLE))
 
 
 class Janus(SpeakingModel):
-    """A loaded Janus checkpoint.
+    """A loaded Janus checkpoint."""
 
-    Attributes:
-        model: the transformers model.
-        prompter: writes its prompts.
-        speaker: what the decoding loops need of it.
-    """
-
-    gives = BOTH
+    prompter: Prompter
     model: JanusWithCodec
+    _vq: JanusVQVAE
 
-    def __init__(self, checkpoint: Checkpoint, model: JanusWithCodec, prompter: Prompter) -> None:
-        self.name, self.revision, self.note = checkpoint.name, checkpoint.revision, checkpoint.note
-        self.model, self.prompter = model, prompter
-        self._vq = cast(JanusVQVAE, model.model.vqmodel)
-        self._embedding = cast(torch.nn.Embedding, model.get_input_embeddings())
+    def __init__(self, checkpoint: Checkpoint, abilities: Abilities, prompter: Prompter, model: JanusWithCodec) -> None:
         self._n_words = prompter.vocabulary.size
-        self._n_codes: int = self._vq.config.num_embeddings
+        self._n_codes: int = cast(JanusVQVAE, model.model.vqmodel).config.num_embeddings
         self._pictures: WeakValueDictionary[int, Image.Image] = WeakValueDictionary()  # as long as a request has them
         self._numbers = count()
-        code_ids = torch.arange(self._n_codes, device=self._embedding.weight.device) + self._n_words
-        self.speaker = Speaker(
-            Network(self._body, model.lm_head, model.model.generation_head, code_ids),
-            prompter.vocabulary,
-            prompter.context,
-            prompter.decode,
-            self.decode,
-        )
+        code_ids = range(self._n_words, self._n_words + self._n_codes)
+        super().__init__(checkpoint, abilities, prompter, model, code_ids, model.model.generation_head)
 
-    def prompt(self, request: Request) -> Prompt:
-        """Write a request's prompt; its pictures are looked at when it is read.
-
-        Raises:
-            MmgenError: too long for the context, or beyond what the checkpoint can do.
-        """
-        self.abilities.check(self.name, request.want, [request])
-        return self.prompter.write(request, self._take)
+    def picture_ids(self, image: Image.Image) -> list[int]:
+        """Give a picture the next ids that are free; it is looked at when they are read."""
+        v, n = self.prompter.vocabulary, self.prompter.n_features
+        number = next(self._numbers)
+        self._pictures[number] = image
+        first = self._n_words + self._n_codes + number * n
+        return [v.begin_image, *range(first, first + n), v.end_image]
 
     @torch.inference_mode()
     def features(self, image: Image.Image) -> Tensor:
@@ -148,14 +123,6 @@ class Janus(SpeakingModel):
         """Turn codes [B, h, w] int64 into pixels [B, 3, H, W] float32, about in [-1, 1]."""
         pixels = self._vq.decode(cast(torch.LongTensor, codes.flatten(1).to(self._vq.device)))
         return unnormalise(pixels, self.prompter.image_processor.image_mean, self.prompter.image_processor.image_std)
-
-    def _take(self, image: Image.Image) -> list[int]:
-        """Give a picture the next ids that are free."""
-        v, n = self.prompter.vocabulary, self.prompter.n_features
-        number = next(self._numbers)
-        self._pictures[number] = image
-        first = self._n_words + self._n_codes + number * n
-        return [v.begin_image, *range(first, first + n), v.end_image]
 
     def _embed(self, ids: Tensor) -> Tensor:
         """Turn ids [r, T] of words, codes and features into vectors [r, T, D]."""
@@ -172,13 +139,3 @@ class Janus(SpeakingModel):
             features = self.features(self._pictures[number]).to(vectors.device, vectors.dtype)
             vectors[mine] = features[places[mine] % self.prompter.n_features]
         return vectors
-
-    def _body(self, ids: Tensor, positions: Tensor, cache: Cache, visible: Tensor) -> Tensor:
-        hidden: Tensor = self.model.model.language_model(
-            inputs_embeds=self._embed(ids),
-            position_ids=positions,
-            past_key_values=cache,
-            attention_mask=attention_mask(visible, self._embedding.weight.dtype),
-            use_cache=True,
-        ).last_hidden_state
-        return hidden

@@ -6,42 +6,82 @@ A family writes its prompts and gives its network; what a request gets does not 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from mmgen import machine
+from mmgen.catalog import Checkpoint
+from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Prompt
 from mmgen.decoding.replies import Speaker, draw, say, tell
-from mmgen.errors import MmgenError
-from mmgen.model import Model
+from mmgen.decoding.stepwise import Network
+from mmgen.errors import MmgenError, OutOfMemoryError
+from mmgen.families.token_prompt import TokenPrompter
+from mmgen.loading import load_model, ran_out_of_memory
+from mmgen.model import Abilities, Model
 from mmgen.request import BOTH, WORDS, Done, Loading, Piece, Request
 
+ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+
+_CODEC = "model.vqmodel"  # never quantised: its errors would show in every pixel
 _MOST_ROWS = 16  # of one batch; more gain nothing on a CPU
 
 
 class SpeakingModel(Model):
     """A loaded checkpoint of such a family.
 
+    Args:
+        code_ids: code_ids[c] is the id of VQ code c; as the vocabulary says, if not given.
+        code_head: hidden [r, D] -> logits [r, K] over the codes; the codes' rows of the model's head, if not given.
+
     Attributes:
         model: the transformers model.
+        prompter: writes its prompts.
         speaker: what the decoding loops need of it.
     """
 
-    model: PreTrainedModel
-    speaker: Speaker
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        abilities: Abilities,
+        prompter: TokenPrompter,
+        model: PreTrainedModel,
+        code_ids: Sequence[int] | None = None,
+        code_head: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.name, self.revision, self.note = checkpoint.name, checkpoint.revision, checkpoint.note
+        self.abilities, self.prompter, self.model = abilities, prompter, model
+        self._language_model: torch.nn.Module = model.get_decoder()
+        self._embedding = cast(torch.nn.Embedding, model.get_input_embeddings())
+        self._vq = model.get_submodule(_CODEC)
+        v, head = prompter.vocabulary, cast(torch.nn.Linear, model.lm_head)
+        ids = torch.tensor(v.code_ids if code_ids is None else code_ids, device=self._embedding.weight.device)
+        network = Network(self._body, head, CodeHead(head, ids) if code_head is None else code_head, ids)
+        self.speaker = Speaker(network, v, prompter.context, prompter.decode, self.decode)
 
     @abstractmethod
+    def picture_ids(self, image: Image.Image) -> list[int]:
+        """Turn a picture into the ids that stand for it in a prompt."""
+
+    @abstractmethod
+    def decode(self, codes: Tensor) -> Tensor:
+        """Turn codes [B, h, w] int64 into pixels [B, 3, H, W] float32, about in [-1, 1]."""
+
     def prompt(self, request: Request) -> Prompt:
         """Write a request's prompt.
 
         Raises:
             MmgenError: too long for the context, or beyond what the checkpoint can do.
         """
+        self.abilities.check(self.name, request.want, [request])
+        self.prompter.check(request)
+        return self.prompter.write(request, self.picture_ids)
 
     def reply(self, request: Request) -> Iterator[Piece]:
         """Answer one request, piece by piece."""
@@ -61,6 +101,7 @@ class SpeakingModel(Model):
             kind = (request.want, request.text, request.image, bool(prompts[index].pictures), prompts[index].grid)
             alike.setdefault(index if request.want == BOTH else kind, []).append(index)
         for indices in alike.values():
+            indices.sort(key=lambda index: len(prompts[index].ids))  # those of one length waste no padding
             size = self._group_size(requests[indices[0]], [prompts[index] for index in indices])
             for start in range(0, len(indices), size):
                 group = indices[start : start + size]
@@ -84,21 +125,38 @@ class SpeakingModel(Model):
             try:
                 with torch.inference_mode():  # for each piece anew: it must not leak to the caller in between
                     found = next(pieces, None)
-            except torch.OutOfMemoryError as error:
-                raise MmgenError(
-                    f"{self.name} ran out of the GPU's memory", "ask for fewer at once, or try --quantize 4bit"
+            except RuntimeError as error:
+                if not ran_out_of_memory(error):
+                    raise
+                raise OutOfMemoryError(
+                    f"{self.name} ran out of memory", "ask for fewer at once, or try --quantize 4bit"
                 ) from error
             if found is None:
                 return
             yield found
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        """Turn ids [r, T] into vectors [r, T, D]."""
+        return self._embedding(ids)
+
+    def _body(self, ids: Tensor, positions: Tensor, cache: Cache, visible: Tensor) -> Tensor:
+        """See decoding.stepwise.Network."""
+        dtype = self._embedding.weight.dtype
+        mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)  # transformers adds it to the scores
+        return self._language_model(
+            inputs_embeds=self._embed(ids),
+            position_ids=positions,
+            past_key_values=cache,
+            attention_mask=mask.masked_fill_(~visible, torch.finfo(dtype).min),
+            use_cache=True,
+        ).last_hidden_state
 
     def _group_size(self, request: Request, prompts: Sequence[Prompt]) -> int:
         """How many requests to decode at once: what half of the free memory can cache, and not beyond the gain."""
         config = self.model.config.get_text_config()
         n_heads = config.num_key_value_heads or config.num_attention_heads
         n_values = n_heads * config.hidden_size // config.num_attention_heads  # of a key, and of a value
-        embedding = cast(torch.nn.Embedding, self.model.get_input_embeddings())
-        per_token = 2 * config.num_hidden_layers * n_values * embedding.weight.element_size()
+        per_token = 2 * config.num_hidden_layers * n_values * self._embedding.weight.element_size()
         draws = request.want != WORDS
         height, width = prompts[0].grid or (1, self.speaker.vocabulary.n_codes)
         n_tokens = max(len(prompt.ids) for prompt in prompts)
@@ -128,19 +186,26 @@ class CodeHead:
         return F.linear(hidden.to(self._rows.device), self._rows)
 
 
-def refuse_flash(loading: Loading, family: str) -> None:
-    """Raise MmgenError if flash attention is asked for: it takes no mask, and our cache of fixed size needs one."""
+def load_with_codec(
+    model_class: type[ModelT], checkpoint: Checkpoint, loading: Loading, keep_whole: Sequence[str] = ()
+) -> ModelT:
+    """Load the weights of such a family, its picture codec never quantised.
+
+    Args:
+        keep_whole: more modules that are never quantised.
+
+    Raises:
+        MmgenError: flash attention is asked for, a device map leaves the codec out, or the weights do not fit.
+    """
     if loading.attn == "flash_attention_2":
         raise MmgenError(
-            f"{family} cannot use --attn flash_attention_2: the cache of fixed size needs a mask",
+            f"{checkpoint.name} cannot use --attn flash_attention_2: the cache of fixed size needs a mask",
             "leave --attn out, or use --attn sdpa: PyTorch's own fast kernels",
         )
-
-
-def check_codec(codec: torch.nn.Module, name: str) -> None:
-    """Raise MmgenError if a device map has put the picture codec where it cannot run."""
-    if next(codec.parameters()).is_meta:
-        raise MmgenError("the device map leaves the picture codec without a device", f"give {name} a device")
+    model = load_model(model_class, checkpoint, loading, keep_whole=[_CODEC, *keep_whole])
+    if next(model.get_submodule(_CODEC).parameters()).is_meta:
+        raise MmgenError("the device map leaves the picture codec without a device", f"give {_CODEC} a device")
+    return model
 
 
 def unnormalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -148,12 +213,6 @@ def unnormalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> 
     pixels = pixels.float()
     shape = (1, -1, 1, 1)
     return 2 * (pixels * pixels.new_tensor(std).view(shape) + pixels.new_tensor(mean).view(shape)) - 1
-
-
-def attention_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """Turn what may be looked at, [r, 1, T, extent] bool, into what transformers adds to the scores."""
-    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-    return mask.masked_fill_(~visible, torch.finfo(dtype).min)
 
 
 def _free_bytes(device: torch.device) -> int:
