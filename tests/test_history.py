@@ -1,4 +1,4 @@
-"""ask --history and ask --prompts: conversations and many questions in files. With a scripted model."""
+"""ask --history: conversations in files. With a scripted model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from mmgen.errors import MmgenError
 from mmgen.request import Piece, Request
-from tests.scripted import Result, Scripted, install, run
+from tests.scripted import Scripted, install, run
 from tests.terminal import ROOT
 
 
@@ -216,122 +216,3 @@ sys.exit(main(["ask", sys.argv[1], "--history", "talk.json"]))
     assert done
     assert {message["content"][0]["text"] for message in messages} == done
     assert len(messages) == 2 * len(done)
-
-
-# --prompts
-
-
-def ask_many(*lines: str | dict[str, object], flags: tuple[str, ...] = ()) -> Result:
-    rows = [line if isinstance(line, str) else json.dumps(line) for line in lines]
-    Path("many.jsonl").write_text("\n".join(rows) + "\n")
-    return run("ask", "--prompts", "many.jsonl", *flags)
-
-
-def test_many_questions_are_answered_in_order_by_one_model(model: Scripted) -> None:
-    model.scripts = [["Red\nit is."], ["Both."], ["None."]]
-    result = ask_many(
-        {"prompt": "what\tcolor?", "images": ["a.png"]},
-        {"prompt": "<image> or <image>?", "images": ["a.png", "b.png"], "seed": 9},
-        "",
-        {"prompt": "and without?"},
-        flags=("--seed", "5"),
-    )
-    answers = "what color?\tRed it is.\n<image> or <image>?\tBoth.\nand without?\tNone.\n"
-    assert (result.code, result.out, result.err) == (0, answers, "")
-    assert len(model.opened) == 1
-    assert [request.seed for request in model.requests] == [5, 9, 5]
-    assert [sum(not isinstance(part, str) for part in request.parts) for request in model.requests] == [1, 2, 0]
-
-
-def test_answers_as_json_carry_line_pictures_and_seed(model: Scripted) -> None:
-    result = ask_many({"prompt": "a?", "images": ["a.png"], "seed": 9}, "", {"prompt": "b?"}, flags=("--json",))
-    one, two = map(json.loads, result.out.splitlines())
-    assert (one["line"], one["images"], one["seed"], one["prompt"]) == (1, ["a.png"], 9, "a?")
-    assert (two["line"], two["images"], two["prompt"], two["text"]) == (3, [], "b?", "A snowman.")
-
-
-BAD = [
-    ("nope", "not JSON"),
-    ("[" * 100_000, "not JSON"),
-    ("[]", "no prompt"),
-    ('{"prompt": 7}', "no prompt"),
-    ('{"prompt": ""}', "empty"),
-    ('{"prompt": "\\ud800"}', "surrogate"),
-    ('{"prompt": "a", "image": "a.png"}', 'unknown key "image"'),
-    ('{"prompt": "a", "images": "a.png"}', "images"),
-    ('{"prompt": "a", "images": [7]}', "images"),
-    ('{"prompt": "a", "seed": 1.5}', "seed"),
-    ('{"prompt": "a", "seed": true}', "seed"),
-    ('{"prompt": "a", "seed": -1}', "seed -1"),
-    ('{"prompt": "a", "images": ["none.png"]}', "none.png"),
-    ('{"prompt": "a", "images": ["bad.png"]}', "bad.png"),
-    ('{"prompt": "<image><image>", "images": ["a.png"]}', "marks"),
-]
-
-
-def test_a_line_that_is_wrong_fails_alone(model: Scripted) -> None:
-    Path("bad.png").write_text("no picture")
-    good = '{"prompt": "good?"}'
-    lines = [line for bad, _ in BAD for line in (good, bad)]
-    result = ask_many(*lines)
-    assert (result.code, result.out) == (1, "good?\tA snowman.\n" * len(BAD))
-    errors = [line for line in result.err.splitlines() if line.startswith("error")]
-    for number, (error, (_, said)) in enumerate(zip(errors, BAD, strict=True), 1):
-        assert error.startswith(f"error: line {2 * number}: ")
-        assert said in error
-    rows = [json.loads(line) for line in ask_many(*lines, flags=("--json",)).out.splitlines()]
-    assert [row["line"] for row in rows] == list(range(1, len(lines) + 1))
-    assert ["error" in row for row in rows] == [False, True] * len(BAD)
-
-
-def test_a_question_that_the_model_refuses_fails_alone(model: Scripted) -> None:
-    model.scripts = [["One."], [MmgenError("too long", "shorten it")], ["Three."]]
-    result = ask_many(*({"prompt": word} for word in ("one", "two", "three")))
-    assert (result.code, result.out) == (1, "one\tOne.\nthree\tThree.\n")
-    assert result.err == "error: line 2: too long\nhint: shorten it\n"
-
-
-def test_if_no_line_is_right_nothing_is_loaded(model: Scripted) -> None:
-    result = ask_many("nope")
-    assert (result.code, result.out, model.opened) == (1, "", [])
-    assert result.err.startswith("error: line 1: not JSON")
-
-
-def test_questions_come_through_a_pipe_too(model: Scripted) -> None:
-    lines = '\ufeff{"prompt": "a", "images": ["a.png"]}\r\n{"prompt": "\u2028b"}'
-    assert run("ask", "--prompts", "-", stdin=lines.encode()).out == "a\tA snowman.\nb\tA snowman.\n"
-
-
-def test_pictures_are_looked_up_from_the_file_s_folder(model: Scripted) -> None:
-    Path("talks/many.jsonl").write_text('{"prompt": "a", "images": ["../a.png"]}')
-    assert run("ask", "--prompts", "talks/many.jsonl").code == 0
-
-
-def test_pictures_are_opened_a_few_at_a_time(model: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmgen import images
-
-    n_open = 0
-    open_image = images.open_image
-
-    def counted(source: str) -> Image.Image:
-        nonlocal n_open
-        n_open += 1
-        assert n_open <= len(model.requests) + 8
-        return open_image(source)
-
-    monkeypatch.setattr(images, "open_image", counted)
-    assert ask_many(*[{"prompt": "a", "images": ["a.png"]}] * 30).out == "a\tA snowman.\n" * 30
-
-
-@pytest.mark.parametrize("flags", ["what?", "--image a.png", "--history talk.json", "--seed -1"])
-def test_prompts_come_alone(model: Scripted, flags: str) -> None:
-    assert ask_many({"prompt": "a"}, flags=tuple(flags.split())).code == 2
-    assert not model.opened
-
-
-@pytest.mark.parametrize("path", ["none.jsonl", "empty.jsonl", "talks"])
-def test_a_file_without_questions_is_an_error(model: Scripted, path: str) -> None:
-    Path("empty.jsonl").write_text("\n \n")
-    result = run("ask", "--prompts", path)
-    assert (result.code, result.out, model.opened) == (1, "", [])
-    assert [line.partition(":")[0] for line in result.err.splitlines()] == ["error", "hint"]

@@ -1,0 +1,381 @@
+"""The journal of a batch: a file of JSON lines that says what is done, and that no crash, kill or full disk can spoil.
+
+Knows of a line its `key` (what the result depends on), its `place` (which item of the command it answers), its `error`,
+`files` and `drawn_seed`; refuses to know what else is in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple, Self, TypeAlias
+
+from mmgen.errors import CannotGoOnError, MmgenError, UsageError
+from mmgen.files import replacing, sweep
+from mmgen.streams import is_text
+
+Record: TypeAlias = dict[str, Any]  # a line, as JSON gives it
+
+# How an item stands. new: nothing is known; done: its place has its result; failed: its place has its error;
+# stale: its place has something else, as its picture or the command changed; copy: another place has its result.
+State: TypeAlias = Literal["new", "done", "stale", "failed", "copy"]
+
+SYNC_SECONDS = 1.0  # between two waits for the disk: what a reboot may cost
+_BEGINNING = b'{"key": "'  # of every line that `append` writes, by which one that was cut off is told
+_CHUNK = 4096  # bytes that are read at once when a line is looked up
+_MAX_OTHERS = 100  # lines that are no records, before the first one that is: then it is some other file
+
+
+def key_of(*parts: object) -> str:
+    """Return 32 hex digits that stand for these values: the beginning of SHA-256 over their JSON."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))  # ASCII, so halves of surrogate pairs survive
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class _Row(NamedTuple):
+    """What is remembered of a place: its last record's key, whether that is an error, where its line begins."""
+
+    key: bytes
+    failed: bool
+    offset: int
+
+
+class Journal:
+    """A journal that is being written, by nobody else. To be used in a `with` statement.
+
+    On entry it is made, if it is not there, locked, mended if its end was cut off, and read. Lines that later ones have
+    replaced are taken out on exit, or on the next entry if that was not reached.
+
+    Attributes:
+        path: as given.
+        drawn_seed: the first that a record has.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self.drawn_seed: int | None = None
+        self._file = Path(os.path.realpath(path))  # through a link, which stays one
+        # 100,000 lines are to cost some 50 MB, so texts are kept as their hashes: of the 64 bits of Python's own, which
+        # are salted in each process, two in 100,000 are equal once in 10^9 runs.
+        self._rows: dict[int, _Row] = {}  # by hash of the place
+        self._results: dict[bytes, int] = {}  # by key: where a line with its result begins
+        self._replaced: set[int] = set()  # where lines begin that later ones replaced
+        self._digests: dict[int, bytes] = {}  # of files, by hash of path, size and time
+        self._synced = 0.0
+
+    # Opening and closing
+
+    def __enter__(self) -> Self:
+        try:
+            self._is_new = not self._file.exists()
+            self._handle = _open_locked(self._file, self.path)
+            self._reader = self._file.open("rb")  # on its own: appending moves the other
+            try:
+                sweep(self._file.parent)
+                self._read()
+                if self._replaced:
+                    self._compact()
+                    self._read()
+            except BaseException:
+                self._close()
+                raise
+        except OSError as failure:
+            raise _failure("write", self.path, failure) from failure
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        try:
+            os.fsync(self._handle)
+            if kind is None and self._replaced and _names(self._file, self._handle):
+                self._compact()
+            if self._is_new and not os.fstat(self._handle).st_size and _names(self._file, self._handle):
+                self._file.unlink()
+        except OSError as failure:
+            raise _failure("write", self.path, failure) from failure
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self._reader.close()
+        os.close(self._handle)  # and with that unlocks it
+
+    def _read(self) -> None:
+        """Learn what is in the file; if its last line was cut off, mend that."""
+        self._reader.seek(0)
+        self._rows.clear()
+        self._results.clear()
+        self._replaced.clear()
+        last: tuple[int, bytes, Record | None] = (0, b"\n", None)
+        for last in _lines(self._reader, self.path):
+            offset, line, record = last
+            if record is not None:
+                self._learn(record, offset)
+        offset, line, record = last
+        if not line.endswith(b"\n"):
+            if record is None:
+                os.ftruncate(self._handle, offset)
+            else:
+                os.write(self._handle, b"\n")
+
+    def _learn(self, record: Mapping[str, Any], offset: int) -> None:
+        place = hash(record["place"])
+        row = _Row(bytes.fromhex(record["key"]), "error" in record, offset)
+        if place in self._rows:
+            self._replaced.add(self._rows[place].offset)
+        self._rows[place] = row
+        if not row.failed:
+            self._results[row.key] = offset
+        match record:
+            case {"drawn_seed": int(seed)} if self.drawn_seed is None:
+                self.drawn_seed = seed
+        match record:
+            case {"files": list(entries)}:
+                for entry in entries:
+                    self._learn_digest(entry)
+
+    def _learn_digest(self, entry: object) -> None:
+        match entry:
+            case {"path": str(path), "size": int(size), "mtime_ns": int(mtime_ns), "sha256": str(digest)}:
+                if _is_hex(digest, 64):
+                    self._digests[hash((path, size, mtime_ns))] = bytes.fromhex(digest)
+
+    def _compact(self) -> None:
+        """Write the file anew without the lines that were replaced, then put it in place.
+
+        The others stay in the order in which they came, which needs no more memory than a line, and lines that are not
+        ours stay with them. Where there is no room for a second file the first stays as it is.
+        """
+        handle = -1
+        try:
+            with replacing(self._file, stat.S_IMODE(os.fstat(self._handle).st_mode)) as beside:
+                self._reader.seek(0)
+                offset = 0
+                for line in self._reader:
+                    if offset not in self._replaced:
+                        beside.write(line)
+                    offset += len(line)
+                handle = os.dup(beside.fileno())  # the same lock: the new file is never without one
+                fcntl.fcntl(handle, fcntl.F_SETFL, os.O_APPEND)
+        except OSError:
+            if handle >= 0:
+                os.close(handle)
+            return
+        self._close()
+        self._handle = handle
+        self._reader = self._file.open("rb")
+
+    # Looking up
+
+    def state(self, key: str, place: str) -> State:
+        """Say how the item of this key stands at this place."""
+        digest = bytes.fromhex(key)
+        row = self._rows.get(hash(place))
+        if row is not None and row.key == digest:
+            return "failed" if row.failed else "done"
+        if digest in self._results:
+            return "copy"
+        return "new" if row is None else "stale"
+
+    def result(self, key: str) -> Record:
+        """Return a record that has the result of this key, where an item is done, or one it is a copy of.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self._record_at(self._results[bytes.fromhex(key)])
+
+    def last(self, place: str) -> Record | None:
+        """Return the last record of a place, if it has one."""
+        row = self._rows.get(hash(place))
+        return None if row is None else self._record_at(row.offset)
+
+    def _record_at(self, offset: int) -> Record:
+        """Read a line. Threads may do so side by side."""
+        line = b""
+        while not line.endswith(b"\n"):
+            more = os.pread(self._reader.fileno(), _CHUNK, offset + len(line))
+            line += more[: more.find(b"\n") + 1] if b"\n" in more else more
+        record: Record = json.loads(line)
+        return record
+
+    def records(self) -> Iterator[Record]:
+        """Yield the last record of each place, in the order in which they came."""
+        with self._file.open("rb") as file:
+            for offset, _, record in _lines(file, self.path):
+                if record is not None and offset not in self._replaced:
+                    yield record
+
+    def digest(self, path: str) -> str:
+        """Return the SHA-256 of a file's content, in hex; without reading it if size and time are as they were.
+
+        Threads may call it side by side.
+
+        Raises:
+            MmgenError: it cannot be read.
+        """
+        digest: str = self.file_entry(path)["sha256"]
+        return digest
+
+    def file_entry(self, path: str) -> Record:
+        """Return what a record's `files` say of a file: `path`, which is absolute, `size`, `mtime_ns`, `sha256`.
+
+        Raises:
+            MmgenError: it cannot be read.
+        """
+        absolute = str(Path(path).absolute())
+        try:
+            now = Path(path).stat()  # before it is read: if it changes meanwhile, it is read again
+            mark = hash((absolute, now.st_size, now.st_mtime_ns))
+            digest = self._digests.get(mark)
+            if digest is None:
+                if not stat.S_ISREG(now.st_mode):
+                    raise MmgenError(f"{path} is not a regular file", "save it to a file first")
+                with Path(path).open("rb") as file:
+                    digest = self._digests[mark] = hashlib.file_digest(file, "sha256").digest()
+        except OSError as failure:
+            raise _failure("read", path, failure) from failure
+        return {"path": absolute, "size": now.st_size, "mtime_ns": now.st_mtime_ns, "sha256": digest.hex()}
+
+    # Writing
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add a record, which needs a `key` and a `place`, as a whole line or not at all.
+
+        Raises:
+            CannotGoOnError: it cannot be written (a full disk); the file is as it was.
+        """
+        record = {"key": record["key"], "place": record["place"], **record}  # in this order: see _BEGINNING
+        if not _is_record(record):
+            raise TypeError(f"a record needs a key of 32 hex digits and a place: {record}")
+        text = json.dumps(record, ensure_ascii=False)
+        if not is_text(text):  # a file name that is not UTF-8
+            text = json.dumps(record)
+        try:
+            offset = self._write(text.encode() + b"\n")
+        except OSError as failure:
+            error = _failure("write", self.path, failure)
+            raise CannotGoOnError(error.message, error.hint) from failure
+        self._learn(record, offset)
+
+    def _write(self, line: bytes) -> int:
+        """Write at the end of the file, all or nothing, and return where that was."""
+        if not _names(self._file, self._handle):
+            raise MmgenError(
+                f"{self.path} was removed or replaced while it was being written",
+                "give the same command again: it goes on from what is there",
+            )
+        end = os.fstat(self._handle).st_size
+        try:
+            while line:  # once, unless the disk is full: then the second time says so
+                line = line[os.write(self._handle, line) :]
+            if time.monotonic() >= self._synced + SYNC_SECONDS:
+                os.fsync(self._handle)
+                self._synced = time.monotonic()
+        except BaseException:  # an interruption too leaves nothing torn
+            os.ftruncate(self._handle, end)
+            raise
+        return end
+
+
+# The file
+
+
+def _open_locked(file: Path, name: str | Path) -> int:
+    """Open a journal, which is made if it is not there, so that nobody else can.
+
+    Raises:
+        UsageError: another run has it, or it is not a file.
+        OSError: it cannot be opened.
+    """
+    while True:
+        with suppress(FileNotFoundError):
+            _check_kind(file.stat(), name)
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # While we were opening it, the run before may have put its last version in place, or taken it away.
+            if _names(file, handle):
+                return handle
+        except BlockingIOError:
+            os.close(handle)
+            raise UsageError(f"another run is writing {name}", "wait for it to end, or choose another file") from None
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _names(file: Path, handle: int) -> bool:
+    """Say whether a path still leads to an open file."""
+    return file.exists() and os.path.samestat(file.stat(), os.fstat(handle))
+
+
+def _check_kind(found: os.stat_result, name: str | Path) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise UsageError(f"{name} is a folder, not a file", "name a file, such as captions.jsonl")
+    if not stat.S_ISREG(found.st_mode):
+        raise UsageError(f"{name} is not a regular file", "name a file, such as captions.jsonl")
+
+
+def _lines(file: IO[bytes], name: str | Path) -> Iterator[tuple[int, bytes, Record | None]]:
+    """Yield where each line begins, the line, and the record if it is one: others, such as damaged ones, are let be.
+
+    Raises:
+        UsageError: none is one. It is some other file then, unless all there is is the beginning of a record.
+    """
+    offset = n_records = n_others = 0
+    for line in file:
+        record = _record_in(line)
+        if record is not None:
+            n_records += 1
+        elif offset or not _BEGINNING.startswith(line[: len(_BEGINNING)]) or line.endswith(b"\n"):
+            n_others += 1
+        if n_others > _MAX_OTHERS and not n_records:
+            break
+        yield offset, line, record
+        offset += len(line)
+    if n_others and not n_records:
+        raise UsageError(
+            f"{name} is not the journal of a batch, and is left as it is",
+            "name a new file; results saved from --json have no keys to go on by",
+        )
+
+
+def _record_in(line: bytes) -> Record | None:
+    if not line.startswith(b"{"):
+        return None
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if _is_record(found) else None
+
+
+def _is_record(found: Mapping[str, Any]) -> bool:
+    match found:
+        case {"key": str(key), "place": str()}:
+            return _is_hex(key, 32)
+    return False
+
+
+def _is_hex(text: str, n_digits: int) -> bool:
+    return len(text) == n_digits and not text.strip("0123456789abcdef")
+
+
+def _failure(doing: str, path: str | Path, failure: OSError) -> MmgenError:
+    folder = Path(path).parent
+    if doing == "write" and not folder.is_dir():
+        return MmgenError(f"no such folder: {folder}", f"make it first: mkdir -p {folder}")
+    hint = "check that it can be read" if doing == "read" else "choose another file, or see that it can be written"
+    if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "free some space, then give the same command again: what is done is kept"
+    reason = (failure.strerror or str(failure)).lower()
+    return MmgenError(f"cannot {doing} {path}: {reason}", hint)

@@ -1,0 +1,134 @@
+"""Many prompts from one file, a line each: plain text, or JSON lines. Opens no picture, knows no model."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmgen.errors import MmgenError, reason
+from mmgen.finding import is_url
+from mmgen.streams import is_text
+from mmgen.tasks import check_seed
+
+_LIKE_THIS = 'a line looks like {"prompt": "what is it?", "images": ["cat.png"], "seed": 7}'
+_KEYS = ("prompt", "images", "seed", "output")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One line.
+
+    Attributes:
+        images: as given.
+        folder: where relative ones are looked up.
+        seed: its own, if it has one.
+        output: the file its result goes to, if it says so.
+    """
+
+    text: str
+    images: tuple[str, ...] = ()
+    folder: str = ""
+    seed: int | None = None
+    output: str | None = None
+
+    def sources(self) -> list[str]:
+        """Say where the pictures are."""
+        return [image if is_url(image) else str(Path(self.folder) / image) for image in self.images]
+
+
+def read_prompts(path: str) -> Iterator[tuple[int, Prompt | MmgenError]]:
+    """Read a file, or stdin if it is `-`, as it comes: by number of the line, its prompt or what is wrong with it.
+
+    A file whose first line begins with `{` has JSON lines, any other has a prompt a line. Empty lines are passed over.
+    Pictures are looked up from the file's folder; those of stdin from the current one.
+
+    Raises:
+        MmgenError: the file cannot be read, there is nothing in it, or it is one JSON list.
+    """
+    folder = "" if path == "-" else str(Path(path).parent)
+    as_json: bool | None = None  # until a line tells
+    for number, line in _lines(path):
+        if as_json is None:
+            as_json = line.startswith(b"{")
+            if line == b"[" or line.startswith(b"[{"):
+                raise MmgenError(f"{path} is a JSON list, and JSON lines are meant", _LIKE_THIS)
+        try:
+            prompt = _from_json(line, folder) if as_json else Prompt(_from_text(line), folder=folder)
+        except MmgenError as error:
+            yield number, error
+        else:
+            yield number, prompt
+    if as_json is None:
+        raise MmgenError(
+            f"no prompts {'on stdin' if path == '-' else f'in {path}'}",
+            "write one a line, as plain text or as JSON lines with images and seed",
+        )
+
+
+def _lines(path: str) -> Iterator[tuple[int, bytes]]:
+    """Number the lines of a file, and give those with something on them, bare of spaces around."""
+    try:
+        with nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as file:
+            for number, line in enumerate(file, 1):
+                bare = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).strip()
+                if bare:
+                    yield number, bare
+    except OSError as failure:
+        raise MmgenError(f"cannot open {path}: {reason(failure)}", "name a file of prompts, or - for stdin") from (
+            failure
+        )
+
+
+def _from_text(line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as failure:
+        raise MmgenError("not UTF-8 text", "save the file as UTF-8") from failure
+
+
+def _from_json(line: bytes, folder: str) -> Prompt:
+    try:
+        fields = json.loads(_from_text(line))
+    except (ValueError, RecursionError) as failure:
+        raise MmgenError(f"not JSON text: {failure}", _LIKE_THIS) from failure
+    if not isinstance(fields, dict) or not isinstance(text := fields.get("prompt"), str):
+        raise MmgenError("no prompt", _LIKE_THIS)
+    if not is_text(text):
+        raise MmgenError("the prompt has half a surrogate pair in it", "take it out: it is no text")
+    if not text.strip():
+        raise MmgenError("the prompt is empty", "say in words what you want")
+    unknown = [key for key in fields if key not in _KEYS]
+    if unknown:
+        raise MmgenError(f"unknown key {json.dumps(unknown[0])}", f"a line may have {', '.join(_KEYS)}")
+    images, seed, output = fields.get("images") or [], fields.get("seed"), fields.get("output")
+    if not isinstance(images, list) or not all(_is_name(image) for image in images):
+        raise MmgenError("images is not a list of paths", _LIKE_THIS)
+    if isinstance(seed, bool) or not isinstance(seed, int | None):
+        raise MmgenError("seed is not a whole number", _LIKE_THIS)
+    if seed is not None:
+        check_seed(seed)
+    if output is not None and not _is_file_name(output):
+        raise MmgenError("output is not the name of a file", 'it looks like "output": "snowman.png"')
+    return Prompt(text, tuple(images), folder, seed, output)
+
+
+def _is_name(name: object) -> bool:
+    """Say whether the system takes it for a name: it may be any bytes but NUL."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        return False
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_file_name(name: object) -> bool:
+    if not isinstance(name, str) or "\0" in name or not is_text(name):
+        return False
+    return os.path.basename(name) not in ("", ".", "..")  # noqa: PTH119 -- Path drops the slash that says folder
