@@ -51,10 +51,11 @@ trains the VQ, encodes, trains the transformer, refines the VQ's decoder, trains
   40 of the 400 combinations of subject, colour and place are held out of all stages.
 - VQ: seed 1, 3,400 steps of 8 pictures (absolute error, the subject's area weighted four times, and the error of
   neighbouring differences), then its decoder alone; about 50 minutes.
-- Transformer: seed 2, 4,400 steps of two small batches, one of drawings and one of other exchanges; Muon for the
-  hidden matrices, AdamW for the rest; loss on replies, and on input pictures as drawn from nothing, which is the
-  unconditional row of guidance; about 65 minutes. These weights were first trained for 2,750 steps with more stories
-  and fewer variations and pairs (shares 0.30, 0.34, 0.12, 0.22), then taken up again with the rate raised to half.
+- Transformer: seed 2, 9,400 steps of two small batches, one of drawings and one of other exchanges; Muon for the
+  hidden matrices, AdamW for the rest; loss on replies, on input pictures as drawn from nothing, which is the
+  unconditional row of guidance, and in the middle layers on naming what pictures show (heads that are thrown away);
+  about 130 minutes. These weights were not trained in one go: 4,400 steps without those heads, 2,400 with them in one
+  layer, 600 and 2,000 with them in two and with what two pictures share, the rate being raised anew each time.
 - Sampled more coldly than trained, this model tends to leave the subject out. The rows of its head that belong to codes
   are therefore stored times 0.7, so that a temperature of 0.7, mmgen's default, is the temperature 1 of its training.
 - Another machine, or another number of threads, gives slightly different weights.

@@ -22,7 +22,7 @@ from .tokenizer import BEGIN_IMAGE, END_IMAGE, FIRST_CODE, FIRST_TEXT
 class Training:
     """How the transformer is trained."""
 
-    n_steps: int = 10_400
+    n_steps: int = 9400
     muon_rate: float = 0.02  # of the hidden matrices (Jordan et al., "Muon", kellerjordan.github.io/posts/muon)
     embedding_rate: float = 8e-3
     adam_rate: float = 3e-3  # of head and norms
