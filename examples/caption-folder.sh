@@ -1,19 +1,8 @@
 #!/usr/bin/env bash
 # Write a text file beside each picture of a folder. Run it again after adding pictures: what is done stays.
 #   examples/caption-folder.sh photos/
+#
+# The same as a loop, which loads the model anew for every picture:
+#   for picture in photos/*.jpg; do mmgen caption "$picture" > "${picture%.*}.txt"; done
 set -euo pipefail
-folder=${1:?usage: caption-folder.sh FOLDER}
-
-failed=0
-for picture in "$folder"/*.png "$folder"/*.jpg "$folder"/*.webp; do
-    [ -e "$picture" ] || continue # a pattern that matched nothing
-    words=${picture%.*}.txt
-    [ -s "$words" ] && continue
-    if mmgen caption --quiet "$picture" > "$words"; then
-        echo "$picture: $(cat "$words")"
-    else
-        rm -f "$words"
-        failed=1
-    fi
-done
-exit "$failed"
+mmgen caption --quiet "${1:?usage: caption-folder.sh FOLDER}" --sidecar

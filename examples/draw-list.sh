@@ -1,13 +1,9 @@
 #!/usr/bin/env bash
-# Draw a picture for each line of a file; the same list gives the same pictures.
+# Draw a picture for each line of a file; the same list gives the same pictures, and only those that are missing.
 #   examples/draw-list.sh prompts.txt pictures/
+#
+# The same as a loop, which loads the model anew for every picture:
+#   n=0; while read -r prompt; do mmgen draw "$prompt" --seed 2 -o "pictures/$((n += 1)).png"; done < prompts.txt
 set -euo pipefail
 list=${1:?usage: draw-list.sh PROMPTS.txt FOLDER} folder=${2:?usage: draw-list.sh PROMPTS.txt FOLDER}
-mkdir -p "$folder"
-
-number=0
-while read -r prompt || [ -n "$prompt" ]; do # the last line may lack its end
-    number=$((number + 1))
-    picture=$(printf '%s/%03d.png' "$folder" "$number")
-    [ -e "$picture" ] || mmgen draw --quiet --seed "$number" -o "$picture" "$prompt"
-done < "$list"
+mmgen draw --quiet --prompts "$list" --seed 2 -o "$folder/{index:03d}.png"

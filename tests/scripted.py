@@ -8,16 +8,17 @@ import sys
 import types
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from unittest import mock
 
 import pytest
 from PIL import Image
 
+from mmgen import catalog
 from mmgen.cli import main
 from mmgen.errors import MmgenError
-from mmgen.model import Model
-from mmgen.request import BOTH, Kind, Loading, Picture, Piece, Progress, Request
+from mmgen.model import Abilities, Model
+from mmgen.request import Kind, Loading, Picture, Piece, Progress, Request
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Scripted(Model):
     requests: list[Request] = field(default_factory=list)
     name: str = "demo"
     revision: str | None = None
-    gives: frozenset[Kind] = BOTH
+    abilities: Abilities = field(default_factory=Abilities)
     note: str | None = None
 
     def open(self, name: str, loading: Loading, want: frozenset[Kind], requests: Sequence[Request] = ()) -> Scripted:
@@ -65,13 +66,15 @@ def colour(seed: int) -> tuple[int, int, int]:
     return (seed % 256, seed // 256 % 256, 77)
 
 
-def install(monkeypatch: pytest.MonkeyPatch) -> Scripted:
+def install(monkeypatch: pytest.MonkeyPatch, model: Scripted | None = None) -> Scripted:
     """Put a scripted model where commands open theirs."""
-    model = Scripted()
+    model = model or Scripted()
     families = types.ModuleType("mmgen.families")
     families.open_model = model.open  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mmgen.families", families)
     monkeypatch.setattr("mmgen.families", families, raising=False)
+    find = catalog.find
+    monkeypatch.setattr(catalog, "find", lambda name, **options: replace(find("demo"), name=name))
     return model
 
 

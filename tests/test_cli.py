@@ -146,7 +146,6 @@ def test_shells_can_complete(shell: str) -> None:
         ("draw ' '", "empty"),
         ("draw a -o a.gif", "a.gif"),
         ("draw a -o a.png", "a.png exists"),
-        ("draw a -o .", "folder"),
         ("draw a b -o -", "2 pictures"),
         ("draw a -n 2 -o -", "2 pictures"),
         ("draw a -o - --json", "--json"),
@@ -192,7 +191,6 @@ def test_misuse_is_said_in_two_lines_before_anything_loads(model: Scripted, word
         ("caption none.jpg", "no such file: none.jpg"),
         ("caption a.png none.jpg", "no such file: none.jpg"),
         ("caption 'none*.jpg'", "pattern"),
-        ("caption .", "folder"),
         ("caption text.jpg", "text.jpg is not a picture"),
         ("caption cut.png", "cut.png is broken"),
         ("caption pipe", "not a regular file"),
@@ -333,20 +331,19 @@ def test_an_interrupted_run_keeps_what_is_finished(tmp_path: Path) -> None:
     code = f"""
 import os; os.chdir({str(tmp_path)!r})
 def slow():
-    yield picture(8)
     time.sleep(30)
+    yield picture(8)
 model._default = lambda request: [picture(7)] if request.seed == 7 else slow()
 sys.exit(main(['draw', 'a', '-n', '2', '--seed', '7']))
 """
     process = python(SCRIPTED + code)
     assert process.stdout is not None
     assert process.stdout.readline() == b"a-7.png\n"
-    assert process.stdout.readline() == b"a-8.png\n"
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (130, b"")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-7.png", "a-8.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-7.png"]
 
 
 # Options

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mmgen.errors import MmgenError, TooLongError
 from mmgen.images import open_image, read_metadata
+from mmgen.model import Abilities
 from mmgen.request import WORDS
 from tests.scripted import Result, Scripted, colour, install, picture, run
 from tests.terminal import BACKSPACE, CTRL_C, CTRL_D, UP, Terminal
@@ -185,14 +186,24 @@ def test_a_drawn_picture_is_saved_and_joins_the_conversation(model: Scripted) ->
 
 
 def test_who_cannot_draw_is_not_said_to(model: Scripted) -> None:
-    model.gives = WORDS
+    model.abilities = Abilities(WORDS)
     result = chat("/draw a cat", "/help")
     assert (result.code, result.out) == (1, "")
-    assert result.err.startswith("error: demo cannot draw\nhint: ")
+    assert result.err.startswith("error: demo cannot draw: ")
     assert "/draw" not in result.err.partition("hint")[2]
-    model.gives = WORDS | {"image"}
+    model.abilities = Abilities()
     assert "/draw PROMPT" in chat("/help").err
     assert "/draw PROMPT" in chat("/help", flags=("-q",)).err
+
+
+def test_who_draws_from_words_alone_is_not_said_to_vary(model: Scripted) -> None:
+    model.abilities = Abilities(varies=False)
+    result = chat("/image a.png", "/vary", "/help", "/draw a cat", flags=("--seed", "7"))
+    assert (result.code, result.out) == (1, "a-cat-8.png\n")
+    assert result.err.startswith("error: demo draws from words alone")
+    listed = [line.split()[0] for line in result.err.splitlines()]
+    assert "/draw" in listed
+    assert "/vary" not in listed
 
 
 def test_undo_takes_back_the_last_picture_or_exchange(model: Scripted) -> None:

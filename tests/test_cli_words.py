@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from mmgen.errors import MmgenError
+from mmgen.items import GROUP
 from mmgen.tasks import ASK, CAPTION
 from tests.scripted import Scripted, install, run
 
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scripted:
-    """A scripted model, in a folder with two pictures."""
+    """A scripted model, in a folder with three pictures."""
     monkeypatch.chdir(tmp_path)
-    for name, colour in (("a.png", "red"), ("b.png", "blue")):
+    for name, colour in (("a.png", "red"), ("b.png", "blue"), ("c.png", "green")):
         Image.new("RGB", (8, 8), colour).save(name)
     return install(monkeypatch)
 
@@ -28,9 +30,10 @@ def test_a_caption_is_printed_and_nothing_else(model: Scripted) -> None:
     assert CAPTION in model.requests[0].parts
 
 
-def test_several_captions_stand_behind_their_paths_in_order(model: Scripted) -> None:
+def test_several_captions_stand_behind_their_paths_in_order_each_once(model: Scripted) -> None:
     model.scripts = [["one\n", "two"], ["three"], ["four"]]
-    assert run("caption", "b.png", "./a.png", "b.png").out == "b.png\tone two\n./a.png\tthree\nb.png\tfour\n"
+    out = run("caption", "b.png", "./a.png", "b.png", "c.png").out
+    assert out == "b.png\tone two\n./a.png\tthree\nc.png\tfour\n"
 
 
 def test_a_broken_picture_among_many_fails_alone(model: Scripted) -> None:
@@ -46,9 +49,11 @@ def test_a_broken_picture_among_many_fails_alone(model: Scripted) -> None:
 
 def test_a_request_that_fails_among_many_fails_alone(model: Scripted) -> None:
     model.scripts = [["one"], [MmgenError("too long", "shorten it")], ["three"]]
-    result = run("caption", "a.png", "b.png", "a.png")
-    assert (result.code, result.out) == (1, "a.png\tone\na.png\tthree\n")
-    assert result.err == "error: b.png: too long\nhint: shorten it\n"
+    result = run("caption", "a.png", "b.png", "c.png")
+    assert (result.code, result.out) == (1, "a.png\tone\nc.png\tthree\n")
+    error, hint, summary = result.err.splitlines()
+    assert (error, hint) == ("error: b.png: too long", "hint: shorten it")
+    assert summary.startswith("2 done, 0 skipped, 1 failed in ")
 
 
 def test_many_pictures_are_opened_a_few_at_a_time(model: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,11 +65,14 @@ def test_many_pictures_are_opened_a_few_at_a_time(model: Scripted, monkeypatch: 
     def counted(source: str) -> Image.Image:
         nonlocal n_open
         n_open += 1
-        assert n_open <= len(model.requests) + 8
+        assert n_open <= len(model.requests) + 4 * GROUP
         return open_image(source)
 
+    names = [f"{number}.png" for number in range(10 * GROUP)]
+    for name in names:
+        shutil.copy("a.png", name)
     monkeypatch.setattr(images, "open_image", counted)
-    assert run("caption", *["a.png"] * 30).out == "a.png\tA snowman.\n" * 30
+    assert run("caption", *names).out == "".join(f"{name}\tA snowman.\n" for name in names)
 
 
 def test_every_caption_has_the_seed_that_it_would_have_alone(model: Scripted) -> None:

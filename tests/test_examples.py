@@ -37,7 +37,7 @@ def test_every_example_is_tested() -> None:
 
 
 def test_draw_list_draws_a_picture_for_each_line(pictures: Path) -> None:
-    for path in pictures.iterdir():
+    for path in pictures.glob("*.png"):
         with Image.open(path) as image:
             assert image.size[0] >= 96
     assert example("draw-list.sh", "prompts.txt", "pictures", folder=pictures.parent) == ""  # all done before
@@ -47,7 +47,7 @@ def test_caption_folder_goes_on_where_it_stopped(pictures: Path, tmp_path: Path)
     for path in pictures.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "002.txt").write_text("Mine.\n")
-    assert example("caption-folder.sh", ".", folder=tmp_path) == "./001.png: A red cat on the grass.\n"
+    assert example("caption-folder.sh", ".", folder=tmp_path) == ""
     assert (tmp_path / "001.txt").read_text() == "A red cat on the grass.\n"
     assert (tmp_path / "002.txt").read_text() == "Mine.\n"
 

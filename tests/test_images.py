@@ -25,9 +25,9 @@ from PIL import Image
 
 from mmgen import images
 from mmgen.errors import MmgenError, UsageError
+from mmgen.finding import check_file
 from mmgen.images import (
     Metadata,
-    check_file,
     check_writable,
     encode_image,
     open_image,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -119,6 +120,11 @@ def test_every_help_example_runs(
         assert len(examples) == 2
         for example in examples:
             assert run(capsys, *shlex.split(example))
+    examples = re.findall(r"^ *\$ mmgen (.*)$", run(capsys, "chat", "--help"), re.MULTILINE)
+    assert len(examples) == 2
+    for example in examples:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Describe this picture.\n/help\n/quit\n")))
+        assert len(run(capsys, *shlex.split(example))) > 1
 
 
 def bad_files(folder: Path) -> None:

@@ -1,22 +1,30 @@
-"""Sinks: pieces in, results out, whole and in order."""
+"""Items, their records, and sinks: results out, whole."""
 
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mmgen.errors import MmgenError
-from mmgen.output import Answer, Answers, Item, Job, PictureFiles, Story
-from mmgen.request import BOTH, PICTURES, WORDS, Done, Kind, Progress, Request
+from mmgen.items import Item, Job, Outcome, as_line
+from mmgen.output import Answer, Lines, PictureFiles, Story
+from mmgen.request import BOTH, PICTURES, WORDS, Kind, Request
 from mmgen.streams import Notes, clean
 from tests.scripted import picture
 
+JOB = Job("caption", "demo", "abc")
 
-def job(n: int = 1, want: frozenset[Kind] = WORDS, as_json: bool = False, completion: bool = False) -> Job:
-    request = Request(parts=("what?",), want=want, seed=7, completion=completion)
-    return Job("caption", "demo", "abc", [Item(request, "what?", image=f"{i}.png") for i in range(n)], as_json)
+
+def item(want: frozenset[Kind] = WORDS, image: str | None = "0.png", output: str | None = None) -> Item:
+    return Item(Request(parts=("what?",), want=want, seed=7), "what?", image=image, output=output)
+
+
+def story(folder: Path) -> Story:
+    return Story(JOB, item(BOTH), str(folder))
 
 
 def test_control_characters_are_dropped_all_but_newline_and_tab() -> None:
@@ -24,87 +32,76 @@ def test_control_characters_are_dropped_all_but_newline_and_tab() -> None:
 
 
 def test_an_answer_is_written_as_it_comes(capsys: pytest.CaptureFixture[str]) -> None:
-    sink = Answer(job(), Notes())
     seen = []
-    for piece in (" A", " snow\x1bman", ".", " \n\n", Done()):
-        sink.take(0, piece)
-        seen.append(capsys.readouterr().out)
-    assert seen == ["A", " snowman", ".", "", "\n"]
+    with Answer() as answer:
+        for piece in (" A", " snow\x1bman", ".", " \n\n"):
+            answer.take(piece)
+            seen.append(capsys.readouterr().out)
+    assert [*seen, capsys.readouterr().out] == ["A", " snowman", ".", "", "\n"]
 
 
 def test_text_that_is_continued_keeps_its_space(capsys: pytest.CaptureFixture[str]) -> None:
-    sink = Answer(job(completion=True), Notes())
-    for piece in (" upon", " a time ", Done()):
-        sink.take(0, piece)
+    with Answer(as_is=True) as answer:
+        for piece in (" upon", " a time "):
+            answer.take(piece)
     assert capsys.readouterr().out == " upon a time \n"
 
 
 def test_an_answer_that_breaks_off_ends_its_line_and_raises(capsys: pytest.CaptureFixture[str]) -> None:
-    sink = Answer(job(), Notes())
-    sink.take(0, "A sno")
-    with pytest.raises(MmgenError, match="off"):
-        sink.take(0, MmgenError("off"))
+    with pytest.raises(MmgenError, match="off"), Answer() as answer:  # noqa: PT012
+        answer.take("A sno")
+        raise MmgenError("off")
     assert capsys.readouterr().out == "A sno\n"
-
-
-def test_answers_come_in_order_each_as_soon_as_it_can(capsys: pytest.CaptureFixture[str]) -> None:
-    sink = Answers(job(3), Notes())
-    sink.take(1, "two\nlines\tof it ")
-    sink.take(0, "one")
-    sink.take(1, Done())
+    with pytest.raises(MmgenError, match="early"), Answer():
+        raise MmgenError("early")
     assert capsys.readouterr().out == ""
-    sink.take(0, Done())
-    assert capsys.readouterr().out == "0.png\tone\n1.png\ttwo lines of it\n"
-    sink.take(2, MmgenError("broken", "mend it"))
-    assert capsys.readouterr() == ("", "error: 2.png: broken\nhint: mend it\n")
-    assert sink.failed == 1
 
 
-def test_a_record_has_the_documented_keys(capsys: pytest.CaptureFixture[str]) -> None:
-    sink = Answers(job(2, as_json=True), Notes())
-    for piece in ("one ", Done()):
-        sink.take(0, piece)
-    sink.take(1, MmgenError("broken"))
-    good, bad = map(json.loads, capsys.readouterr().out.splitlines())
-    assert good["model"] == {"name": "demo", "revision": "abc"}
-    assert (good["command"], good["image"], good["prompt"]) == ("caption", "0.png", "what?")
-    assert (good["text"], good["seed"], good["sampling"]["text"]["temperature"]) == ("one", 7, 0)
-    assert good["seconds"] >= 0
-    assert set(good) - set(bad) == {"text"}
-    assert set(bad) - set(good) == {"error"}
+def test_a_line_is_folded_and_its_record_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    kept: list[object] = []
+    Lines(shown=True).write(item(), Outcome(["two\nlines\t", "of it "]), None, kept.append)
+    assert capsys.readouterr().out == "0.png\ttwo lines of it\n"
+    assert kept == [{"text": "two\nlines\tof it"}]
+
+
+def test_a_record_has_the_documented_keys() -> None:
+    record = json.loads(as_line(JOB.record(item(), 1.23456, {"text": "one"})))
+    assert list(record) == ["command", "model", "image", "prompt", "text", "seed", "sampling", "seconds"]
+    assert record["model"] == {"name": "demo", "revision": "abc"}
+    assert (record["command"], record["image"], record["prompt"]) == ("caption", "0.png", "what?")
+    assert (record["text"], record["seed"], record["sampling"]["text"]["temperature"]) == ("one", 7, 0)
+    assert record["seconds"] == 1.235
 
 
 def test_a_file_name_that_is_not_utf_8_still_makes_a_record() -> None:
-    work = job()
-    item = Item(work.items[0].request, "what?", image="\udcff.png")
-    assert json.loads(work.record(item, 0, {"text": "é"}))["image"] == "\udcff.png"
+    line = as_line(JOB.record(item(image="\udcff.png"), 0, {"text": "é"}))
+    assert json.loads(line.encode())["image"] == "\udcff.png"
+    assert "é" in as_line(JOB.record(item(), 0, {"text": "é"}))
 
 
 def test_a_file_s_note_names_a_model_s_folder_without_its_path(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     for name, noted in ((str(tmp_path / "mine"), "mine"), ("GAIR/Anole-7b-v0.1", "GAIR/Anole-7b-v0.1")):
-        work = Job("draw", name, None, job(want=PICTURES).items)
-        assert work.metadata(work.items[0], picture(3))["model"] == noted
+        assert Job("draw", name, None).metadata(item(PICTURES), picture(3))["model"] == noted
 
 
 def test_pictures_are_in_place_when_their_path_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    paths = [str(tmp_path / f"{i}.png") for i in range(2)]
-    sink = PictureFiles(job(2, PICTURES), Notes(), paths)
-    sink.take(0, Progress(1, 2))
-    sink.take(0, picture(7))
-    assert capsys.readouterr() == (paths[0] + "\n", "")
-    assert Path(paths[0]).is_file()
-    sink.take(0, Done())
-    sink.take(1, Done())
-    assert sink.failed == 1
-    assert "without a picture" in capsys.readouterr().err
+    path = str(tmp_path / "new" / "0.png")
+    sink = PictureFiles(JOB)
+    kept: list[Any] = []
+    sink.write(item(PICTURES, output=path), Outcome([picture(7)]), None, kept.append)
+    assert (kept[0]["output"], kept[0]["seed"]) == (path, 7)
+    assert kept[0]["written"] == sha256(Path(path).read_bytes()).hexdigest()
+    assert capsys.readouterr().out == path + "\n"
+    with pytest.raises(MmgenError, match="without a picture"):
+        sink.write(item(PICTURES, output=str(tmp_path / "1.png")), Outcome(), None, kept.append)
 
 
 def test_a_story_is_markdown_with_its_pictures_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "my story"
-    with Story(job(want=BOTH), Notes(), str(folder)) as sink:
-        for piece in (" First", " roll a ball.", picture(7), "\n", "Then", " another.\n", picture(8), Done()):
-            sink.take(0, piece)
+    with story(folder) as pages:
+        for piece in (" First", " roll a ball.", picture(7), "\n", "Then", " another.\n", picture(8)):
+            pages.take(piece)
     text = "First roll a ball.\n\n![picture 1](001.png)\n\nThen another.\n\n![picture 2](002.png)\n"
     assert (folder / "index.md").read_text() == text
     shown = capsys.readouterr().out
@@ -113,36 +110,34 @@ def test_a_story_is_markdown_with_its_pictures_beside_it(tmp_path: Path, capsys:
 
 
 def test_a_story_that_is_interrupted_keeps_what_is_finished(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), Story(job(want=BOTH), Notes(), str(tmp_path / "a")) as sink:  # noqa: PT012
-        sink.take(0, "First.")
-        sink.take(0, picture(7))
+    with pytest.raises(KeyboardInterrupt), story(tmp_path / "a") as pages:  # noqa: PT012
+        pages.take("First.")
+        pages.take(picture(7))
         raise KeyboardInterrupt
     assert (tmp_path / "a" / "index.md").read_text() == "First.\n\n![picture 1](001.png)\n"
 
 
 def test_a_story_that_never_begins_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(MmgenError, match="without a word"), Story(job(want=BOTH), Notes(), str(tmp_path / "a")) as sink:
-        sink.take(0, Done())
+    with pytest.raises(MmgenError, match="without a word"), story(tmp_path / "a"):
+        pass
     assert not (tmp_path / "a").exists()
 
 
 def test_a_story_of_nothing_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(MmgenError, match="early"), Story(job(want=BOTH), Notes(), str(tmp_path / "a")) as sink:
-        sink.take(0, MmgenError("early"))
+    with pytest.raises(MmgenError, match="early"), story(tmp_path / "a"):
+        raise MmgenError("early")
     assert not (tmp_path / "a").exists()
 
 
-def test_a_story_s_record_has_its_parts_in_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with Story(job(want=BOTH, as_json=True), Notes(), str(tmp_path)) as sink:
-        for piece in ("One ", "two.", picture(7), "Three.", Done()):
-            sink.take(0, piece)
-    record = json.loads(capsys.readouterr().out)
-    assert record["parts"] == [
+def test_a_story_s_parts_are_in_order(tmp_path: Path) -> None:
+    with story(tmp_path) as pages:
+        for piece in ("One ", "two.", picture(7), "Three."):
+            pages.take(piece)
+    assert pages.parts == [
         {"text": "One two."},
         {"image": str(tmp_path / "001.png"), "seed": 7},
         {"text": "Three."},
     ]
-    assert record["output"] == str(tmp_path)
 
 
 def test_notes_are_one_line_each_and_quiet_leaves_errors(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ _NUMBERS = (
     "max_position_embeddings",
     "num_image_tokens",
 )
+_MEGABYTE = 1 << 20
 _NOTE = re.compile(r"^mmgen_note:[ \t]*(.+?)[ \t]*$", re.MULTILINE)
 
 
@@ -80,6 +82,11 @@ class Checkpoint:
         """Bytes of all tensors as they are stored."""
         return sum(tensor.n_bytes for tensor in self.tensors.values())
 
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read one of the small files beside the weights; one that is not there says nothing."""
+        path = self.folder / name
+        return _read_json(path, "") if path.is_file() else {}
+
 
 def find(name: str, *, revision: str | None = None, offline: bool = False) -> Checkpoint:
     """Find a checkpoint by alias, folder or Hub id, and check what can be checked without weights.
@@ -109,6 +116,25 @@ def find(name: str, *, revision: str | None = None, offline: bool = False) -> Ch
             f"the model {name} is missing from this installation", "install mmgen again; in a clone, `make checkpoint`"
         )
     return _find_in_folder(name, target)
+
+
+def identity(checkpoint: Checkpoint) -> str:
+    """Say which weights these are: the Hub's commit, or of a folder a digest.
+
+    The digest is of config.json and of each file of weights its name, its size and its first and last megabyte: cheap,
+    and neither the folder's place nor the files' times count.
+    """
+    if checkpoint.revision is not None:
+        return f"{checkpoint.repo}@{checkpoint.revision}"
+    found = sha256((checkpoint.folder / "config.json").read_bytes())
+    for path in sorted(checkpoint.folder.glob("*.safetensors")):
+        n_bytes = path.stat().st_size
+        found.update(f"{path.name} {n_bytes}".encode())
+        with path.open("rb") as file:
+            found.update(file.read(_MEGABYTE))
+            file.seek(max(0, n_bytes - _MEGABYTE))
+            found.update(file.read(_MEGABYTE))
+    return found.hexdigest()
 
 
 def is_here(name: str) -> bool:

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from mmgen.errors import MmgenError, UsageError
-from mmgen.images import check_writable, is_url, open_image, save_image, write_file
-from mmgen.output import link, plain_name
+from mmgen.finding import is_url
+from mmgen.images import check_writable, open_image, save_image, write_file
+from mmgen.items import plain_name
+from mmgen.output import link
 from mmgen.request import Part, Turn
 from mmgen.streams import clean, is_text
 

@@ -23,6 +23,14 @@ class UsageError(MmgenError):
     exit_code = 2
 
 
+class OutOfMemoryError(MmgenError):
+    """Memory did not suffice for what was asked at once; for less it may."""
+
+
+class CannotGoOnError(MmgenError):
+    """Results can no longer be written (a full disk, a broken stdout): to go on would be in vain."""
+
+
 class TooLongError(MmgenError):
     """A prompt does not fit into the context, with what came before it.
 
@@ -40,3 +48,9 @@ class TooLongError(MmgenError):
             f"{length} and at least {least} for the reply, and this model has room for {context}",
             "leave out earlier turns" if in_conversation else "shorten the prompt, or give fewer pictures",
         )
+
+
+def reason(failure: Exception) -> str:
+    """Say why something failed, as the end of a sentence."""
+    text = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
+    return text[:1].lower() + text[1:]

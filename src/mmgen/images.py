@@ -8,8 +8,6 @@ from __future__ import annotations
 import errno
 import io
 import json
-import os
-import stat
 import struct
 import tempfile
 import threading
@@ -22,7 +20,9 @@ from typing import IO, TypedDict, cast
 
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
-from mmgen.errors import MmgenError, UsageError
+from mmgen.errors import CannotGoOnError, MmgenError, UsageError, reason
+from mmgen.files import replacing
+from mmgen.finding import check_file, is_url
 
 MAX_PIXELS = 89_478_485  # where Pillow begins to warn of decompression bombs; 268 MB as RGB
 MAX_BYTES = 100_000_000  # of a download
@@ -76,37 +76,11 @@ def open_image(source: str | Path) -> Image.Image:
         return _decode(file, str(source))
 
 
-def is_url(source: str | Path) -> bool:
-    """Say whether a picture is on the web."""
-    return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
-
-
-def check_file(source: str | Path) -> None:
-    """Check that a file is there and can be opened, without reading it. Never blocks."""
-    try:
-        mode = Path(source).stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        hint = "check the name; it is looked up from the current folder"
-        if "://" in str(source):
-            hint = "a web address begins with http:// or https://"
-        elif any(letter in str(source) for letter in "*?["):
-            hint = "nothing matches the pattern"
-        raise MmgenError(f"no such file: {source}", hint) from None
-    except (OSError, ValueError) as failure:
-        raise MmgenError(f"cannot open {source}: {_reason(failure)}", "check the name") from failure
-    if stat.S_ISDIR(mode):
-        raise MmgenError(f"{source} is a folder, not a picture", f"name the pictures in it: {Path(source) / '*.jpg'}")
-    if not stat.S_ISREG(mode):
-        raise MmgenError(f"{source} is not a regular file", "save the picture to a file first")
-    if not os.access(source, os.R_OK):
-        raise MmgenError(f"cannot open {source}: permission denied", f"make it readable: chmod +r {source}")
-
-
 def _open_file(source: str | Path) -> IO[bytes]:
     try:
         return Path(source).open("rb")
     except OSError as failure:
-        raise MmgenError(f"cannot open {source}: {_reason(failure)}", "check that it can be read") from failure
+        raise MmgenError(f"cannot open {source}: {reason(failure)}", "check that it can be read") from failure
 
 
 def _header(file: IO[bytes], name: str) -> Image.Image:
@@ -145,7 +119,7 @@ def _decode(file: IO[bytes], name: str) -> Image.Image:
     try:
         return _on_white(ImageOps.exif_transpose(image))
     except _BROKEN as failure:
-        raise MmgenError(f"{name} is broken: {_reason(failure)}", "get a whole copy of the picture") from failure
+        raise MmgenError(f"{name} is broken: {reason(failure)}", "get a whole copy of the picture") from failure
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -200,8 +174,8 @@ def _download(url: str) -> bytes:
                 if time.monotonic() > deadline:
                     raise MmgenError(f"cannot download {url}: it took more than {MAX_SECONDS:.0f} seconds", hint)
     except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.CookieConflict) as failure:
-        reason = _reason(failure) or type(failure).__name__
-        raise MmgenError(f"cannot download {url}: {reason}", "check the address and the network") from failure
+        why = reason(failure) or type(failure).__name__
+        raise MmgenError(f"cannot download {url}: {why}", "check the address and the network") from failure
     return bytes(body)
 
 
@@ -297,30 +271,30 @@ def read_metadata(path: str | Path) -> Metadata | None:
 
 
 def write_file(path: str | Path, data: bytes, mode: int | None = None) -> None:
-    """Write a whole file or none, with the permissions of a new file or `mode`: beside it first, then moved in place.
+    """Write a whole file or none, with the permissions of a new file or `mode`.
 
     Raises:
         MmgenError: it cannot be written (a full disk, no permission).
     """
-    target = Path(path)
+    with whole_file(path, mode) as file:
+        file.write(data)
+
+
+@contextmanager
+def whole_file(path: str | Path, mode: int | None = None) -> Iterator[IO[bytes]]:
+    """Open a file to be written bit by bit, whole or not at all: beside it first, on leaving moved in place.
+
+    Raises:
+        MmgenError: it cannot be written (a full disk, no permission).
+    """
     try:
-        handle, name = tempfile.mkstemp(prefix=".mmgen-", dir=target.parent)
-        beside = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-                mask = os.umask(0)
-                os.umask(mask)
-                os.fchmod(file.fileno(), 0o666 & ~mask if mode is None else mode)  # mkstemp makes it private
-            beside.replace(target)
-        except BaseException:  # an interruption too leaves nothing behind
-            beside.unlink(missing_ok=True)
-            raise
+        with replacing(Path(path), mode) as file:
+            yield file
     except OSError as failure:
-        hint = "free some space" if failure.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another place with -o"
-        raise MmgenError(f"cannot write {path}: {_reason(failure)}", hint) from failure
+        message = f"cannot write {path}: {reason(failure)}"
+        if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise CannotGoOnError(message, "free some space") from failure
+        raise MmgenError(message, "choose another place with -o") from failure
 
 
 def check_writable(folder: Path) -> None:
@@ -330,9 +304,4 @@ def check_writable(folder: Path) -> None:
     try:
         tempfile.TemporaryFile(prefix=".mmgen-", dir=folder).close()
     except OSError as failure:
-        raise MmgenError(f"cannot write into {folder}: {_reason(failure)}", "choose another place with -o") from failure
-
-
-def _reason(failure: Exception) -> str:
-    text = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
-    return text[:1].lower() + text[1:]
+        raise MmgenError(f"cannot write into {folder}: {reason(failure)}", "choose another place with -o") from failure

@@ -1,174 +1,52 @@
-"""Where results go: text and JSON lines on stdout, picture files, an illustrated story in a folder.
+"""Where results go: an answer as it is made, lines on stdout, text beside pictures, picture files, illustrated stories.
 
-Knows requests and pieces; refuses to know what made them.
+Knows items and pieces; refuses to know what made them.
 """
 
 from __future__ import annotations
 
-import json
-import time
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
-from textwrap import shorten
-from typing import TYPE_CHECKING, Self
+from typing import Self, TypeAlias
 
-from mmgen import __version__
 from mmgen.errors import MmgenError
-from mmgen.request import Done, Picture, Piece, Progress, Request
-from mmgen.streams import Notes, clean, emit, emit_bytes
+from mmgen.files import sweep
+from mmgen.items import Item, Job, Outcome
+from mmgen.request import Picture
+from mmgen.streams import clean, emit, emit_bytes
 
-if TYPE_CHECKING:
-    from mmgen.images import Metadata
-
-
-@dataclass(frozen=True)
-class Item:
-    """One thing asked for: the request, and how the user put it.
-
-    Attributes:
-        request: seed and sampling; its parts may be left out.
-        prompt: the words.
-        image: the picture it is about, as given, where a command takes exactly one.
-        images: the pictures, as given, where a command takes any number.
-        line: where it stands in a file of many.
-    """
-
-    request: Request
-    prompt: str
-    image: str | None = None
-    images: tuple[str, ...] | None = None
-    line: int | None = None
+# As a reply is made
 
 
-@dataclass(frozen=True)
-class Job:
-    """What all results of one command share."""
-
-    command: str
-    model: str
-    revision: str | None
-    items: Sequence[Item]
-    as_json: bool = False
-
-    def record(self, item: Item, seconds: float, result: Mapping[str, object]) -> str:
-        """Write a result as one line of JSON.
-
-        The keys: `command`, `model` (`name`, `revision`), `line` (where one of a file of many stands), `image`
-        (caption, vary) or `images` (ask, interleave) as given, `prompt`, the result (`text`; `output`, a path; `output`
-        and `parts`; or `error`), `seed`, `sampling` (by kind, "text" and "image", what request.py's classes hold),
-        `seconds` (since the result before, or since the model was ready).
-        """
-        fields: dict[str, object] = {"command": self.command, "model": {"name": self.model, "revision": self.revision}}
-        if item.line is not None:
-            fields["line"] = item.line
-        if item.image is not None:
-            fields["image"] = item.image
-        if item.images is not None:
-            fields["images"] = list(item.images)
-        fields |= {"prompt": item.prompt, **result}
-        fields.setdefault("seed", item.request.seed)
-        fields |= {"sampling": _sampling(item.request), "seconds": round(seconds, 3)}
-        line = json.dumps(fields, ensure_ascii=False)
-        try:
-            line.encode()
-        except UnicodeEncodeError:  # a file name that is not UTF-8
-            line = json.dumps(fields)
-        return line + "\n"
-
-    def metadata(self, item: Item, picture: Picture) -> Metadata:
-        """Say how a picture was made, for its file: no paths, so of a model's folder only the name."""
-        return {
-            "mmgen": __version__,
-            "prompt": item.prompt,
-            "model": plain_name(self.model),
-            "revision": self.revision,
-            "seed": picture.seed,
-            "sampling": _sampling(item.request),
-        }
-
-
-def plain_name(model: str) -> str:
-    """Say which model it was without saying where it lies."""
-    is_path = model.startswith(("/", ".", "~")) or Path(model).is_dir()
-    return Path(model).resolve().name if is_path else model
-
-
-def _sampling(request: Request) -> dict[str, dict[str, float | int | str | None]]:
-    by_kind = {"text": asdict(request.text), "image": asdict(request.image)}
-    return {kind: by_kind[kind] for kind in by_kind if kind in request.want}
-
-
-class Sink(ABC):
-    """Takes the pieces of a job's items as they come.
+class Answer:
+    """One answer, streamed; space around it is dropped, unless the prompt's text is being continued.
 
     Attributes:
-        failed: how many items ended in an error.
-        said: the words of the answer that was written last, or is being written.
+        said: what was written of it.
     """
 
-    def __init__(self, job: Job, notes: Notes) -> None:
-        self.job = job
-        self.notes = notes
-        self.failed = 0
+    def __init__(self, as_is: bool = False) -> None:
         self.said = ""
-        self._since = time.monotonic()
-
-    def take(self, index: int, piece: Piece | Done | MmgenError) -> None:
-        """Take the next piece of an item, or what ended it."""
-        if isinstance(piece, Progress):
-            n_items = len(self.job.items)
-            which = f"picture {index + 1} of {n_items}, " if n_items > 1 else ""
-            self.notes.progress(f"drawing {which}{piece.done}/{piece.total}")
-            return
-        self.notes.clear()
-        if isinstance(piece, str):
-            self.text(index, clean(piece))
-        elif isinstance(piece, Picture):
-            self.picture(index, piece)
-        else:
-            self.end(index, piece if isinstance(piece, MmgenError) else None)
-
-    def text(self, index: int, text: str) -> None:  # noqa: B027 -- a sink of pictures lets words pass
-        """Take words."""
-
-    def picture(self, index: int, picture: Picture) -> None:  # noqa: B027
-        """Take a picture."""
-
-    @abstractmethod
-    def end(self, index: int, error: MmgenError | None) -> None:
-        """Finish an item."""
-
-    def emit_record(self, index: int, result: Mapping[str, object]) -> None:
-        """Write an item's line of JSON."""
-        now = time.monotonic()
-        emit(self.job.record(self.job.items[index], now - self._since, result))
-        self._since = now
-
-    def fail(self, index: int, error: MmgenError) -> None:
-        """Say that an item failed. An only item's error is the command's."""
-        if self.job.as_json:
-            self.emit_record(index, {"error": error.message})
-        item = self.job.items[index]
-        if len(self.job.items) == 1 and item.line is None:
-            raise error
-        about = f"line {item.line}" if item.line else item.image or shorten(item.prompt, 60, placeholder=" …")
-        self.notes.error(error, about="" if item.image and item.image in error.message else about)
-        self.failed += 1
-
-
-class Answer(Sink):
-    """One answer, streamed as it comes; space around it is dropped, unless the prompt's text is being continued."""
-
-    def __init__(self, job: Job, notes: Notes) -> None:
-        super().__init__(job, notes)
-        self._as_is = job.items[0].request.completion
+        self._as_is = as_is
         self._held = ""  # space that is written once a word follows
 
-    def text(self, index: int, text: str) -> None:
-        text = self._held + text
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *failure: object) -> None:
+        """End the line, unless nothing was said before it failed or was interrupted."""
+        if kind is None or (self.said and issubclass(kind, MmgenError)):
+            emit("\n")
+
+    def take(self, piece: str | Picture) -> None:
+        """Write the next words."""
+        if not isinstance(piece, str):
+            return
+        text = self._held + clean(piece)
         whole = text if self._as_is else text.rstrip()
         self._held = text[len(whole) :]
         if not (self.said or self._as_is):
@@ -177,90 +55,36 @@ class Answer(Sink):
             self.said += whole  # before it is seen: whoever interrupts has seen it
             emit(whole)
 
-    def end(self, index: int, error: MmgenError | None) -> None:
-        if self.said or error is None:
-            emit("\n")
-        if error is not None:
-            self.fail(index, error)
 
-
-class Answers(Sink):
-    """A line for each item, in their order, each as soon as it can be: path (or prompt), tab and text, or JSON."""
-
-    def __init__(self, job: Job, notes: Notes) -> None:
-        super().__init__(job, notes)
-        self._texts = [""] * len(job.items)
-        self._ends: dict[int, MmgenError | None] = {}
-        self._next = 0
-
-    def text(self, index: int, text: str) -> None:
-        self._texts[index] += text
-
-    def end(self, index: int, error: MmgenError | None) -> None:
-        self._ends[index] = error
-        while self._next in self._ends:
-            index = self._next
-            self._next += 1
-            self._write(index, self._ends.pop(index))
-
-    def _write(self, index: int, error: MmgenError | None) -> None:
-        text = self._texts[index]
-        self._texts[index] = ""
-        if error is not None:
-            self.fail(index, error)
-            return
-        item = self.job.items[index]
-        self.said = text if item.request.completion else text.strip()
-        if self.job.as_json:
-            self.emit_record(index, {"text": self.said})
-        else:
-            emit(f"{item.image or _folded(item.prompt)}\t{_folded(text)}\n")
-
-
-class PictureFiles(Sink):
-    """A file for each item; its path on stdout once it is in place. The path `-` is stdout itself."""
-
-    def __init__(self, job: Job, notes: Notes, paths: Sequence[str], with_metadata: bool = True) -> None:
-        super().__init__(job, notes)
-        self._paths = paths
-        self._with_metadata = with_metadata
-        self._drawn: set[int] = set()
-
-    def picture(self, index: int, picture: Picture) -> None:
-        from mmgen.images import encode_image, save_image
-
-        metadata = self.job.metadata(self.job.items[index], picture) if self._with_metadata else None
-        path = self._paths[index]
-        self._drawn.add(index)
-        if path == "-":
-            emit_bytes(encode_image(picture.image, "PNG", metadata))
-            return
-        save_image(picture.image, path, metadata)
-        if self.job.as_json:
-            self.emit_record(index, {"output": path, "seed": picture.seed})
-        else:
-            emit(path + "\n")
-
-    def end(self, index: int, error: MmgenError | None) -> None:
-        if error is None and index not in self._drawn:
-            error = MmgenError("the model ended without a picture", "try another --seed or another prompt")
-        if error is not None:
-            self.fail(index, error)
-
-
-class Story(Sink):
-    """One reply of words and pictures: Markdown on stdout, and the same in a folder with its pictures.
+class Story:
+    """One reply of words and pictures: Markdown on stdout, if shown, and the same in a folder with its pictures.
 
     The folder is made on entry; on exit it gets index.md, or is taken away again if nothing came.
+
+    Args:
+        keep: is given index.md just before it is in place.
+
+    Attributes:
+        parts: what came, as in a record: `text`, or `image` (a path) and `seed`.
     """
 
-    def __init__(self, job: Job, notes: Notes, folder: str, with_metadata: bool = True) -> None:
-        super().__init__(job, notes)
+    def __init__(
+        self,
+        job: Job,
+        item: Item,
+        folder: str,
+        with_metadata: bool = True,
+        shown: bool = True,
+        keep: Callable[[bytes], None] = lambda page: None,
+    ) -> None:
+        self.parts: list[dict[str, object]] = []
+        self._keep = keep
+        self._job, self._item = job, item
         self._folder = Path(folder)
         self._with_metadata = with_metadata
+        self._shown = shown
         self._pages = ""  # index.md so far
         self._n_pictures = 0
-        self._parts: list[dict[str, object]] = []
 
     def __enter__(self) -> Self:
         self._is_ours = not self._folder.is_dir()
@@ -272,59 +96,285 @@ class Story(Sink):
             ) from failure
         return self
 
-    def __exit__(self, *failure: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *failure: object) -> None:
         """Write index.md with what there is: all of it, or as far as it came."""
-        from mmgen.images import write_file
+        from mmgen.images import whole_file
 
-        if self._parts:
-            write_file(self._folder / "index.md", (self._pages.rstrip("\n") + "\n").encode())
-        elif self._is_ours:
+        if self._pages and not self._pages.endswith("\n") and (kind is None or issubclass(kind, MmgenError)):
+            self._write("\n", "\n")
+        if self.parts:
+            page = (self._pages.rstrip("\n") + "\n").encode()
+            with whole_file(self._folder / "index.md") as file:
+                file.write(page)
+                self._keep(page)
+            return
+        if self._is_ours:
             with suppress(OSError):
                 self._folder.rmdir()
+        if kind is None:
+            raise MmgenError("the model ended without a word or a picture", "try another --seed or another prompt")
 
-    def text(self, index: int, text: str) -> None:
+    def take(self, piece: str | Picture) -> None:
+        """Write the next words, or the next picture."""
+        if isinstance(piece, str):
+            self._text(clean(piece))
+        else:
+            self._picture(piece)
+
+    def _text(self, text: str) -> None:
         if self._pages.endswith("\n\n") or not self._pages:
             text = text.lstrip()
         if not text:
             return
         self._write(text, text)
-        if self._parts and "text" in self._parts[-1]:
-            text = f"{self._parts.pop()['text']}{text}"
-        self._parts.append({"text": text})
+        if self.parts and "text" in self.parts[-1]:
+            text = f"{self.parts.pop()['text']}{text}"
+        self.parts.append({"text": text})
 
-    def picture(self, index: int, picture: Picture) -> None:
+    def _picture(self, picture: Picture) -> None:
         from mmgen.images import save_image
 
         self._n_pictures += 1
         path = self._folder / f"{self._n_pictures:03d}.png"
-        metadata = self.job.metadata(self.job.items[index], picture) if self._with_metadata else None
-        save_image(picture.image, path, metadata)
+        save_image(picture.image, path, self._job.metadata(self._item, picture) if self._with_metadata else None)
         gap = "\n" * (2 - len(self._pages[-2:]) + len(self._pages[-2:].rstrip("\n"))) if self._pages else ""
         title = f"{gap}![picture {self._n_pictures}]"
         self._write(f"{title}({path.name})\n\n", f"{title}({link(path)})\n\n")
-        self._parts.append({"image": str(path), "seed": picture.seed})
-
-    def end(self, index: int, error: MmgenError | None) -> None:
-        if self._pages and not self._pages.endswith("\n"):
-            self._write("\n", "\n")
-        if error is None and not self._parts:
-            error = MmgenError("the model ended without a word or a picture", "try another --seed or another prompt")
-        if error is not None:
-            self.fail(index, error)
-        elif self.job.as_json:
-            self.emit_record(index, {"output": str(self._folder), "parts": self._parts})
+        self.parts.append({"image": str(path), "seed": picture.seed})
 
     def _write(self, page: str, shown: str) -> None:
         self._pages += page
-        if not self.job.as_json:
+        if self._shown:
             emit(shown)
 
 
-def _folded(text: str) -> str:
-    return " ".join(text.split())
+# When a reply is whole
+
+Keep: TypeAlias = Callable[[Mapping[str, object]], None]
+
+
+class Sink(ABC):
+    """Takes whole results, one item after the other."""
+
+    def is_there(self, item: Item) -> bool:
+        """Say whether what was written for an item is still there."""
+        return True
+
+    def is_foreign(self, item: Item, record: Mapping[str, object] | None) -> bool:
+        """Say whether something stands in an item's place that must not be touched; record: the last of that place.
+
+        Raises:
+            MmgenError: so it is, and nobody said that it may stay.
+        """
+        return False
+
+    def clear(self, item: Item) -> None:  # noqa: B027 -- lines have nothing to take away
+        """Take away what was written for an item before."""
+
+    def recall(self, item: Item, record: Mapping[str, object]) -> Outcome | None:
+        """Bring back a result for an item from the record of an equal one, or None if that is not possible."""
+        return Outcome([str(record["text"])]) if "text" in record else None
+
+    @abstractmethod
+    def write(self, item: Item, outcome: Outcome, record: Mapping[str, object] | None, keep: Keep) -> None:
+        """Write a result.
+
+        Args:
+            record: the last of the item's place.
+            keep: takes what belongs into the new record. A file is moved in place after that: if we are killed in
+                between, it is not there, and is made again; the other way round it would be somebody else's.
+
+        Raises:
+            MmgenError: nothing came that could be written, or it cannot be.
+        """
+
+
+class Lines(Sink):
+    """A line for each item: path (or prompt), tab and text, with whitespace folded. Not shown: only recorded.
+
+    Attributes:
+        said: the last text.
+    """
+
+    def __init__(self, shown: bool) -> None:
+        self.said = ""
+        self._shown = shown
+
+    def write(self, item: Item, outcome: Outcome, record: Mapping[str, object] | None, keep: Keep) -> None:
+        self.said = text = text_of(item, outcome)
+        keep({"text": text})
+        if self._shown:
+            emit(f"{item.image or _folded(item.prompt)}\t{_folded(text)}\n")
+
+
+class Files(Sink):
+    """A file for each item; one that is as its record says is ours, and may be replaced."""
+
+    def __init__(self, overwrite: bool) -> None:
+        self._overwrite = overwrite
+        self._folders: set[Path] = set()  # that are made, and swept
+
+    def is_there(self, item: Item) -> bool:
+        return _output(item) != "-" and os.path.lexists(_output(item))
+
+    def is_foreign(self, item: Item, record: Mapping[str, object] | None) -> bool:
+        if self._overwrite or not self.is_there(item):
+            return False
+        return record is None or record.get("written") != _digest(_output(item))
+
+    def clear(self, item: Item) -> None:
+        if self.is_there(item):
+            Path(_output(item)).unlink()
+
+    def put(self, item: Item, data: bytes, result: Mapping[str, object], keep: Keep) -> None:
+        """Write an item's file, and have it recorded just before it is in place."""
+        from mmgen.images import whole_file
+
+        path = Path(_output(item))
+        if path.parent not in self._folders:
+            _make_folder(path.parent)
+            sweep(path.parent)
+            self._folders.add(path.parent)
+        with whole_file(path) as file:
+            file.write(data)
+            keep({**result, "written": sha256(data).hexdigest()})
+
+
+class Sidecars(Files):
+    """A text file for each picture. One that was edited by hand, or was there before, is left as it is."""
+
+    def __init__(self, prefix: str = "", suffix: str = "", overwrite: bool = False) -> None:
+        super().__init__(overwrite)
+        self._prefix, self._suffix = prefix, suffix
+
+    def write(self, item: Item, outcome: Outcome, record: Mapping[str, object] | None, keep: Keep) -> None:
+        text = text_of(item, outcome)
+        data = f"{self._prefix}{text}{self._suffix}\n".encode()
+        self.put(item, data, {"text": text, "output": _output(item)}, keep)
+
+
+class PictureFiles(Files):
+    """A picture for each item; its path on stdout, if shown. The path `-` is stdout itself."""
+
+    def __init__(self, job: Job, with_metadata: bool = True, shown: bool = True, overwrite: bool = False) -> None:
+        super().__init__(overwrite)
+        self._job = job
+        self._with_metadata = with_metadata
+        self._shown = shown
+
+    def is_foreign(self, item: Item, record: Mapping[str, object] | None) -> bool:
+        if super().is_foreign(item, record):
+            raise MmgenError(f"{_output(item)} exists", "choose another place with -o, or overwrite it with -f")
+        return False
+
+    def recall(self, item: Item, record: Mapping[str, object]) -> Outcome | None:
+        path, seed = Path(str(record.get("output"))), record.get("seed")
+        if path.suffix.lower() != Path(_output(item)).suffix.lower() or not isinstance(seed, int):
+            return None
+        try:
+            data = path.read_bytes()
+        except OSError:  # it was taken away
+            return None
+        return Outcome(file=(data, seed)) if sha256(data).hexdigest() == record.get("written") else None
+
+    def write(self, item: Item, outcome: Outcome, record: Mapping[str, object] | None, keep: Keep) -> None:
+        data, seed = outcome.file or self._encoded(item, outcome)
+        path = _output(item)
+        if path == "-":
+            emit_bytes(data)
+            keep({})
+            return
+        self.is_foreign(item, record)  # by now, perhaps
+        self.put(item, data, {"output": path, "seed": seed}, keep)
+        if self._shown:
+            emit(path + "\n")
+
+    def _encoded(self, item: Item, outcome: Outcome) -> tuple[bytes, int]:
+        from mmgen.images import encode_image, format_of
+
+        if not outcome.pictures:
+            raise MmgenError("the model ended without a picture", "try another --seed or another prompt")
+        (picture,) = outcome.pictures
+        metadata = self._job.metadata(item, picture) if self._with_metadata else None
+        path = _output(item)
+        return encode_image(picture.image, "PNG" if path == "-" else format_of(path), metadata), picture.seed
+
+
+class Stories(Sink):
+    """A folder for each item; the path of its page on stdout, if shown."""
+
+    def __init__(self, job: Job, with_metadata: bool = True, shown: bool = True, overwrite: bool = False) -> None:
+        self._job = job
+        self._with_metadata = with_metadata
+        self._shown = shown
+        self._overwrite = overwrite
+
+    def is_there(self, item: Item) -> bool:
+        return _page(item).is_file()
+
+    def is_foreign(self, item: Item, record: Mapping[str, object] | None) -> bool:
+        is_ours = record is not None and record.get("written") == _digest(_page(item))
+        if self.is_there(item) and not (self._overwrite or is_ours):
+            raise MmgenError(f"{item.output} has a story", "choose another place with -o, or overwrite it with -f")
+        return False
+
+    def clear(self, item: Item) -> None:
+        _page(item).unlink(missing_ok=True)
+
+    def recall(self, item: Item, record: Mapping[str, object]) -> Outcome | None:
+        return None  # a story is told again
+
+    def write(self, item: Item, outcome: Outcome, record: Mapping[str, object] | None, keep: Keep) -> None:
+        self.is_foreign(item, record)  # by now, perhaps
+        folder = Path(_output(item))
+        _make_folder(folder.parent)
+        sweep(folder)
+
+        def keep_page(page: bytes) -> None:
+            keep({"output": str(folder), "parts": story.parts, "written": sha256(page).hexdigest()})
+
+        with Story(self._job, item, str(folder), self._with_metadata, shown=False, keep=keep_page) as story:
+            for piece in outcome.pieces:
+                story.take(piece)
+        if self._shown:
+            emit(f"{_page(item)}\n")
+
+
+def text_of(item: Item, outcome: Outcome) -> str:
+    """Give an item's words as they are recorded: without space around them, unless a text was continued."""
+    text = clean(outcome.text)
+    return text if item.request.completion else text.strip()
 
 
 def link(path: Path) -> str:
     """Write a path as a Markdown link's target (CommonMark 6.3): in angle brackets where it has spaces or brackets."""
     text = str(path)
     return f"<{text}>" if any(letter in text for letter in " ()<>") else text
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _output(item: Item) -> str:
+    assert item.output is not None
+    return item.output
+
+
+def _page(item: Item) -> Path:
+    return Path(_output(item)) / "index.md"
+
+
+def _digest(path: str | Path) -> str:
+    """Digest a file; one that cannot be read has a digest that no file has."""
+    try:
+        return sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise MmgenError(f"cannot make {folder}: {failure.strerror}", "choose another place") from failure

@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import suppress
 
-from mmgen.errors import MmgenError
+from mmgen.errors import CannotGoOnError, MmgenError
 
 _CONTROL = dict.fromkeys(code for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t")
 
@@ -57,7 +57,9 @@ def _stdout_failure(failure: OSError) -> Exception:
         os.close(nowhere)
     if isinstance(failure, BrokenPipeError):
         return PipeClosedError()
-    return MmgenError(f"cannot write to stdout: {failure.strerror}", "send the output elsewhere, or free some space")
+    return CannotGoOnError(
+        f"cannot write to stdout: {failure.strerror}", "send the output elsewhere, or free some space"
+    )
 
 
 class Notes:

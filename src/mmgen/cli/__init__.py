@@ -17,14 +17,14 @@ from typing import Annotated
 import typer
 
 from mmgen import __version__
-from mmgen.cli import ask, caption, chat, draw, interleave, models, vary
+from mmgen.cli import ask, caption, chat, draw, interleave, models, report, vary
 from mmgen.errors import MmgenError, UsageError
 from mmgen.streams import Notes, PipeClosedError
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141  # what a shell sees of any program that a closed pipe ended
 
-_COMMANDS = ("caption", "ask", "draw", "vary", "interleave", "chat", "models")
+_COMMANDS = ("caption", "ask", "draw", "vary", "interleave", "chat", "models", "report")
 
 EXAMPLES = """\b
 Examples:
@@ -44,6 +44,7 @@ app.command(epilog=vary.EXAMPLES)(vary.vary)
 app.command(epilog=interleave.EXAMPLES)(interleave.interleave)
 app.command(epilog=chat.EXAMPLES)(chat.chat)
 app.command(epilog=models.EXAMPLES)(models.models)
+app.command(epilog=report.EXAMPLES)(report.report)
 
 
 def _print_version(wanted: bool) -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmgen import tasks
 from mmgen.cli import options
 from mmgen.errors import MmgenError, UsageError
-from mmgen.output import Answer, Answers, Item, Job
-from mmgen.questions import Question, read_questions
-from mmgen.request import WORDS, Loading, Request, TextSampling, Turn, fresh_seed
-from mmgen.streams import Notes
+from mmgen.items import Item
+from mmgen.request import WORDS, Loading, Request, TextSampling, Turn
 
-GROUP = 8  # questions whose pictures are open at a time
+if TYPE_CHECKING:
+    from mmgen.cli.run import Command
 
 EXAMPLES = """\b
 Examples:
@@ -38,10 +38,28 @@ def ask(
         str | None,
         typer.Option(metavar="FILE", help="Go on with a conversation: JSON messages, to which this is added."),
     ] = None,
-    prompts: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Many questions: JSON lines of prompt, images and seed; - reads stdin."),
-    ] = None,
+    prompts: options.Prompts = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="Ask about each picture apart; --image may be a folder.")
+    ] = False,
+    recursive: options.Recursive = False,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    files_from: options.FilesFrom = None,
+    null: options.Null = False,
+    sidecar: options.Sidecar = False,
+    outdir: options.OutDir = None,
+    ext: options.Ext = ".txt",
+    prefix: options.Prefix = "",
+    suffix: options.Suffix = "",
+    existing: options.Existing = "skip",
+    jsonl: options.Jsonl = None,
+    html: options.Html = None,
+    plan: options.Plan = False,
+    fail_fast: options.FailFast = False,
+    limit: options.Limit = None,
+    shard: options.Shard = None,
+    batch_size: options.BatchSize = None,
     as_json: options.AsJson = False,
     seed: options.Seed = None,
     max_tokens: options.MaxTokens = TextSampling.max_tokens,
@@ -62,37 +80,48 @@ def ask(
     """Ask about pictures, or without any.
 
     Pictures stand before the question, or where it says <image>. Paths in a FILE are looked up from its folder.
+    With --jsonl or --sidecar answers go there, and the same command again does only what is missing or failed.
     """
+    from mmgen.cli import pictures, run
+    from mmgen.streams import Notes
+
+    many = options.many(jsonl, html, plan, fail_fast, limit, shard, batch_size)
+    beside = options.Texts(sidecar, outdir, ext, prefix, suffix, existing)
     loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check)
     text = TextSampling(temperature, top_p, top_k, repetition_penalty, max_tokens)
-    how = _How(model, loading, text, seed, complete, as_json, Notes(quiet))
-    if prompts is None:
-        _ask_once(how, question, tuple(images or ()), history)
+    options.check_seeds(seed)
+    command = run.Command("ask", model, loading, WORDS, seed, temperature > 0, as_json, many, Notes(quiet))
+    shape = Request(parts=(), want=WORDS, text=text, completion=complete)
+    given = tuple(images or ())
+    if each and prompts is None and history is None:
+        run.check_stdin(question, files_from)
+        words = tasks.ASK if question is None else run.read_prompt(question, "give pictures with --image")
+        look = run.find_pictures(given, files_from, null, recursive, include, exclude)
+        is_one = run.is_one(given, files_from)
+        n_items = 1 if is_one else run.count(look, files_from)
+        pictures.ask_of_each(command, shape, words, look, beside, is_one=is_one, n_items=n_items)
+    elif each or sidecar or files_from is not None or recursive or include or exclude:
+        raise UsageError(
+            "one question about every picture apart: that is --each", "add it, and leave out --prompts and --history"
+        )
+    elif prompts is None:
+        _ask_once(command, shape, question, given, history)
     elif question is not None or images or history is not None:
         raise UsageError("--prompts has the questions and their pictures", "leave out QUESTION, --image and --history")
     else:
-        _ask_many(how, prompts)
+        _ask_many(command, shape, prompts)
 
 
-@dataclass(frozen=True)
-class _How:
-    """What the flags say of any question."""
-
-    model: str
-    loading: Loading
-    text: TextSampling
-    seed: int | None
-    complete: bool
-    as_json: bool
-    notes: Notes
-
-
-def _ask_once(how: _How, question: str | None, given: tuple[str, ...], history: str | None) -> None:
+def _ask_once(
+    command: Command, shape: Request, question: str | None, given: tuple[str, ...], history: str | None
+) -> None:
     from mmgen.cli import run
     from mmgen.conversation import entry, read_messages
-    from mmgen.images import open_image
+    from mmgen.output import Answer, Lines
 
-    if history is not None and how.complete:
+    if history is not None and (command.many.is_asked_for or command.many.choice.shard is not None):
+        raise UsageError("a conversation is no batch", "leave out --jsonl, --html, --plan and --shard, or --history")
+    if history is not None and shape.completion:
         raise UsageError("--complete and --history do not go together", "a text that is continued has no turns")
     talk = None if history is None else read_messages(history)
     unanswered = talk.unanswered if talk else None
@@ -103,92 +132,49 @@ def _ask_once(how: _How, question: str | None, given: tuple[str, ...], history: 
     if question is None and not given and not unanswered:
         raise UsageError("nothing to ask", 'give a question, as in mmgen ask "what is a snowman?", or an --image')
     words = tasks.ASK if question is None else run.read_prompt(question, "give pictures with --image")
-    used_seed = fresh_seed() if how.seed is None else how.seed
-    pictures = [open_image(image) for image in given]
-    request = tasks.ask(
-        words, pictures, text=how.text, seed=used_seed, complete=how.complete, history=talk.history if talk else ()
-    )
+    request = replace(shape, seed=command.first_seed, history=talk.history if talk else ())
     if unanswered:
         words, request = _words(unanswered), replace(request, parts=unanswered.parts)
-    opened = run.open_model(how.model, how.loading, WORDS, [request], how.notes)
-    if how.seed is None and how.text.temperature > 0:
-        how.notes.say(f"seed: {used_seed}")
-
-    job = Job("ask", opened.name, opened.revision, [Item(request, words, images=given)], how.as_json)
-    sink = Answers(job, how.notes) if how.as_json else Answer(job, how.notes)
-    run.feed(opened, [request], sink)
+    item = Item(request, words, images=given, sources=given, own_seed=command.seed is not None)
+    request = item.open()
+    if command.as_json or command.many.is_asked_for:
+        lines = Lines(shown=False)
+        run.run_batch(command, lambda job: lines, lambda seed: iter([replace(item, request=request)]), 1)
+        said = lines.said
+    else:
+        opened = run.open_for(command, [request], command.first_seed)
+        with Answer(request.completion) as answer:
+            run.stream(opened, request, command.notes, answer.take)
+        said = answer.said
     if talk:
         asked = () if unanswered else tasks.place(words, [entry(image, talk.path) for image in given])
-        talk.add(asked, sink.said)
-    run.finish(sink)
+        talk.add(asked, said)
 
 
 def _words(turn: Turn) -> str:
     return "".join(part if isinstance(part, str) else tasks.IMAGE_MARK for part in turn.parts)
 
 
-def _ask_many(how: _How, path: str) -> None:
-    """Ask a file's questions in groups; a line that is wrong, or whose pictures are, fails alone."""
+def _ask_many(command: Command, shape: Request, path: str) -> None:
     from mmgen.cli import run
+    from mmgen.output import Lines
+    from mmgen.prompts import Prompt, read_prompts
 
-    used_seed = tasks.check_seed(fresh_seed() if how.seed is None else how.seed)
-    lines = read_questions(path)
-    shape = Request(parts=(), want=WORDS, text=how.text, seed=used_seed, completion=how.complete)
-    items, asked = [], []
-    for number, line in lines.items():
-        question, problem = (Question(""), line) if isinstance(line, MmgenError) else (line, _problem(line))
-        request = shape if question.seed is None else replace(shape, seed=question.seed)
-        items.append(Item(request, question.prompt, images=question.images, line=number))
-        asked.append(problem or question)
-    name, revision = how.model, None
-    if any(isinstance(each, Question) for each in asked):
-        opened = run.open_model(how.model, how.loading, WORDS, [], how.notes)
-        name, revision = opened.name, opened.revision
-        if how.seed is None and how.text.temperature > 0:
-            how.notes.say(f"seed: {used_seed}")
-
-    sink = Answers(Job("ask", name, revision, items, how.as_json), how.notes)
-    for group in _groups(asked, items):
-        for index, error in group.items():
-            if isinstance(error, MmgenError):
-                sink.take(index, error)
-        good = {index: request for index, request in group.items() if isinstance(request, Request)}
-        if good:
-            run.feed(opened, list(good.values()), sink, good)
-    run.finish(sink)
-
-
-def _problem(question: Question) -> MmgenError | None:
-    """Say what is wrong with a question, as far as can be seen without opening its pictures."""
-    from mmgen.images import check_file, is_url
-
-    try:
-        tasks.place(question.prompt, question.images)
-        if question.seed is not None:
-            tasks.check_seed(question.seed)
-        for source in question.sources():
-            if not is_url(source):
-                check_file(source)
-    except MmgenError as error:
-        return error
-    return None
-
-
-def _groups(
-    asked: Sequence[Question | MmgenError], items: Sequence[Item]
-) -> Iterator[Mapping[int, Request | MmgenError]]:
-    """Open the pictures of a few questions at a time: by index, what to ask, or why it cannot be asked."""
-    from mmgen.images import open_image
-
-    for start in range(0, len(asked), GROUP):
-        group: dict[int, Request | MmgenError] = {}
-        for index, question in enumerate(asked[start : start + GROUP], start):
-            if isinstance(question, MmgenError):
-                group[index] = question
+    def items(first_seed: int) -> Iterator[Item]:
+        asked: Counter[int] = Counter()
+        for line, each in read_prompts(path):
+            if isinstance(each, Prompt) and each.output is not None:
+                each = UsageError("an answer goes into no output file", 'leave "output" out of the line')
+            if isinstance(each, MmgenError):
+                yield Item(shape, "", images=(), line=line, error=each)
                 continue
-            try:
-                pictures = [open_image(source) for source in question.sources()]
-                group[index] = replace(items[index].request, parts=tasks.place(question.prompt, pictures))
-            except MmgenError as error:
-                group[index] = error
-        yield group
+            request = replace(shape, seed=first_seed if each.seed is None else each.seed)
+            has_seed = command.seed is not None or each.seed is not None
+            sources, mark = tuple(each.sources()), hash((each.text, each.images))
+            again, asked[mark] = asked[mark], asked[mark] + 1
+            yield Item(
+                request, each.text, images=each.images, sources=sources, line=line, again=again, own_seed=has_seed
+            )
+
+    shown = not (command.as_json or command.many.jsonl is not None)
+    run.run_batch(command, lambda job: Lines(shown), items)

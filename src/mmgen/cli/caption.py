@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import Annotated
 
 import typer
 
 from mmgen import tasks
 from mmgen.cli import options
-from mmgen.errors import MmgenError
-from mmgen.output import Answer, Answers, Item, Job
-from mmgen.request import WORDS, Loading, Request, TextSampling, fresh_seed
-
-GROUP = 8  # pictures that are open at a time
+from mmgen.request import WORDS, Loading, Request, TextSampling
 
 EXAMPLES = """\b
 Examples:
   $ mmgen caption photo.jpg
-  $ mmgen caption photo.jpg drawing.png --json
+  $ mmgen caption . --include '*.jpg'
 """
 
 
 def caption(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE", show_default=False, help="Pictures: files or http(s) addresses.")
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGE", show_default=False, help="Pictures: files, folders, patterns or http(s) addresses."
+        ),
+    ] = None,
+    recursive: options.Recursive = False,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    files_from: options.FilesFrom = None,
+    null: options.Null = False,
+    jsonl: options.Jsonl = None,
+    sidecar: options.Sidecar = False,
+    outdir: options.OutDir = None,
+    ext: options.Ext = ".txt",
+    prefix: options.Prefix = "",
+    suffix: options.Suffix = "",
+    existing: options.Existing = "skip",
+    html: options.Html = None,
+    plan: options.Plan = False,
+    fail_fast: options.FailFast = False,
+    limit: options.Limit = None,
+    shard: options.Shard = None,
+    batch_size: options.BatchSize = None,
     as_json: options.AsJson = False,
     seed: options.Seed = None,
     max_tokens: options.MaxTokens = TextSampling.max_tokens,
@@ -46,50 +61,20 @@ def caption(
 ) -> None:
     """Describe pictures.
 
-    Prints the caption of one picture, or of several a line each: path, tab, caption.
+    Prints the caption of one picture, or of several a line each: path, tab, caption. With --jsonl or --sidecar they
+    go there instead, and the same command again does only what is missing or failed.
     """
-    from mmgen.cli import run
-    from mmgen.images import check_file, is_url
+    from mmgen.cli import pictures, run
     from mmgen.streams import Notes
 
-    notes = Notes(quiet)
+    many = options.many(jsonl, html, plan, fail_fast, limit, shard, batch_size)
+    texts = options.Texts(sidecar, outdir, ext, prefix, suffix, existing)
     loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check)
     text = TextSampling(temperature, top_p, top_k, repetition_penalty, max_tokens)
-    for image in images:
-        if not is_url(image):
-            check_file(image)
-    used_seed = tasks.check_seed(fresh_seed() if seed is None else seed)
-    groups = _groups(images, text, used_seed)
-    first = next(groups)
-    if len(images) == 1 and isinstance(first[0], MmgenError):
-        raise first[0]
-    requests = [request for request in first.values() if isinstance(request, Request)]
-    opened = run.open_model(model, loading, WORDS, requests, notes)
-    if seed is None and temperature > 0:
-        notes.say(f"seed: {used_seed}")
-
-    shape = Request(parts=(tasks.CAPTION,), want=WORDS, text=text, seed=used_seed)
-    items = [Item(shape, tasks.CAPTION, image=image) for image in images]
-    job = Job("caption", opened.name, opened.revision, items, as_json)
-    sink = Answer(job, notes) if len(images) == 1 and not as_json else Answers(job, notes)
-    for group in chain([first], groups):
-        for index, error in group.items():
-            if isinstance(error, MmgenError):
-                sink.take(index, error)
-        good = {index: request for index, request in group.items() if isinstance(request, Request)}
-        run.feed(opened, list(good.values()), sink, good)
-    run.finish(sink)
-
-
-def _groups(images: Sequence[str], text: TextSampling, seed: int) -> Iterator[dict[int, Request | MmgenError]]:
-    """Open the pictures, a few at a time: by index, what to ask, or why it cannot be asked."""
-    from mmgen.images import open_image
-
-    for start in range(0, len(images), GROUP):
-        group: dict[int, Request | MmgenError] = {}
-        for index, image in enumerate(images[start : start + GROUP], start):
-            try:
-                group[index] = tasks.caption(open_image(image), text=text, seed=seed)
-            except MmgenError as error:
-                group[index] = error
-        yield group
+    look = run.find_pictures(images or [], files_from, null, recursive, include, exclude)
+    options.check_seeds(seed)
+    command = run.Command("caption", model, loading, WORDS, seed, temperature > 0, as_json, many, Notes(quiet))
+    shape = Request(parts=(), want=WORDS, text=text)
+    is_one = run.is_one(images or [], files_from)
+    n_items = 1 if is_one else run.count(look, files_from)
+    pictures.ask_of_each(command, shape, tasks.CAPTION, look, texts, is_one=is_one, n_items=n_items)

@@ -52,7 +52,7 @@ def chat(
     """
     from mmgen.cli import run
     from mmgen.cli.session import Session, show
-    from mmgen.output import plain_name
+    from mmgen.items import plain_name
 
     notes = Notes(quiet)
     loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check)

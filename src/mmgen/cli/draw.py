@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from mmgen import tasks
 from mmgen.cli import options
-from mmgen.errors import UsageError
-from mmgen.output import Item, Job, PictureFiles
-from mmgen.request import PICTURES, ImageSampling, Loading, fresh_seed
+from mmgen.errors import MmgenError, UsageError
+from mmgen.items import Item
+from mmgen.prompts import Prompt
+from mmgen.request import PICTURES, ImageSampling, Loading, Request
 
 EXAMPLES = """\b
 Examples:
@@ -20,14 +22,22 @@ Examples:
 
 
 def draw(
-    prompts: Annotated[
-        list[str],
+    prompt: Annotated[
+        list[str] | None,
         typer.Argument(metavar="PROMPT", show_default=False, help="What to draw, a picture each; - reads stdin."),
-    ],
+    ] = None,
+    prompts: options.Prompts = None,
     output: options.ImageFile = None,
     n: options.Number = 1,
     force: options.Force = False,
     no_metadata: options.NoMetadata = False,
+    jsonl: options.Jsonl = None,
+    html: options.Html = None,
+    plan: options.Plan = False,
+    fail_fast: options.FailFast = False,
+    limit: options.Limit = None,
+    shard: options.Shard = None,
+    batch_size: options.BatchSize = None,
     as_json: options.AsJson = False,
     seed: options.Seed = None,
     temperature: options.Temperature = ImageSampling.temperature,
@@ -48,30 +58,59 @@ def draw(
 ) -> None:
     """Draw pictures from words.
 
-    Prints the path of each picture that was written.
+    Prints the path of each picture that was written. Of --prompts into a folder, -o DIR/, the same command again draws
+    only what is missing or failed.
     """
     from mmgen.cli import names, run
+    from mmgen.output import PictureFiles
     from mmgen.streams import Notes
 
-    notes = Notes(quiet)
+    many = options.many(jsonl, html, plan, fail_fast, limit, shard, batch_size)
     loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check)
     image = ImageSampling(temperature, top_p, top_k, guidance, negative_prompt=negative_prompt, ratio=ratio)
-    options.check_number(n)
-    if prompts.count("-") > 1:
-        raise UsageError("two prompts are -", "stdin holds one")
-    words = [run.read_prompt(prompt, "draw from a picture with mmgen vary") for prompt in prompts]
-    names.check_stdout(output, len(words) * n, as_json)
-    used_seed = fresh_seed() if seed is None else seed
-    items = [Item(tasks.draw(prompt, image=image, seed=used_seed + i), prompt) for prompt in words for i in range(n)]
-    paths = names.image_paths(output, [(item.prompt, item.request.seed) for item in items])
-    if output != "-":
-        run.check_outputs(paths, force)
-    requests = [item.request for item in items]
-    opened = run.open_model(model, loading, PICTURES, requests, notes)
-    if seed is None:
-        notes.say(f"seed: {used_seed}")
+    options.check_seeds(seed, n)
+    asked = run.read_prompts(prompt or [], prompts, "draw from a picture with mmgen vary")
+    n_items = None if prompts is not None else len(prompt or []) * n
+    names.check_stdout(output, n_items, as_json)
+    command = run.Command("draw", model, loading, PICTURES, seed, True, as_json, many, Notes(quiet))
+    shape = Request(parts=(), want=PICTURES, image=image)
 
-    job = Job("draw", opened.name, opened.revision, items, as_json)
-    sink = PictureFiles(job, notes, paths, with_metadata=not no_metadata)
-    run.feed(opened, requests, sink)
-    run.finish(sink)
+    outputs = names.Outputs(output, "{slug}-{seed}.png", n_items)
+    outputs.check_format()
+
+    def items(first_seed: int) -> Iterator[Item]:
+        outputs.forget()
+        for index, (line, each) in enumerate(asked(), 1):
+            if isinstance(each, MmgenError):
+                yield Item(shape, "", line=line, error=each)
+                continue
+            if problem := _problem(each) or outputs.problem(each.output):
+                yield Item(shape, each.text, line=line, error=problem)
+                continue
+            first = first_seed if each.seed is None else each.seed
+            for i in range(n):
+                path = outputs.path(each.output, prompt=each.text, seed=first + i, index=index, n=i + 1)
+                has_seed = seed is not None or each.seed is not None
+                one = replace(shape, seed=first + i)
+                yield Item(one, each.text, output=path, line=line, number=i, own_seed=has_seed)
+
+    run.run_pictures(
+        command,
+        lambda job: PictureFiles(job, not no_metadata, shown=not as_json, overwrite=force),
+        items,
+        n_items,
+        None if prompts is None else outputs.folder,
+        force=force,
+    )
+
+
+def _problem(prompt: Prompt) -> MmgenError | None:
+    from mmgen.images import format_of
+
+    if prompt.images:
+        return UsageError("draw takes words alone", "draw from pictures with mmgen vary")
+    try:
+        format_of(prompt.output or "any.png")
+    except UsageError as error:
+        return error
+    return None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from mmgen import tasks
 from mmgen.cli import options
-from mmgen.output import Item, Job, Story
-from mmgen.request import BOTH, ImageSampling, Loading, TextSampling, fresh_seed
+from mmgen.errors import MmgenError, UsageError
+from mmgen.items import Item, Job
+from mmgen.request import BOTH, ImageSampling, Loading, Request, TextSampling
 
 EXAMPLES = """\b
 Examples:
@@ -20,8 +23,9 @@ Examples:
 
 def interleave(
     prompt: Annotated[
-        str, typer.Argument(metavar="PROMPT", show_default=False, help="What to tell; - reads it from stdin.")
-    ],
+        str | None, typer.Argument(metavar="PROMPT", show_default=False, help="What to tell; - reads it from stdin.")
+    ] = None,
+    prompts: options.Prompts = None,
     output: Annotated[
         str | None,
         typer.Option("-o", "--output", metavar="DIR", help="Folder for index.md and the pictures; it is made."),
@@ -29,6 +33,13 @@ def interleave(
     images: options.Images = None,
     force: options.Force = False,
     no_metadata: options.NoMetadata = False,
+    jsonl: options.Jsonl = None,
+    html: options.Html = None,
+    plan: options.Plan = False,
+    fail_fast: options.FailFast = False,
+    limit: options.Limit = None,
+    shard: options.Shard = None,
+    batch_size: options.BatchSize = None,
     as_json: options.AsJson = False,
     seed: options.Seed = None,
     max_tokens: options.MaxTokens = tasks.INTERLEAVE_TEXT.max_tokens,
@@ -51,27 +62,61 @@ def interleave(
 ) -> None:
     """Answer in words and pictures together.
 
-    Prints Markdown, and writes it with its pictures into a folder.
+    Prints Markdown, and writes it with its pictures into a folder; of --prompts, into a folder for each.
     """
-    from mmgen.cli import run
-    from mmgen.images import open_image
+    from mmgen.cli import names, run
+    from mmgen.output import Stories, Story
     from mmgen.streams import Notes
 
-    notes = Notes(quiet)
+    many = options.many(jsonl, html, plan, fail_fast, limit, shard, batch_size)
     loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check)
     text = TextSampling(temperature, top_p, top_k, repetition_penalty, max_tokens)
     image = ImageSampling(image_temperature, top_p, top_k, guidance, image_guidance)
-    words = run.read_prompt(prompt, "give pictures with --image")
-    folder = run.check_folder(output, force)
-    used_seed = fresh_seed() if seed is None else seed
-    given = tuple(images or ())
-    pictures = [open_image(source) for source in given]
-    request = tasks.interleave(words, pictures, text=text, image=image, seed=used_seed)
-    opened = run.open_model(model, loading, BOTH, [request], notes)
-    if seed is None:
-        notes.say(f"seed: {used_seed}")
+    options.check_seeds(seed)
+    command = run.Command("interleave", model, loading, BOTH, seed, True, as_json, many, Notes(quiet))
+    shape = Request(parts=(), want=BOTH, text=text, image=image, completion=True)
+    asked = run.read_prompts([] if prompt is None else [prompt], prompts, "give pictures with --image")
+    if prompts is None:
+        folder = run.check_folder(output, force)
+        ((_, said),) = asked()
+        assert not isinstance(said, MmgenError)
+        given = tuple(images or ())
+        one = replace(shape, seed=command.first_seed)
+        item = Item(one, said.text, images=given, sources=given, output=folder, own_seed=seed is not None)
+        if not (as_json or many.is_asked_for):
+            request = item.open()
+            opened = run.open_for(command, [request], command.first_seed)
+            job = Job(command.name, opened.name, opened.revision)
+            with Story(job, item, folder, with_metadata=not no_metadata) as story:
+                run.stream(opened, request, command.notes, story.take)
+            return
+    elif images:
+        raise UsageError("--prompts has the prompts and their pictures", "leave out --image")
+    elif output is None:
+        raise UsageError("no folder for the stories", "name one with -o, as in -o stories/")
+    outputs = names.Outputs(output, "{slug}-{seed}", None)
 
-    job = Job("interleave", opened.name, opened.revision, [Item(request, words, images=given)], as_json)
-    with Story(job, notes, folder, with_metadata=not no_metadata) as sink:
-        run.feed(opened, [request], sink)
-    run.finish(sink)
+    def items(first_seed: int) -> Iterator[Item]:
+        if prompts is None:
+            yield item
+            return
+        outputs.forget()
+        for index, (line, each) in enumerate(asked(), 1):
+            if isinstance(each, MmgenError):
+                yield Item(shape, "", line=line, error=each)
+                continue
+            if problem := outputs.problem(each.output):
+                yield Item(shape, each.text, line=line, error=problem)
+                continue
+            one = replace(shape, seed=first_seed if each.seed is None else each.seed)
+            path = outputs.path(each.output, prompt=each.text, seed=one.seed, index=index, n=1)
+            sources, has_seed = tuple(each.sources()), seed is not None or each.seed is not None
+            yield Item(one, each.text, images=each.images, sources=sources, output=path, line=line, own_seed=has_seed)
+
+    run.run_batch(
+        command,
+        lambda job: Stories(job, not no_metadata, shown=not as_json, overwrite=force or prompts is None),
+        items,
+        1 if prompts is None else None,
+        outputs.folder / names.JOURNAL if prompts is not None and outputs.folder is not None else None,
+    )

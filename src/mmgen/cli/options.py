@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import typer
 
-from mmgen import aliases
+from mmgen import aliases, tasks
 from mmgen.errors import UsageError
+from mmgen.finding import PICTURE_ENDINGS
+from mmgen.items import GROUP, Choice
 from mmgen.request import Loading
+from mmgen.streams import is_text
 
 DEFAULT_MODEL = aliases.DEFAULT
 
@@ -137,7 +142,8 @@ ImageFile = Annotated[
         "-o",
         "--output",
         metavar="FILE",
-        help="File to write: .png, .jpg or .webp; - is stdout. Named by prompt and seed if not given.",
+        help="File to write: .png, .jpg or .webp; - is stdout. Of many: a folder/, or names made of {stem}, {slug}, "
+        "{seed}, {index} and {n}. Named by prompt and seed if not given.",
     ),
 ]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Overwrite what exists.")]
@@ -147,6 +153,125 @@ NoMetadata = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", envvar="MMGEN_JSON", help="Print JSON, an object a line.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", envvar="MMGEN_QUIET", help="Say nothing but errors.")]
+
+
+# Many at once
+
+Recursive = Annotated[bool, typer.Option("-r", "--recursive", help="Look into the folders below, too.")]
+Include = Annotated[
+    list[str] | None,
+    typer.Option("--include", metavar="PATTERN", help="In folders, only names like this, as in '*.png'. Repeatable."),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="PATTERN", help="In folders, no names like this. Repeatable."),
+]
+FilesFrom = Annotated[
+    str | None,
+    typer.Option("--files-from", metavar="FILE", help="Read the pictures' paths from FILE, one a line; - is stdin."),
+]
+Null = Annotated[bool, typer.Option("-0", "--null", help="Paths in --files-from end with NUL, as of find -print0.")]
+Prompts = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE",
+        help="Many: one prompt a line, or JSON lines of prompt, images, seed, output; - reads stdin.",
+    ),
+]
+Jsonl = Annotated[
+    str | None,
+    typer.Option(
+        "--jsonl", metavar="FILE", help="Keep results in FILE, an object a line; the same again does what is missing."
+    ),
+]
+Sidecar = Annotated[
+    bool, typer.Option("--sidecar", help="Write the words of photo.jpg to photo.txt beside it, or under --outdir.")
+]
+OutDir = Annotated[str | None, typer.Option("--outdir", metavar="DIR", help="Folder for sidecars.")]
+Ext = Annotated[str, typer.Option("--ext", metavar="EXT", help="Ending of sidecars.")]
+Prefix = Annotated[str, typer.Option("--prefix", metavar="WORDS", help="Put this before the words in sidecars.")]
+Suffix = Annotated[str, typer.Option("--suffix", metavar="WORDS", help="Put this after the words in sidecars.")]
+Existing = Annotated[
+    Literal["skip", "overwrite"],
+    typer.Option("--existing", help="Sidecars that were there before, or were edited: leave or overwrite them."),
+]
+Html = Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write a page to look at, when done.")]
+Plan = Annotated[bool, typer.Option("--plan", help="Only count what is new, done, stale and failed.")]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first that fails.")]
+Limit = Annotated[int | None, typer.Option("--limit", metavar="N", help="Stop after N that had to be computed.")]
+Shard = Annotated[
+    str | None, typer.Option("--shard", metavar="I/N", help="Do only the I-th of N parts: one part a machine.")
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size", envvar="MMGEN_BATCH_SIZE", metavar="N", help="Most at a time. Found by itself if not given."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Many:
+    """How many items are done.
+
+    Attributes:
+        jsonl: the journal.
+        html: the page.
+        plan: count only.
+        choice: which, and how many at a time.
+    """
+
+    jsonl: str | None
+    html: str | None
+    plan: bool
+    choice: Choice
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether a flag says that there is more to it than lines on stdout."""
+        return self.jsonl is not None or self.html is not None or self.plan
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Where words go, if they go into files beside the pictures."""
+
+    sidecar: bool
+    outdir: str | None
+    ext: str
+    prefix: str
+    suffix: str
+    existing: str
+
+    def __post_init__(self) -> None:
+        if not self.sidecar and (self.outdir is not None or self.prefix or self.suffix or self.existing != "skip"):
+            raise UsageError("--outdir, --prefix, --suffix and --existing are about --sidecar", "add --sidecar")
+        if not is_text(self.prefix + self.suffix):
+            raise UsageError("--prefix or --suffix is not UTF-8 text", "check the terminal's or the script's encoding")
+        if f".{self.ext.removeprefix('.').lower()}".endswith(PICTURE_ENDINGS):
+            raise UsageError(f"--ext {self.ext} is the ending of a picture", "as in --ext .txt")
+        if not re.fullmatch(r"\.?[^./\0]+(\.[^./\0]+)*", self.ext):
+            raise UsageError(f"--ext {self.ext!r} is no ending of a file's name", "as in --ext .txt")
+
+
+def many(
+    jsonl: str | None,
+    html: str | None,
+    plan: bool,
+    fail_fast: bool,
+    limit: int | None,
+    shard: str | None,
+    batch_size: int | None,
+) -> Many:
+    """Gather how many items are to be done."""
+    part = None
+    if shard is not None:
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", shard, re.ASCII)
+        if found is None:
+            raise UsageError(f"--shard {shard} is not I/N", "as in --shard 1/4 for the first of four parts")
+        part = (int(found[1]), int(found[2]))
+    return Many(jsonl, html, plan, Choice(GROUP if batch_size is None else batch_size, limit, part, fail_fast))
 
 
 def loading(
@@ -170,7 +295,10 @@ def loading(
     )
 
 
-def check_number(n: int) -> None:
-    """Check how many pictures are wanted."""
+def check_seeds(seed: int | None, n: int = 1) -> None:
+    """Check how many pictures are wanted, and their seeds."""
     if n < 1:
         raise UsageError(f"-n {n} is out of range", "it is a number of at least 1")
+    if seed is not None:
+        tasks.check_seed(seed)
+        tasks.check_seed(seed + n - 1)

@@ -1,22 +1,35 @@
-"""What commands do between their flags and their result: read a prompt, check outputs, open the model, feed a sink."""
+"""What commands do between their flags and their result: read a prompt, check outputs, find pictures, open the model,
+answer one request as it comes, or many as a batch.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import typer
 
+from mmgen import prompts
+from mmgen.cli.names import JOURNAL
+from mmgen.cli.options import Many
 from mmgen.errors import MmgenError, UsageError
+from mmgen.finding import PICTURE_ENDINGS, Found, NotFoundError, Selection, check_file, find, is_url, read_names
+from mmgen.items import Item, Job
 from mmgen.model import Model
 from mmgen.output import Sink
-from mmgen.request import Done, Kind, Loading, Request
-from mmgen.streams import Notes, is_text
+from mmgen.prompts import Prompt
+from mmgen.request import Kind, Loading, Picture, Progress, Request, fresh_seed
+from mmgen.streams import Notes, emit, is_text
 
-_PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+_PAGE = b'<meta name="generator" content="mmgen">'
 
 
 def read_prompt(words: str, hint: str) -> str:
@@ -49,9 +62,103 @@ def check_prompt(words: str, hint: str) -> str:
 
 
 def _is_file_name(words: str) -> bool:
-    if words.lower().endswith(_PICTURE_ENDINGS) and len(words.split()) == 1:
+    if words.lower().endswith(PICTURE_ENDINGS) and len(words.split()) == 1:
         return True
     return "." in words and os.path.isfile(words)  # noqa: PTH113 -- Path.is_file raises on a prompt that is too long
+
+
+def check_stdin(words: str | None, files_from: str | None) -> None:
+    """Check that stdin is not read both for a prompt and for names."""
+    if files_from == "-" and words == "-":
+        raise UsageError("both the prompt and --files-from are -", "stdin holds one")
+
+
+# Pictures
+
+
+def is_one(names: Sequence[str], files_from: str | None) -> bool:
+    """Say whether exactly one picture is named: no folder, no pattern, no list."""
+    if files_from is not None or len(names) != 1:
+        return False
+    name = names[0]
+    if is_url(name) or Path(name).is_file():
+        return True
+    return not Path(name).is_dir() and not _is_pattern(name)
+
+
+def _is_pattern(name: str) -> bool:
+    return any(letter in name for letter in "*?[")
+
+
+def find_pictures(
+    names: Sequence[str],
+    files_from: str | None,
+    null: bool,
+    recursive: bool,
+    include: Sequence[str] | None,
+    exclude: Sequence[str] | None,
+) -> Callable[[], Iterator[Found | NotFoundError]]:
+    """Gather where pictures are; the call that comes back looks for them, from the beginning each time.
+
+    Raises:
+        MmgenError: nothing was named, or something that is not there.
+    """
+    if not names and files_from is None:
+        raise UsageError("missing IMAGE", "name files, folders or addresses, or a list of them with --files-from")
+    if null and files_from is None:
+        raise UsageError("-0 says how paths in --files-from end", "leave it out, or add --files-from")
+    for name in names:
+        if not (is_url(name) or _is_pattern(name) or os.path.lexists(name)):
+            check_file(name)
+    selection = Selection(recursive, tuple(include or ()), tuple(exclude or ()))
+
+    def look() -> Iterator[Found | NotFoundError]:
+        listed = read_names(files_from, null=null) if files_from is not None else ()
+        found = find(chain(names, listed), selection)
+        first = next(found, None)
+        if first is None:
+            raise MmgenError(f"no pictures in {'stdin' if files_from == '-' else files_from}", "write one path a line")
+        yield first
+        yield from found
+
+    return look
+
+
+def count(look: Callable[[], Iterator[object]], files_from: str | None) -> int | None:
+    """Count pictures for whoever watches the progress; None if nobody does, or their names come through a pipe."""
+    is_there_once = files_from is not None and not Path(files_from).is_file()  # stdin, <(find ...)
+    return None if is_there_once or not sys.stderr.isatty() else sum(1 for _ in look())
+
+
+# Prompts
+
+
+def read_prompts(
+    words: Sequence[str], file: str | None, hint: str
+) -> Callable[[], Iterator[tuple[int | None, Prompt | MmgenError]]]:
+    """Gather prompts, from the command line or a file; the call that comes back gives them, with their lines.
+
+    Raises:
+        UsageError: there are none, or some in both places; the hint is for the name of a picture.
+    """
+    if file is None and not words:
+        raise UsageError("missing PROMPT", "say in words what you want, or give a file of prompts with --prompts")
+    if file is not None and words:
+        raise UsageError("prompts both on the command line and in --prompts", "leave one out")
+    if list(words).count("-") > 1:
+        raise UsageError("two prompts are -", "stdin holds one")
+    said = [Prompt(read_prompt(each, hint)) for each in words]
+
+    def read() -> Iterator[tuple[int | None, Prompt | MmgenError]]:
+        if file is None:
+            yield from ((None, each) for each in said)
+        else:
+            yield from prompts.read_prompts(file)
+
+    return read
+
+
+# The model
 
 
 def open_model(name: str, loading: Loading, want: frozenset[Kind], requests: Sequence[Request], notes: Notes) -> Model:
@@ -73,28 +180,133 @@ def open_model(name: str, loading: Loading, want: frozenset[Kind], requests: Seq
     return model
 
 
-def feed(model: Model, requests: Sequence[Request], sink: Sink, indices: Iterable[int] | None = None) -> None:
-    """Put requests to the model and its pieces into the sink, under the sink's own indices."""
-    if not requests:
-        return
-    places = list(range(len(requests)) if indices is None else indices)
-    ended: set[int] = set()
+def stream(model: Model, request: Request, notes: Notes, take: Callable[[str | Picture], None]) -> None:
+    """Answer one request, piece by piece as it comes."""
     try:
-        for position, piece in model.replies(requests):
-            if isinstance(piece, Done | MmgenError):
-                ended.add(position)
-            sink.take(places[position], piece)
+        for piece in model.reply(request):
+            if isinstance(piece, Progress):
+                notes.progress(f"drawing {piece.done}/{piece.total}")
+            else:
+                notes.clear()
+                take(piece)
     finally:
-        sink.notes.clear()
-    for position, place in enumerate(places):
-        if position not in ended:
-            sink.take(place, Done())
+        notes.clear()
 
 
-def finish(sink: Sink) -> None:
-    """End the command: in failure if any item failed."""
-    if sink.failed:
+# Many
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the flags say of all items of a command.
+
+    Attributes:
+        seed: as given.
+        by_chance: results depend on the seed, so that whoever wants them again has to know it.
+    """
+
+    name: str
+    model: str
+    loading: Loading
+    want: frozenset[Kind]
+    seed: int | None
+    by_chance: bool
+    as_json: bool
+    many: Many
+    notes: Notes
+
+    @cached_property
+    def first_seed(self) -> int:
+        """The seed that was given, or one that is drawn, once."""
+        return fresh_seed() if self.seed is None else self.seed
+
+
+def open_for(command: Command, requests: Sequence[Request], first_seed: int) -> Model:
+    """Open the model of a command, and say the seed that was drawn."""
+    model = open_model(command.model, command.loading, command.want, requests, command.notes)
+    if command.by_chance and command.seed is None:
+        command.notes.say(f"seed: {first_seed}")
+    return model
+
+
+def run_batch(
+    command: Command,
+    sink: Callable[[Job], Sink],
+    items: Callable[[int], Iterable[Item]],
+    n_items: int | None = None,
+    journal_path: Path | None = None,
+) -> None:
+    """Do many items, and end the command: in failure if any of them failed.
+
+    Args:
+        items: makes them, given the first seed.
+        n_items: how many there are, if that is known.
+        journal_path: where results are kept if --jsonl does not say.
+    """
+    from mmgen import catalog
+    from mmgen.batch import Batch
+    from mmgen.journal import Journal
+
+    many, notes, loading = command.many, command.notes, command.loading
+    if many.html is not None:
+        check_page(Path(many.html))
+    with ExitStack() as stack:
+        journal = None
+        path = Path(many.jsonl) if many.jsonl is not None else journal_path
+        if path is None and many.html is not None:
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mmgen-"))) / "journal.jsonl"
+        if path is not None and not (many.plan and not path.exists()):
+            with suppress(OSError):  # the journal says so
+                path.parent.mkdir(parents=True, exist_ok=True)
+            journal = stack.enter_context(Journal(path))
+        kept = journal.drawn_seed if journal else None
+        seed = command.first_seed if kept is None or command.seed is not None else kept
+        checkpoint = catalog.find(command.model, revision=loading.revision, offline=loading.offline)
+        job = Job(command.name, checkpoint.name, checkpoint.revision)
+        batch = Batch(
+            job, catalog.identity(checkpoint) if journal else "", sink(job), notes,
+            lambda requests: open_for(command, requests, seed), many.choice, journal,
+            as_json=command.as_json, drawn_seed=seed if command.seed is None else None,
+        )  # fmt: skip
+        if many.plan:
+            emit(", ".join(f"{name} {n}" for name, n in batch.plan(items(seed)).items()) + "\n")
+            return
+        try:
+            counts = batch.run(items(seed), n_items)
+        finally:
+            notes.clear()
+            if journal is not None or batch.counts.is_notable:
+                notes.say(batch.summary())
+            if many.html is not None and journal is not None:
+                from mmgen.report import write_report
+
+                write_report(journal.records(), Path(many.html), f"mmgen {command.name}")
+    if counts.failed:
         raise typer.Exit(1)
+
+
+def run_pictures(
+    command: Command,
+    sink: Callable[[Job], Sink],
+    items: Callable[[int], Iterator[Item]],
+    n_items: int | None,
+    folder: Path | None,
+    *,
+    force: bool,
+) -> None:
+    """Do many items that are written to files, having checked that they can be.
+
+    Args:
+        folder: the batch's own, which it goes on filling and keeps its journal in, if there is one.
+    """
+    if n_items is not None and command.many.jsonl is None:
+        paths = [item.output for item in items(command.first_seed) if item.output is not None]
+        if paths != ["-"]:
+            check_outputs(paths, force)
+    run_batch(command, sink, items, n_items, folder / JOURNAL if folder is not None else None)
+
+
+# Outputs
 
 
 def check_outputs(paths: Sequence[str], force: bool) -> None:
@@ -111,6 +323,17 @@ def check_outputs(paths: Sequence[str], force: bool) -> None:
         check_writable(folder)
 
 
+def check_page(path: Path) -> None:
+    """Check that a page can be written, and that what it replaces is one of ours."""
+    from mmgen.images import check_writable
+
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{path} is not a name for a page", "end it in .html, as in --html report.html")
+    if os.path.lexists(path) and not (path.is_file() and _PAGE in path.read_bytes()):
+        raise UsageError(f"{path} exists, and is no page of mmgen's", "choose another name with --html")
+    check_writable(path.parent)
+
+
 def check_folder(output: str | None, force: bool) -> str:
     """Check that a folder can be made, or filled: an empty one or, if forced, any."""
     from mmgen.images import check_writable
@@ -121,7 +344,7 @@ def check_folder(output: str | None, force: bool) -> str:
     if not os.path.lexists(folder):
         check_writable(folder.absolute().parent)
     elif not folder.is_dir():
-        raise UsageError(f"{output} is not a folder", "choose another name with -o")
+        raise UsageError(f"{output} is not a folder", "choose another place with -o")
     elif not force and any(folder.iterdir()):
         raise UsageError(f"{output} is not empty", "choose another folder with -o, or overwrite what is in it with -f")
     else:

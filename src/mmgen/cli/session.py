@@ -13,10 +13,11 @@ from mmgen import tasks
 from mmgen.cli import names, run
 from mmgen.conversation import Said, Shown, save_page
 from mmgen.errors import MmgenError, TooLongError, UsageError
-from mmgen.images import check_writable, open_image
+from mmgen.images import check_writable, open_image, save_image
+from mmgen.items import Item, Job
 from mmgen.model import Model
-from mmgen.output import Answer, Item, Job, PictureFiles
-from mmgen.request import MAX_SEED, PICTURES, ImageSampling, Request, TextSampling
+from mmgen.output import Answer
+from mmgen.request import MAX_SEED, ImageSampling, Picture, Request, TextSampling
 from mmgen.streams import Notes, emit
 
 
@@ -25,7 +26,6 @@ class _Command:
     usage: str
     help: str
     run: Callable[[str], None]
-    draws: bool = False
 
 
 class Session:
@@ -55,17 +55,15 @@ class Session:
         self._talk: list[Said] = []  # user and assistant in turn
         self._waiting = list(shown)  # pictures that the next question is about
         self._own: set[str] = set()  # files that /save has written
-        commands = {
+        self._commands = {
             "image": _Command("/image PATH", "show it a picture: your next question is about it", self.show),
-            "draw": _Command("/draw PROMPT", "draw a picture, as if you showed it then", self.draw, draws=True),
-            "vary": _Command("/vary [PROMPT]", "draw the last picture anew, or changed", self.vary, draws=True),
+            "draw": _Command("/draw PROMPT", "draw a picture, as if you showed it then", self.draw),
+            "vary": _Command("/vary [PROMPT]", "draw the last picture anew, or changed", self.vary),
             "undo": _Command("/undo", "take back the last picture, or question with its answer", self.undo),
             "save": _Command("/save FILE.md", "save the conversation, with its pictures beside it", self.save),
             "help": _Command("/help", "list the commands", self.help),
             "quit": _Command("/quit", "leave; so does the end of input, Ctrl-D", self.quit),
         }
-        can_draw = model.gives >= PICTURES
-        self._commands = {name: command for name, command in commands.items() if can_draw or not command.draws}
 
     def take(self, line: str) -> None:
         """Do what a line says.
@@ -80,12 +78,9 @@ class Session:
             return
         name, rest = [*line[1:].split(maxsplit=1), "", ""][:2]
         command = self._commands.get(name)
-        if command is not None:
-            command.run(rest.strip())
-        elif name in ("draw", "vary"):
-            raise MmgenError(f"{self._model.name} cannot draw", "chat with -m demo or -m anole-7b")
-        else:
+        if command is None:
             raise UsageError(f"no command /{name}", "see /help; a space before the / makes the line a question")
+        command.run(rest.strip())
 
     def ask(self, words: str) -> None:
         """Ask about the pictures that wait, and about all that was said."""
@@ -94,21 +89,22 @@ class Session:
         pictures = [shown.image for shown in self._waiting]
         request = tasks.ask(words, pictures, text=self._text, seed=self._next_seed(), history=history)
         asked = Said("user", tasks.place(words, self._waiting))
-        sink = Answer(self._job("chat", request, words), self._notes)
+        answer = Answer()
         try:
-            run.feed(self._model, [request], sink)
+            with answer:
+                run.stream(self._model, request, self._notes, answer.take)
         except TooLongError as error:
             can_undo = bool(history or pictures)
             raise MmgenError(
                 error.message, f"/undo: {self._commands['undo'].help}" if can_undo else error.hint
             ) from error
         except KeyboardInterrupt:
-            if sink.said:
+            if answer.said:
                 if not sys.stdout.isatty():  # where it is, Enter follows Ctrl-C
                     emit("\n")
-                self._keep(asked, sink.said)
+                self._keep(asked, answer.said)
             raise
-        self._keep(asked, sink.said)
+        self._keep(asked, answer.said)
 
     def show(self, path: str) -> None:
         """Open a picture for the next question."""
@@ -155,10 +151,12 @@ class Session:
         self._notes.say("saved " + ", ".join(written))
 
     def help(self, _: str) -> None:
-        """List the commands."""
+        """List the commands that the model is good for."""
         notes = Notes()  # it was asked for, so even if the rest is quiet
-        for command in self._commands.values():
-            notes.say(f"{command.usage:<16}{command.help}")
+        lacking = {"draw", "vary"} - set(self._model.abilities.tasks)
+        for name, command in self._commands.items():
+            if name not in lacking:
+                notes.say(f"{command.usage:<16}{command.help}")
         notes.say(f"{'Ctrl-C':<16}stop an answer, or a drawing")
 
     def quit(self, _: str) -> None:
@@ -166,13 +164,18 @@ class Session:
         self.ended = True
 
     def _draw(self, command: str, request: Request, prompt: str, title: str) -> None:
+        self._model.abilities.check(self._model.name, request.want, [request])
         check_writable(Path().absolute())
         path = names.free_path(f"{names.slug(title)}-{request.seed}")
-        run.feed(self._model, [request], PictureFiles(self._job(command, request, prompt), self._notes, [path]))
-        self._waiting.append(Shown(open_image(path), title))
+        job = Job(command, self._model.name, self._model.revision)
 
-    def _job(self, command: str, request: Request, prompt: str) -> Job:
-        return Job(command, self._model.name, self._model.revision, [Item(request, prompt)])
+        def keep(piece: str | Picture) -> None:
+            if isinstance(piece, Picture):
+                save_image(piece.image, path, job.metadata(Item(request, prompt), piece))
+                emit(path + "\n")
+
+        run.stream(self._model, request, self._notes, keep)
+        self._waiting.append(Shown(open_image(path), title))
 
     def _keep(self, asked: Said, answer: str) -> None:
         self._talk += [asked, Said("assistant", (answer,) if answer else ())]

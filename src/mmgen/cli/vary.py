@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from mmgen import tasks
 from mmgen.cli import options
-from mmgen.output import Item, Job, PictureFiles
-from mmgen.request import PICTURES, ImageSampling, Loading, fresh_seed
+from mmgen.errors import UsageError
+from mmgen.finding import NotFoundError
+from mmgen.items import Item
+from mmgen.request import PICTURES, ImageSampling, Loading, Request
 
 EXAMPLES = """\b
 Examples:
@@ -20,8 +24,9 @@ Examples:
 
 def vary(
     source: Annotated[
-        str, typer.Argument(metavar="IMAGE", show_default=False, help="The picture: file or http(s) address.")
-    ],
+        str | None,
+        typer.Argument(metavar="IMAGE", show_default=False, help="The picture, or a folder or pattern of many."),
+    ] = None,
     prompt: Annotated[
         str | None,
         typer.Argument(metavar="PROMPT", show_default=False, help="What should change; - reads it from stdin."),
@@ -30,6 +35,18 @@ def vary(
     n: options.Number = 1,
     force: options.Force = False,
     no_metadata: options.NoMetadata = False,
+    recursive: options.Recursive = False,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    files_from: options.FilesFrom = None,
+    null: options.Null = False,
+    jsonl: options.Jsonl = None,
+    html: options.Html = None,
+    plan: options.Plan = False,
+    fail_fast: options.FailFast = False,
+    limit: options.Limit = None,
+    shard: options.Shard = None,
+    batch_size: options.BatchSize = None,
     as_json: options.AsJson = False,
     seed: options.Seed = None,
     temperature: options.Temperature = ImageSampling.temperature,
@@ -49,32 +66,57 @@ def vary(
 ) -> None:
     """Draw new pictures from a picture, and words.
 
-    Prints the path of each picture that was written.
+    Prints the path of each picture that was written. Of a folder, into another with -o DIR/, the same command again
+    draws only what is missing or failed.
     """
     from mmgen.cli import names, run
-    from mmgen.images import open_image
+    from mmgen.output import PictureFiles
     from mmgen.streams import Notes
 
-    notes = Notes(quiet)
+    many = options.many(jsonl, html, plan, fail_fast, limit, shard, batch_size)
     loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check)
     image = ImageSampling(temperature, top_p, top_k, guidance, image_guidance)
-    options.check_number(n)
-    hint = "vary takes one picture; the second word says what should change"
+    options.check_seeds(seed, n)
+    if files_from is not None and prompt is None:  # the pictures are in the list: the only word is the prompt
+        source, prompt = None, source
+    run.check_stdin(prompt, files_from)
+    hint = "vary takes one picture, a folder or a pattern; the second word says what should change"
     words = tasks.VARY if prompt is None else run.read_prompt(prompt, hint)
-    names.check_stdout(output, n, as_json)
-    used_seed = fresh_seed() if seed is None else seed
-    title = "variation" if prompt is None else words
-    paths = names.image_paths(output, [(title, used_seed + i) for i in range(n)])
-    if output != "-":
-        run.check_outputs(paths, force)
-    picture = open_image(source)
-    items = [Item(tasks.vary(picture, words, image=image, seed=used_seed + i), words, image=source) for i in range(n)]
-    requests = [item.request for item in items]
-    opened = run.open_model(model, loading, PICTURES, requests, notes)
-    if seed is None:
-        notes.say(f"seed: {used_seed}")
+    sources = [] if source is None else [source]
+    look = run.find_pictures(sources, files_from, null, recursive, include, exclude)
+    is_one = run.is_one(sources, files_from)
+    n_items = n if is_one else None
+    names.check_stdout(output, n_items, as_json)
+    if output is None and not is_one:
+        raise UsageError("no folder for the pictures", "name one with -o, as in -o varied/")
+    command = run.Command("vary", model, loading, PICTURES, seed, True, as_json, many, Notes(quiet))
+    shape = Request(parts=(), want=PICTURES, image=image)
+    title = names.slug("variation" if prompt is None else words)
+    default = f"{title}-{{seed}}.png" if is_one else "{stem}.png" if n == 1 else "{stem}-{n}.png"
+    outputs = names.Outputs(output, default, n_items)
+    outputs.check_format()
 
-    job = Job("vary", opened.name, opened.revision, items, as_json)
-    sink = PictureFiles(job, notes, paths, with_metadata=not no_metadata)
-    run.feed(opened, requests, sink)
-    run.finish(sink)
+    def items(first_seed: int) -> Iterator[Item]:
+        outputs.forget()
+        for index, found in enumerate(look(), 1):
+            if isinstance(found, NotFoundError):
+                yield Item(shape, words, image=found.name, error=found)
+                continue
+            for i in range(n):
+                path = outputs.path(
+                    prompt=words, seed=first_seed + i, index=index, n=i + 1, source=found.name, below=found.below
+                )
+                one = replace(shape, seed=first_seed + i)
+                yield Item(
+                    one, words, image=found.name, sources=(found.name,), output=path, number=i,
+                    own_seed=seed is not None,
+                )  # fmt: skip
+
+    run.run_pictures(
+        command,
+        lambda job: PictureFiles(job, not no_metadata, shown=not as_json, overwrite=force),
+        items,
+        n_items,
+        None if is_one else outputs.folder,
+        force=force,
+    )

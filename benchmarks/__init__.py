@@ -1,0 +1,1 @@
+"""Measurements and long trials, a command each. Not part of the tests."""
