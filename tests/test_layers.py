@@ -19,10 +19,11 @@ SOURCE = Path(catalog.__file__).parent
 
 # From the ground up. A module may import what stands on a lower floor; the first pattern that fits is its own.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "ahead"),
     ("request", "streams", "files", "finding"),
     ("model", "tasks", "images", "aliases", "headers", "machine"),
     ("hub", "rerun", "items"),
+    ("live",),
     (
         "catalog",
         "output",

@@ -11,7 +11,8 @@ import pytest
 
 from mmgen.errors import MmgenError
 from mmgen.items import Item, Job, Outcome, as_line
-from mmgen.output import Answer, Lines, PictureFiles, Story
+from mmgen.live import Answer, Story
+from mmgen.output import Lines, PictureFiles
 from mmgen.request import BOTH, PICTURES, WORDS, Kind, Request
 from mmgen.streams import Notes, clean
 from tests.scripted import picture

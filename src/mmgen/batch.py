@@ -8,14 +8,12 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import TypeVar
 
+from mmgen.ahead import ahead
 from mmgen.errors import CannotGoOnError, MmgenError, OutOfMemoryError
 from mmgen.finding import is_url
 from mmgen.items import GROUP, Choice, Item, Job, Outcome, as_line
@@ -24,11 +22,6 @@ from mmgen.model import Model
 from mmgen.output import Sink
 from mmgen.request import Picture, Progress, Request
 from mmgen.streams import Notes, emit
-
-_READERS = 4  # threads that read and decode pictures
-
-_Given = TypeVar("_Given")
-_Made = TypeVar("_Made")
 
 
 @dataclass
@@ -98,7 +91,7 @@ class Batch:
     def plan(self, items: Iterable[Item]) -> dict[State, int]:
         """Count what would be done, without doing it. A copy of what is done counts as done."""
         counts: dict[State, int] = {"new": 0, "done": 0, "stale": 0, "failed": 0}
-        for ready in _ahead(lambda item: self._look(item, opens=False), items):
+        for ready in ahead(lambda item: self._look(item, opens=False), items, 2 * GROUP):
             if ready is not None:
                 counts["done" if ready.skip or ready.state == "copy" else ready.state] += 1
         return counts
@@ -117,7 +110,7 @@ class Batch:
         with self._interruptible():
             number = n_computed = 0
             group: dict[int, _Ready] = {}
-            for ready in _ahead(self._look, items, 2 * self._choice.group):
+            for ready in ahead(self._look, items, 2 * self._choice.group):
                 if self._stopping or n_computed == self._choice.limit:
                     break
                 if ready is None:
@@ -345,22 +338,6 @@ class Batch:
             signal.signal(signal.SIGINT, before)
         if interrupted:
             raise KeyboardInterrupt
-
-
-def _ahead(make: Callable[[_Given], _Made], given: Iterable[_Given], n_ahead: int = 2 * GROUP) -> Iterator[_Made]:
-    """Apply a function in threads, a bounded number of steps ahead of who reads; results come in order."""
-    with ThreadPoolExecutor(_READERS, "mmgen-reader") as readers:
-        waiting: deque[Future[_Made]] = deque()
-        try:
-            for each in given:
-                waiting.append(readers.submit(make, each))
-                if len(waiting) > n_ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _short(text: str, n_letters: int = 60) -> str:

@@ -19,7 +19,7 @@ from mmgen.errors import MmgenError, UsageError
 from mmgen.finding import is_url
 from mmgen.images import check_writable, open_image, save_image, write_file
 from mmgen.items import plain_name
-from mmgen.output import link
+from mmgen.live import link
 from mmgen.request import Part, Turn
 from mmgen.streams import clean, is_text
 

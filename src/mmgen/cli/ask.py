@@ -117,7 +117,8 @@ def _ask_once(
 ) -> None:
     from mmgen.cli import run
     from mmgen.conversation import entry, read_messages
-    from mmgen.output import Answer, Lines
+    from mmgen.live import Answer
+    from mmgen.output import Lines
 
     if history is not None and (command.many.is_asked_for or command.many.choice.shard is not None):
         raise UsageError("a conversation is no batch", "leave out --jsonl, --html, --plan and --shard, or --history")

@@ -65,7 +65,8 @@ def interleave(
     Prints Markdown, and writes it with its pictures into a folder; of --prompts, into a folder for each.
     """
     from mmgen.cli import names, run
-    from mmgen.output import Stories, Story
+    from mmgen.live import Story
+    from mmgen.output import Stories
     from mmgen.streams import Notes
 
     many = options.many(jsonl, html, plan, fail_fast, limit, shard, batch_size)

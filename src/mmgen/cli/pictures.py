@@ -11,7 +11,8 @@ from mmgen.cli.options import Texts
 from mmgen.errors import MmgenError, UsageError
 from mmgen.finding import Found, NotFoundError, is_url
 from mmgen.items import Item, Job
-from mmgen.output import Answer, Lines, Sidecars, Sink
+from mmgen.live import Answer
+from mmgen.output import Lines, Sidecars, Sink
 from mmgen.request import Request
 
 

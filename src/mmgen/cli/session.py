@@ -15,8 +15,8 @@ from mmgen.conversation import Said, Shown, save_page
 from mmgen.errors import MmgenError, TooLongError, UsageError
 from mmgen.images import check_writable, open_image, save_image
 from mmgen.items import Item, Job
+from mmgen.live import Answer
 from mmgen.model import Model
-from mmgen.output import Answer
 from mmgen.request import MAX_SEED, ImageSampling, Picture, Request, TextSampling
 from mmgen.streams import Notes, emit
 
