@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmgen.errors import MmgenError
 from mmgen.request import Kind, Loading, Request
-from tests.scripted import Result, Scripted, colour, install, run
+from tests.scripted import Result, Scripted, colour, install, picture, run
 from tests.test_batch import Seeing, rows
 
 
@@ -113,6 +113,7 @@ def test_a_kill_around_the_record_leaves_nothing_half_done(
 ) -> None:
     from mmgen import journal
 
+    Path("out").mkdir()
     Path("prompts.txt").write_text("a cat\na dog\n")
     if is_stale:
         run(*command)
@@ -337,3 +338,38 @@ def test_lines_that_ask_the_same_have_a_row_each_and_are_asked_once(model: Scrip
         assert run(*ask).code == 0
         assert [row["prompt"] for row in rows()] == ["a", "a", "b", "b"]
         assert len(model.requests) == 3
+
+
+def test_a_story_that_lost_a_picture_is_told_again(model: Scripted) -> None:
+    Path("prompts.txt").write_text("tell of a cat\n")
+    tell = ("interleave", "--prompts", "prompts.txt", "-o", "stories/", "--seed", "4")
+    model.scripts = [["A cat. ", picture(1)], ["A cat. ", picture(1)]]
+    run(*tell)
+    lost = next(Path("stories").rglob("001.png"))
+    lost.unlink()
+    assert run(*tell).code == 0
+    assert lost.is_file()
+    assert run(*tell).out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("draw", "--prompts", "prompts.txt", "-o", "many.png"), "-o many.png is one file"),
+        (("caption", "photos", "--jsonl", "-"), "--jsonl keeps results in a file"),
+        (("caption", "photos", "--jsonl", "none/out.jsonl"), "no such folder: none"),
+    ],
+)
+def test_outputs_that_mean_something_else_are_refused(model: Scripted, arguments: tuple[str, ...], said: str) -> None:
+    Path("prompts.txt").write_text("a cat\n")
+    result = run(*arguments)
+    assert (result.code, result.out) != (0, "")
+    assert result.err.startswith(f"error: {said}")
+    assert not Path("none").exists()
+    assert model.opened == []
+
+
+def test_a_picture_is_no_list_of_names(model: Scripted) -> None:
+    result = run("caption", "--files-from", "photos/1.png")
+    assert (result.code, result.out) == (1, "")
+    assert "photos/1.png is not a list of names" in result.err

@@ -15,7 +15,7 @@ from types import FrameType
 
 from mmgen.ahead import ahead
 from mmgen.errors import CannotGoOnError, MmgenError, OutOfMemoryError
-from mmgen.finding import is_url
+from mmgen.finding import check_file, is_url
 from mmgen.items import GROUP, Choice, Item, Job, Outcome, as_line
 from mmgen.journal import Journal, State, key_of
 from mmgen.model import Model
@@ -180,6 +180,7 @@ class Batch:
             if self._journal is None or is_url(source):
                 contents.append(source)
             else:
+                check_file(source)
                 ready.files.append(self._journal.file_entry(source))
                 contents.append(str(ready.files[-1]["sha256"]))
         ready.key = key_of(self._job.command, self._model_id, item.depends_on(contents))

@@ -104,7 +104,7 @@ def read_names(source: str, *, null: bool = False) -> Iterator[str]:
     try:
         with nullcontext(sys.stdin.buffer) if source == "-" else open(source, "rb") as stream:
             for number, name in enumerate(_pieces(stream, b"\0" if null else b"\n")):
-                if len(name) > _LONGEST:
+                if len(name) > _LONGEST or (not null and b"\0" in name):
                     hint = "without -0, one name a line" if null else "one name a line, or NUL-separated with -0"
                     raise MmgenError(f"{source} is not a list of names", hint)
                 if not null:  # lists from elsewhere

@@ -6,6 +6,7 @@ Knows items and what came of them; refuses to know what made it.
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from hashlib import sha256
@@ -180,11 +181,15 @@ class Stories(Sink):
         self._overwrite = overwrite
 
     def is_there(self, item: Item) -> bool:
-        return _page(item).is_file()
+        page = _page(item)
+        if not page.is_file():
+            return False
+        pictures = re.findall(r"\]\((\d{3,}\.png)\)", page.read_text("utf-8", "replace"))
+        return all((page.parent / picture).is_file() for picture in pictures)
 
     def is_foreign(self, item: Item, record: Mapping[str, object] | None) -> bool:
         is_ours = record is not None and record.get("written") == _digest(_page(item))
-        if self.is_there(item) and not (self._overwrite or is_ours):
+        if _page(item).is_file() and not (self._overwrite or is_ours):
             raise MmgenError(f"{item.output} has a story", "choose another place with -o, or overwrite it with -f")
         return False
 

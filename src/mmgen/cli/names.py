@@ -12,6 +12,7 @@ from mmgen.errors import MmgenError, UsageError
 
 _LONGEST = 40  # letters of a prompt in a file's name
 _FIELDS = ("stem", "slug", "seed", "index", "n")
+_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 JOURNAL = "mmgen.jsonl"  # of a folder of pictures
 
 
@@ -39,6 +40,8 @@ class Outputs:
             self._template = output
             self.folder = Path(output.partition("{")[0] + "x").parent
         elif output.endswith("/") or Path(output).is_dir() or n_items is None:
+            if not output.endswith("/") and Path(output).suffix.lower() in _ENDINGS:
+                raise UsageError(f"-o {output} is one file, and there may be many", "end it in / to name a folder")
             self.folder = Path(output)
             self._template = f"{_escaped(str(self.folder))}/{default}"
         elif n_items == 1:

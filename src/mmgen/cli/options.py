@@ -197,7 +197,7 @@ Existing = Annotated[
     typer.Option("--existing", help="Sidecars that were there before, or were edited: leave or overwrite them."),
 ]
 Html = Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write a page to look at, when done.")]
-Plan = Annotated[bool, typer.Option("--plan", help="Only count what is new, done, stale and failed.")]
+Plan = Annotated[bool, typer.Option("--plan", help="Only count: new, done, stale (to be done again), failed.")]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first that fails.")]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", help="Stop after N that had to be computed.")]
 Shard = Annotated[
@@ -265,6 +265,8 @@ def many(
     batch_size: int | None,
 ) -> Many:
     """Gather how many items are to be done."""
+    if jsonl == "-":
+        raise UsageError("--jsonl keeps results in a file", "--json prints them")
     part = None
     if shard is not None:
         found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", shard, re.ASCII)

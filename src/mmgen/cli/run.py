@@ -24,7 +24,7 @@ from mmgen.errors import MmgenError, UsageError
 from mmgen.finding import PICTURE_ENDINGS, Found, NotFoundError, Selection, check_file, find, is_url, read_names
 from mmgen.items import Item, Job
 from mmgen.model import Model
-from mmgen.output import Sink
+from mmgen.output import Sidecars, Sink
 from mmgen.prompts import Prompt
 from mmgen.request import Kind, Loading, Picture, Progress, Request, fresh_seed
 from mmgen.streams import Notes, emit, is_text
@@ -256,15 +256,18 @@ def run_batch(
         if path is None and many.html is not None:
             path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mmgen-"))) / "journal.jsonl"
         if path is not None and not (many.plan and not path.exists()):
-            with suppress(OSError):  # the journal says so
-                path.parent.mkdir(parents=True, exist_ok=True)
+            if path == journal_path:  # in a folder that the command fills
+                with suppress(OSError):  # the journal says so
+                    path.parent.mkdir(parents=True, exist_ok=True)
             journal = stack.enter_context(Journal(path))
         kept = journal.drawn_seed if journal else None
         seed = command.first_seed if kept is None or command.seed is not None else kept
         checkpoint = catalog.find(command.model, revision=loading.revision, offline=loading.offline)
         job = Job(command.name, checkpoint.name, checkpoint.revision)
+        kind = sink(job)
+        is_silent = isinstance(kind, Sidecars)  # on stdout
         batch = Batch(
-            job, catalog.identity(checkpoint) if journal else "", sink(job), notes,
+            job, catalog.identity(checkpoint) if journal else "", kind, notes,
             lambda requests: open_for(command, requests, seed), many.choice, journal,
             as_json=command.as_json, drawn_seed=seed if command.seed is None else None,
         )  # fmt: skip
@@ -275,7 +278,7 @@ def run_batch(
             counts = batch.run(items(seed), n_items)
         finally:
             notes.clear()
-            if journal is not None or batch.counts.is_notable:
+            if journal is not None or batch.counts.is_notable or is_silent:
                 notes.say(batch.summary())
             if many.html is not None and journal is not None:
                 from mmgen.report import write_report
