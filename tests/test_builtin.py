@@ -58,7 +58,7 @@ def test_it_answers_about_fresh_renders(demo: Model) -> None:
     assert right >= 22
 
 
-@pytest.mark.xfail(strict=True, reason="not learned well enough: of yes and no, one in ten is wrong (bar one in twenty)")
+@pytest.mark.xfail(strict=True, reason="not learned well enough: one in ten is wrong (bar one in twenty)")
 def test_it_says_yes_and_no_about_fresh_renders(demo: Model) -> None:
     scenes, images = fresh_renders(8, seed=502)
     right = 0
