@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from mmgen.errors import MmgenError
-from mmgen.items import Item, Job, Outcome, as_line
+from mmgen.items import Item, Job, Outcome
 from mmgen.live import Answer, Story
 from mmgen.output import Lines, PictureFiles
 from mmgen.request import BOTH, PICTURES, WORDS, Kind, Request
-from mmgen.streams import Notes, clean
+from mmgen.streams import Notes, as_line, clean
 from tests.scripted import picture
 
 JOB = Job("caption", "demo", "abc")

@@ -16,12 +16,12 @@ from types import FrameType
 from mmgen.ahead import ahead
 from mmgen.errors import CannotGoOnError, MmgenError, OutOfMemoryError
 from mmgen.finding import check_file, is_url
-from mmgen.items import GROUP, Choice, Item, Job, Outcome, as_line
+from mmgen.items import GROUP, Choice, Item, Job, Outcome
 from mmgen.journal import Journal, State, key_of
 from mmgen.model import Model
 from mmgen.output import Sink
 from mmgen.request import Picture, Progress, Request
-from mmgen.streams import Notes, emit
+from mmgen.streams import Notes, as_line, emit
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -148,7 +147,7 @@ class Job:
         (caption, vary) or `images` (ask, interleave) as given, `prompt`, the result (`text`; `output`, a path; `output`
         and `parts`; or `error`), `seed`, `sampling` (by kind, "text" and "image", what request.py's classes hold),
         `seconds` (since the result before, or since the model was ready). A journal adds `key`, `place`, `files` and
-        `drawn_seed` (see journal.py).
+        `drawn_seed` (see journal.py). Of a result in a file, `written` is its SHA-256: what is otherwise is not ours.
         """
         fields: dict[str, object] = {"command": self.command, "model": {"name": self.model, "revision": self.revision}}
         if item.line is not None:
@@ -171,16 +170,6 @@ class Job:
             "seed": picture.seed,
             "sampling": sampling_of(item.request),
         }
-
-
-def as_line(record: Mapping[str, object]) -> str:
-    """Write a record as one line of JSON."""
-    line = json.dumps(record, ensure_ascii=False)
-    try:
-        line.encode()
-    except UnicodeEncodeError:  # a file name that is not UTF-8
-        line = json.dumps(record)
-    return line + "\n"
 
 
 def plain_name(model: str) -> str:

@@ -20,7 +20,7 @@ from typing import IO, Any, Literal, NamedTuple, Self, TypeAlias
 
 from mmgen.errors import CannotGoOnError, MmgenError, UsageError
 from mmgen.files import replacing, sweep
-from mmgen.streams import is_text
+from mmgen.streams import as_line
 
 Record: TypeAlias = dict[str, Any]  # a line, as JSON gives it
 
@@ -255,11 +255,8 @@ class Journal:
         record = {"key": record["key"], "place": record["place"], **record}  # in this order: see _BEGINNING
         if not _is_record(record):
             raise TypeError(f"a record needs a key of 32 hex digits and a place: {record}")
-        text = json.dumps(record, ensure_ascii=False)
-        if not is_text(text):  # a file name that is not UTF-8
-            text = json.dumps(record)
         try:
-            offset = self._write(text.encode() + b"\n")
+            offset = self._write(as_line(record).encode())
         except OSError as failure:
             error = _failure("write", self.path, failure)
             raise CannotGoOnError(error.message, error.hint) from failure

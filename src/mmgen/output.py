@@ -19,8 +19,6 @@ from mmgen.items import Item, Job, Outcome
 from mmgen.live import Story
 from mmgen.streams import clean, emit, emit_bytes
 
-# When a reply is whole
-
 Keep: TypeAlias = Callable[[Mapping[str, object]], None]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 
 from mmgen.errors import CannotGoOnError, MmgenError
@@ -27,6 +29,12 @@ def is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def as_line(record: Mapping[str, object]) -> str:
+    """Write a record as one line of JSON; readable, unless a file name in it is not UTF-8."""
+    line = json.dumps(record, ensure_ascii=False)
+    return (line if is_text(line) else json.dumps(record)) + "\n"
 
 
 def emit(text: str) -> None:
