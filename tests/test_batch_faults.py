@@ -373,3 +373,26 @@ def test_a_picture_is_no_list_of_names(model: Scripted) -> None:
     result = run("caption", "--files-from", "photos/1.png")
     assert (result.code, result.out) == (1, "")
     assert "photos/1.png is not a list of names" in result.err
+
+
+def test_a_full_disk_leaves_the_picture_that_was_to_be_replaced(
+    model: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmgen import journal
+
+    Path("prompts.txt").write_text("a cat\n")
+    draw = ("draw", "--prompts", "prompts.txt", "-o", "out/{index}.png", "--seed", "7")
+    run(*draw)
+    before = Path("out/1.png").read_bytes()
+    Path("prompts.txt").write_text("a dog\n")
+
+    def full(self: journal.Journal, line: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.Journal, "_write", full)
+        assert run(*draw).code == 1
+    assert Path("out/1.png").read_bytes() == before
+    assert sorted(path.name for path in Path("out").iterdir()) == ["1.png", "mmgen.jsonl"]
+    assert run(*draw).code == 0
+    assert Path("out/1.png").read_bytes() != before

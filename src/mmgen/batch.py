@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -271,9 +271,8 @@ class Batch:
             record.clear()
             record.update(self._job.record(item, seconds, result))
             if self._journal is not None:
-                if "error" not in result:
-                    self._sink.clear(item)
-                self._journal.append(record | self._marks(ready))
+                with nullcontext() if "error" in result else self._sink.cleared(item):
+                    self._journal.append(record | self._marks(ready))
 
         if error is None:
             try:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+from mmgen.errors import MmgenError
 
 _BESIDE = re.compile(r"\.mmgen-\d+-\w{8}")  # how `_beside` names a file: its process, and tempfile's eight letters
 
@@ -48,6 +51,22 @@ def _beside(folder: Path) -> tuple[IO[bytes], Path]:
         if os.fstat(handle).st_nlink:
             return os.fdopen(handle, "wb"), Path(name)
         os.close(handle)  # swept away before it was locked
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[None]:
+    """Take a file away, for good if what is done meanwhile succeeds; else it is put back."""
+    if not os.path.lexists(path):
+        yield
+        return
+    place = path.with_name(f".mmgen-{os.getpid()}-{secrets.token_hex(4)}")  # which `sweep` takes away after a kill
+    path.rename(place)
+    try:
+        yield
+    except MmgenError:
+        place.rename(path)
+        raise
+    place.unlink(missing_ok=True)
 
 
 def sweep(folder: Path) -> None:

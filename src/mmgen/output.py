@@ -9,12 +9,13 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias
 
 from mmgen.errors import MmgenError
-from mmgen.files import sweep
+from mmgen.files import aside, sweep
 from mmgen.items import Item, Job, Outcome
 from mmgen.live import Story
 from mmgen.streams import clean, emit, emit_bytes
@@ -37,8 +38,9 @@ class Sink(ABC):
         """
         return False
 
-    def clear(self, item: Item) -> None:  # noqa: B027 -- lines have nothing to take away
-        """Take away what was written for an item before."""
+    def cleared(self, item: Item) -> AbstractContextManager[None]:
+        """Take away what was written for an item before; put it back if what is done meanwhile fails."""
+        return nullcontext()
 
     def recall(self, item: Item, record: Mapping[str, object]) -> Outcome | None:
         """Bring back a result for an item from the record of an equal one, or None if that is not possible."""
@@ -91,9 +93,8 @@ class Files(Sink):
             return False
         return record is None or record.get("written") != _digest(_output(item))
 
-    def clear(self, item: Item) -> None:
-        if self.is_there(item):
-            Path(_output(item)).unlink()
+    def cleared(self, item: Item) -> AbstractContextManager[None]:
+        return nullcontext() if _output(item) == "-" else aside(Path(_output(item)))
 
     def put(self, item: Item, data: bytes, result: Mapping[str, object], keep: Keep) -> None:
         """Write an item's file, and have it recorded just before it is in place."""
@@ -191,8 +192,8 @@ class Stories(Sink):
             raise MmgenError(f"{item.output} has a story", "choose another place with -o, or overwrite it with -f")
         return False
 
-    def clear(self, item: Item) -> None:
-        _page(item).unlink(missing_ok=True)
+    def cleared(self, item: Item) -> AbstractContextManager[None]:
+        return aside(_page(item))
 
     def recall(self, item: Item, record: Mapping[str, object]) -> Outcome | None:
         return None  # a story is told again
