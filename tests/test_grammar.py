@@ -48,13 +48,14 @@ class Babble:
 
     def speaker(self, context: int) -> Speaker:
         code_ids = torch.tensor(CODES)
-        network = Network(self.body, self.head, lambda hidden: (hidden @ self.weight)[:, code_ids], code_ids)
+        network = Network(self.body, self.head, lambda hidden: (hidden @ self.weight)[..., code_ids], code_ids)
         return Speaker(
             network,
             V,
             context,
             lambda ids: "".join(chr(97 + id_) for id_ in ids),
             lambda codes: torch.zeros(1, 3, 2, 2),
+            window=1,  # so that what is fed is what was chosen
         )
 
 

@@ -57,7 +57,7 @@ def test_mix_is_the_published_formula(guidance: float, image_guidance: float) ->
     rows = {kind: random_logits(i, 2, 9) for i, kind in enumerate(("full", "pictures", "nothing"))}
     f, i, u = rows.values()
     weights = guidance_weights(guidance, image_guidance, has_pictures=True)
-    mixed = mix(torch.stack([rows[kind] for kind in weights]), list(weights.values()))
+    mixed = mix(torch.stack([rows[kind] for kind in weights], dim=1), list(weights.values()))
     torch.testing.assert_close(mixed, u + image_guidance * (i - u) + guidance * (f - i), atol=1e-5, rtol=1e-5)
 
 

@@ -64,7 +64,7 @@ class ImageSampling:
 
 @dataclass(frozen=True)
 class Loading:
-    """How a checkpoint is brought into memory."""
+    """How a checkpoint is brought into memory, and run."""
 
     dtype: str = "auto"  # auto | bfloat16 | float16 | float32
     device_map: str = "auto"  # auto | cpu | cuda | cuda:N | balanced | sequential | FILE.json
@@ -73,6 +73,11 @@ class Loading:
     revision: str | None = None  # branch, tag or commit on the Hub
     offline: bool = False  # use only what is on this machine
     fit_check: bool = True  # refuse what cannot fit into memory
+    window: int | None = None  # most places of a picture looked at in one pass; None chooses, 1 is one by one
+
+    def __post_init__(self) -> None:
+        if self.window is not None:
+            _at_least("window", self.window, 1)
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,7 @@ class Picture:
     image: Image.Image
     seed: int
     codes: tuple[int, ...] | None = None  # VQ codes in row-major order, where the family has them
+    passes: int | None = None  # of the network, to choose the codes
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,12 @@ class Cache:
         slots = torch.arange(self._extent, device=positions.device)
         return (slots <= positions[:, :, None])[:, None]
 
+    def copy(self, source: int, target: int) -> None:
+        """Give one row what another holds."""
+        for keys, values in self._layers.values():
+            keys[target], values[target] = keys[source], values[source]
+        self.lengths[target] = self.lengths[source]
+
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """Write keys and values [r, heads, T, D] of one layer; return all that is cached: [r, heads, extent, D]."""
         if layer_idx not in self._layers:

@@ -16,6 +16,27 @@ _LETTERS = str.maketrans("ABCDEFGHIJ", "0123456789")
 
 
 @dataclass(frozen=True)
+class Canvas:
+    """The places of a picture in row-major order: its codes, and what stands between their rows, if anything."""
+
+    rows: int
+    columns: int
+    row_end: int | None = None
+
+    @property
+    def n_codes(self) -> int:
+        return self.rows * self.columns
+
+    @property
+    def n_places(self) -> int:
+        return self.n_codes if self.row_end is None else self.n_codes + self.rows - 1
+
+    def is_row_end(self, place: int) -> bool:
+        """Say whether a place is between two rows."""
+        return self.row_end is not None and place % (self.columns + 1) == self.columns
+
+
+@dataclass(frozen=True)
 class Vocabulary:
     """The ids that carry structure.
 
@@ -45,6 +66,10 @@ class Vocabulary:
     @property
     def side(self) -> int:
         return round(self.n_codes**0.5)
+
+    def canvas(self, grid: tuple[int, int] | None = None) -> Canvas:
+        """Say where a picture's codes go; by default as many rows as columns."""
+        return Canvas(*(grid or (self.side, self.side)), self.row_end)
 
     @property
     def picture_length(self) -> int:

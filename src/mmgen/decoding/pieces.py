@@ -49,11 +49,13 @@ class Detokenizer:
         return new
 
 
-def to_picture(vq_decode: Callable[[Tensor], Tensor], codes: Sequence[int], side: int, seed: int) -> Picture:
+def to_picture(
+    vq_decode: Callable[[Tensor], Tensor], codes: Sequence[int], n_rows: int, seed: int, passes: int
+) -> Picture:
     """Decode one picture's codes, row-major. One at a time: a batched decode changes bytes.
 
     Args:
         vq_decode: codes [1, h, w] int64 -> pixels [1, 3, H, W] float in [-1, 1].
     """
-    pixels = vq_decode(torch.tensor(codes).view(1, side, -1))[0]
-    return Picture(Image.fromarray(to_uint8(pixels).cpu().numpy()), seed=seed, codes=tuple(codes))
+    pixels = vq_decode(torch.tensor(codes).view(1, n_rows, -1))[0]
+    return Picture(Image.fromarray(to_uint8(pixels).cpu().numpy()), seed=seed, codes=tuple(codes), passes=passes)

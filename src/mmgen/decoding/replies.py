@@ -6,18 +6,21 @@ request gets does not depend on the others beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from mmgen.decoding import jacobi, stepwise
 from mmgen.decoding.cache import Cache
-from mmgen.decoding.grammar import Grammar, Prompt, Vocabulary
+from mmgen.decoding.grammar import Canvas, Grammar, Prompt, Vocabulary
+from mmgen.decoding.jacobi import choose_window
 from mmgen.decoding.pieces import Detokenizer, to_picture
 from mmgen.decoding.sampling import Noise, guidance_weights
-from mmgen.decoding.stepwise import Network, feed, picture, words
-from mmgen.request import Piece, Progress, Request
+from mmgen.decoding.stepwise import Network, feed, words
+from mmgen.request import ImageSampling, Picture, Piece, Progress, Request
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Speaker:
         context: most positions of one reply, prompt included.
         detokenise: words' ids -> text.
         vq_decode: codes [1, h, w] int64 -> pixels [1, 3, H, W] float in [-1, 1].
+        window: most places of a picture that one pass looks at; None chooses, 1 is one by one.
     """
 
     network: Network
@@ -35,6 +39,7 @@ class Speaker:
     context: int
     detokenise: Callable[[Sequence[int]], str]
     vq_decode: Callable[[Tensor], Tensor]
+    window: int | None = None
 
 
 def say(speaker: Speaker, requests: Sequence[Request], prompts: Sequence[Prompt]) -> Iterator[tuple[int, Piece]]:
@@ -58,38 +63,51 @@ def say(speaker: Speaker, requests: Sequence[Request], prompts: Sequence[Prompt]
 
 
 def draw(speaker: Speaker, requests: Sequence[Request], prompts: Sequence[Prompt]) -> Iterator[tuple[int, Piece]]:
-    """Answer with one picture each, all of one size, B requests in step; either all prompts have pictures or none."""
-    v = speaker.vocabulary
-    height, width = prompts[0].grid or (v.side, v.side)
-    codes: list[list[int]] = [[] for _ in requests]
-    for done, step in enumerate(_codes(speaker, requests, prompts, height, width), 1):
-        for index, code in enumerate(step.tolist()):
-            codes[index].append(code)
-            yield index, Progress(done, height * width)
-    for index, request in enumerate(requests):
-        yield index, to_picture(speaker.vq_decode, codes[index], height, request.seed)
-
-
-def _codes(
-    speaker: Speaker, requests: Sequence[Request], prompts: Sequence[Prompt], height: int, width: int
-) -> Iterator[Tensor]:
-    """Choose the codes of B pictures, row by row if something stands between rows: yields [B] of each place."""
-    v, network, sampling = speaker.vocabulary, speaker.network, requests[0].image
+    """Answer with one picture each, all of one size, B at a time; either all prompts have pictures or none."""
+    v, sampling = speaker.vocabulary, requests[0].image
+    canvas = v.canvas(prompts[0].grid)
     weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(prompts[0].pictures))
-    fed = [_guidance_row(v, kind, prompt) for kind in weights for prompt in prompts]
-    rows = range(len(fed))
-    lines = [height * width] if v.row_end is None else [width] * height
-    cache = Cache(len(rows), max(len(ids) for ids in fed) + height * width + len(lines) - 1)
-    hidden = feed(network, cache, rows, fed)
-    noises = [Noise(request.seed) for request in requests]
-    step = torch.empty(0)
-    for line, n_codes in enumerate(lines):
-        if line:
-            last = network.code_ids[step.to(network.code_ids.device)]
-            between = torch.stack([last, torch.full_like(last, v.row_end or 0)], dim=1)
-            hidden = feed(network, cache, rows, between.repeat(len(weights), 1))
-        for step in picture(network, cache, rows, hidden, list(weights.values()), sampling, noises, n_codes):
-            yield step
+    fed = [_guidance_row(v, kind, prompt) for prompt in prompts for kind in weights]
+    cache = Cache(len(fed), max(len(ids) for ids in fed) + canvas.n_places)
+    hidden = _feed_once(speaker.network, cache, fed)
+    seeds = [request.seed for request in requests]
+    yield from _pictures(speaker, cache, range(len(fed)), hidden, weights, sampling, seeds, canvas)
+
+
+def _feed_once(network: Network, cache: Cache, fed: Sequence[tuple[int, ...]]) -> Tensor:
+    """Feed every row of a cache; rows that begin alike are computed once: hidden of the last id [r, D]."""
+    unlike = list(dict.fromkeys(fed))
+    hidden = feed(network, cache, range(len(unlike)), unlike)
+    sources = [unlike.index(ids) for ids in fed]  # at or before the row itself, so from the end none is lost
+    for row, source in reversed(list(enumerate(sources))):
+        if row != source:
+            cache.copy(source, row)
+    return hidden[sources]
+
+
+def _pictures(
+    speaker: Speaker,
+    cache: Cache,
+    rows: range,
+    hidden: Tensor,
+    weights: Mapping[str, float],
+    sampling: ImageSampling,
+    seeds: Sequence[int],
+    canvas: Canvas,
+) -> Iterator[tuple[int, Progress | Picture]]:
+    """Choose the codes of a picture for each seed, given what its guidance rows hold, and decode what is whole."""
+    window = speaker.window or choose_window(hidden.device, len(rows))
+    loop = stepwise.picture if window == 1 else partial(jacobi.picture, window=window)
+    codes: list[list[int]] = [[] for _ in seeds]
+    passes = [0] * len(seeds)
+    noises = [Noise(seed) for seed in seeds]
+    for made in loop(speaker.network, cache, rows, hidden, list(weights.values()), sampling, noises, canvas):
+        for index, new in made:
+            codes[index] += new
+            passes[index] += 1
+            yield index, Progress(len(codes[index]), canvas.n_codes)
+            if len(codes[index]) == canvas.n_codes:
+                yield index, to_picture(speaker.vq_decode, codes[index], canvas.rows, seeds[index], passes[index])
 
 
 def tell(speaker: Speaker, request: Request, prompt: Prompt) -> Iterator[Piece]:
@@ -115,21 +133,20 @@ def tell(speaker: Speaker, request: Request, prompt: Prompt) -> Iterator[Piece]:
         if last != v.begin_image:
             return
         seed = request.seed + len(pictures) - len(prompt.pictures)
-        codes: list[int] = []
-        for code in _next_picture(network, cache, v, pictures, request, Noise(seed)):
-            codes.append(code)
-            yield Progress(len(codes), v.n_codes)
-        yield to_picture(speaker.vq_decode, codes, v.side, seed)
-        ids = [v.code_ids[code] for code in codes]
+        ids: list[int] = []
+        for piece in _next_picture(speaker, cache, pictures, request.image, seed):
+            yield piece
+            if isinstance(piece, Picture):
+                ids = [v.code_ids[code] for code in piece.codes or ()]
         pictures.append((v.begin_image, *ids, v.end_image))
         seen[0] += [*ids, v.end_image]
         hidden = feed(network, cache, range(1), [[ids[-1], v.end_image]])
 
 
 def _next_picture(
-    network: Network, cache: Cache, v: Vocabulary, pictures: Sequence[tuple[int, ...]], request: Request, noise: Noise
-) -> Iterator[int]:
-    sampling = request.image
+    speaker: Speaker, cache: Cache, pictures: Sequence[tuple[int, ...]], sampling: ImageSampling, seed: int
+) -> Iterator[Progress | Picture]:
+    v, network = speaker.vocabulary, speaker.network
     weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(pictures))
     hidden = feed(network, cache, range(1), [[v.begin_image]])
     rows = range(len(weights))
@@ -139,14 +156,14 @@ def _next_picture(
         so_far = Prompt((), tuple(pictures))
         fed = [_guidance_row(v, kind, so_far) for kind in weights if kind != "full"]
         hidden = torch.cat([hidden, feed(network, cache, guidance, fed)])
-    for step in picture(network, cache, rows, hidden, list(weights.values()), sampling, [noise], v.n_codes):
-        yield int(step)
+    for _, piece in _pictures(speaker, cache, rows, hidden, weights, sampling, [seed], v.canvas()):
+        yield piece
 
 
-def _guidance_row(v: Vocabulary, kind: str, prompt: Prompt) -> list[int]:
+def _guidance_row(v: Vocabulary, kind: str, prompt: Prompt) -> tuple[int, ...]:
     """What a kind of guidance row holds before the first code (see sampling.guidance_weights)."""
     if kind == "full":
-        return [*prompt.ids, v.begin_image]
+        return (*prompt.ids, v.begin_image)
     if kind == "pictures":
-        return [v.bos, *(id_ for ids in prompt.pictures for id_ in ids), v.begin_image]
-    return [*(prompt.away_from or (v.bos,)), v.begin_image]
+        return (v.bos, *(id_ for ids in prompt.pictures for id_ in ids), v.begin_image)
+    return (*(prompt.away_from or (v.bos,)), v.begin_image)

@@ -40,10 +40,10 @@ def guidance_weights(guidance: float, image_guidance: float, *, has_pictures: bo
 
 
 def mix(logits: Tensor, weights: Sequence[float]) -> Tensor:
-    """Mix guidance rows: logits [G, B, K] -> [B, K], float32."""
+    """Mix guidance rows: logits [B, G, ..., K] -> [B, ..., K], float32."""
     if len(weights) == 1:
-        return logits[0].float() * weights[0]
-    return torch.einsum("g,gbk->bk", logits.new_tensor(weights, dtype=torch.float32), logits.float())
+        return logits[:, 0].float() * weights[0]
+    return torch.einsum("g,bg...->b...", logits.new_tensor(weights, dtype=torch.float32), logits.float())
 
 
 def penalise_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
@@ -53,7 +53,7 @@ def penalise_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 
 
 def log_probabilities(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """Temper and cut: logits [B, K] -> log P [B, K] float32, minus infinity where cut.
+    """Temper and cut: logits [..., K] -> log P [..., K] float32, minus infinity where cut.
 
     Temperature first, then the `top_k` likeliest (0 keeps all), then the smallest set whose probability reaches
     `top_p` (Holtzman et al., arXiv 1904.09751; 1 keeps all). The likeliest one always stays.
@@ -74,14 +74,13 @@ def log_probabilities(logits: Tensor, temperature: float, top_k: int, top_p: flo
 
 
 def pick(log_p: Tensor, gumbel: Tensor) -> Tensor:
-    """Sample by the Gumbel-max trick: log P [B, K], noise [B, K] -> choices [B] int64."""
-    return (log_p + gumbel).argmax(-1)
+    """Sample by the Gumbel-max trick: log P [..., K], noise [..., K] -> choices [...] int64."""
+    return (log_p + gumbel.to(log_p.device)).argmax(-1)
 
 
 def choose(logits: Tensor, temperature: float, top_k: int, top_p: float, noises: Sequence[Noise]) -> Tensor:
     """Choose one in each row under that row's noise, or the likeliest at temperature 0: logits [B, K] -> [B] int64."""
     if temperature == 0:
         return logits.argmax(-1)
-    log_p = log_probabilities(logits, temperature, top_k, top_p)
     gumbel = torch.stack([noise.row(logits.shape[-1]) for noise in noises])
-    return pick(log_p, gumbel.to(logits.device))
+    return pick(log_probabilities(logits, temperature, top_k, top_p), gumbel)

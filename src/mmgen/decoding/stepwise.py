@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmgen.decoding.cache import Cache
-from mmgen.decoding.grammar import Grammar, Step, forbidden
+from mmgen.decoding.grammar import Canvas, Grammar, Step, forbidden
 from mmgen.decoding.sampling import Noise, choose, mix, penalise_repetition
 from mmgen.request import ImageSampling, TextSampling
 
@@ -21,7 +21,7 @@ class Network:
     Attributes:
         body: ids [r, T], positions [r, T], cache, visible slots [r, 1, T, extent] bool -> hidden [r, T, D].
         head: hidden [r, D] -> logits [r, V] over the vocabulary.
-        code_head: hidden [r, D] -> logits [r, K] over the image codes, in the order of the codes.
+        code_head: hidden [..., D] -> logits [..., K] over the image codes, in the order of the codes.
         code_ids: [K] int64, the id of each code.
     """
 
@@ -29,6 +29,17 @@ class Network:
     head: Callable[[Tensor], Tensor]
     code_head: Callable[[Tensor], Tensor]
     code_ids: Tensor
+
+
+def forward(network: Network, cache: Cache, rows: range, ids: Tensor) -> Tensor:
+    """Make one pass over the next positions of neighbouring rows: ids [r, T] -> hidden [r, T, D].
+
+    What it wrote to the cache stands only as far as `cache.lengths` is then moved.
+    """
+    starts = torch.tensor([cache.lengths[row] for row in rows], device=ids.device)
+    positions = starts[:, None] + torch.arange(ids.shape[1], device=ids.device)
+    positions = positions.clamp(max=cache.capacity - 1)  # of guesses beyond the end: nothing looks at that slot
+    return network.body(ids, positions, cache, cache.aim(rows, positions))
 
 
 def feed(network: Network, cache: Cache, rows: range, ids: Sequence[Sequence[int]] | Tensor) -> Tensor:
@@ -44,10 +55,7 @@ def feed(network: Network, cache: Cache, rows: range, ids: Sequence[Sequence[int
         longest = max(counts)
         # Shorter rows are filled up on the right: those slots are beyond their lengths, so nothing looks at them.
         ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in ids], device=network.code_ids.device)
-    starts = torch.tensor([cache.lengths[row] for row in rows], device=ids.device)
-    positions = starts[:, None] + torch.arange(ids.shape[1], device=ids.device)
-    positions = positions.clamp(max=cache.capacity - 1)
-    hidden = network.body(ids, positions, cache, cache.aim(rows, positions))
+    hidden = forward(network, cache, rows, ids)
     for row, count in zip(rows, counts, strict=True):
         cache.lengths[row] += count
     return hidden[torch.arange(len(rows)), torch.tensor(counts) - 1]
@@ -120,28 +128,30 @@ def picture(
     weights: Sequence[float],
     sampling: ImageSampling,
     noises: Sequence[Noise],
-    n_codes: int,
-) -> Iterator[Tensor]:
+    canvas: Canvas,
+) -> Iterator[list[tuple[int, list[int]]]]:
     """Choose the codes of B pictures, in step. The last code is yielded and not fed.
 
     Args:
-        rows: G * B rows, guidance-major: all full rows, then all of the next kind.
-        hidden: [G * B, D] after begin-image.
+        rows: B * G neighbouring rows, those of one picture side by side.
+        hidden: [B * G, D] after begin-image.
         weights: of each of the G kinds of guidance row.
         noises: one for each picture.
 
     Yields:
-        codes [B] int64 of the next place, in row-major order.
+        After each pass, of each picture under way: (its index, its next codes, in row-major order).
     """
-    n_pictures = len(noises)
-    for done in range(1, n_codes + 1):
-        logits = network.code_head(hidden)  # [G * B, K]
-        mixed = mix(logits.view(len(weights), n_pictures, -1), weights)
-        codes = choose(mixed, sampling.temperature, sampling.top_k, sampling.top_p, noises)
-        yield codes
-        if done < n_codes:
+    for place in range(canvas.n_places):
+        if canvas.is_row_end(place):
+            ids = torch.full((len(noises),), canvas.row_end or 0, device=network.code_ids.device)
+        else:
+            logits = network.code_head(hidden)  # [B * G, K]
+            mixed = mix(logits.view(len(noises), len(weights), -1), weights)
+            codes = choose(mixed, sampling.temperature, sampling.top_k, sampling.top_p, noises)
             ids = network.code_ids[codes.to(network.code_ids.device)]
-            hidden = feed(network, cache, rows, ids.repeat(len(weights))[:, None])
+            yield [(index, [code]) for index, code in enumerate(codes.tolist())]
+        if place < canvas.n_places - 1:
+            hidden = feed(network, cache, rows, ids.repeat_interleave(len(weights))[:, None])
 
 
 def _mask(grammar: Grammar, step: Step, logits: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def load(
     if loading.dtype == "float16":
         raise MmgenError("Chameleon and Anole overflow in float16", "use --dtype bfloat16, or float32 on a CPU")
     model_class = Anole if abilities.gives >= PICTURES else ChameleonOfWords
-    return Chameleon(checkpoint, abilities, prompter, load_with_codec(model_class, checkpoint, loading))
+    return Chameleon(checkpoint, abilities, prompter, load_with_codec(model_class, checkpoint, loading), loading.window)
 
 
 class Chameleon(SpeakingModel):
@@ -72,9 +72,14 @@ class Chameleon(SpeakingModel):
     _vq: Any  # ChameleonVQVAE, with Anole's decoder
 
     def __init__(
-        self, checkpoint: Checkpoint, abilities: Abilities, prompter: Prompter, model: ChameleonOfWords
+        self,
+        checkpoint: Checkpoint,
+        abilities: Abilities,
+        prompter: Prompter,
+        model: ChameleonOfWords,
+        window: int | None,
     ) -> None:
-        super().__init__(checkpoint, abilities, prompter, model)
+        super().__init__(checkpoint, abilities, prompter, model, window)
         self._image_processor = read_image_processor(checkpoint)
         self._vq.to(memory_format=torch.channels_last)
 

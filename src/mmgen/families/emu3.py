@@ -123,7 +123,8 @@ def load(
     checkpoint: Checkpoint, loading: Loading, abilities: Abilities, prompter: Prompter, _: Sequence[Request]
 ) -> Emu3:
     """Load a checkpoint of model type "emu3"."""
-    return Emu3(checkpoint, abilities, prompter, load_with_codec(Emu3WithCodec, checkpoint, loading))
+    model = load_with_codec(Emu3WithCodec, checkpoint, loading)
+    return Emu3(checkpoint, abilities, prompter, model, loading.window)
 
 
 class Emu3(SpeakingModel):

@@ -84,7 +84,8 @@ def load(
     checkpoint: Checkpoint, loading: Loading, abilities: Abilities, prompter: Prompter, _: Sequence[Request]
 ) -> Janus:
     """Load a checkpoint of model type "janus"."""
-    return Janus(checkpoint, abilities, prompter, load_with_codec(JanusWithCodec, checkpoint, loading, _KEEP_WHOLE))
+    model = load_with_codec(JanusWithCodec, checkpoint, loading, _KEEP_WHOLE)
+    return Janus(checkpoint, abilities, prompter, model, loading.window)
 
 
 class Janus(SpeakingModel):
@@ -94,13 +95,20 @@ class Janus(SpeakingModel):
     model: JanusWithCodec
     _vq: JanusVQVAE
 
-    def __init__(self, checkpoint: Checkpoint, abilities: Abilities, prompter: Prompter, model: JanusWithCodec) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        abilities: Abilities,
+        prompter: Prompter,
+        model: JanusWithCodec,
+        window: int | None,
+    ) -> None:
         self._n_words = prompter.vocabulary.size
         self._n_codes: int = cast(JanusVQVAE, model.model.vqmodel).config.num_embeddings
         self._pictures: WeakValueDictionary[int, Image.Image] = WeakValueDictionary()  # as long as a request has them
         self._numbers = count()
         code_ids = range(self._n_words, self._n_words + self._n_codes)
-        super().__init__(checkpoint, abilities, prompter, model, code_ids, model.model.generation_head)
+        super().__init__(checkpoint, abilities, prompter, model, window, code_ids, model.model.generation_head)
 
     def picture_ids(self, image: Image.Image) -> list[int]:
         """Give a picture the next ids that are free; it is looked at when they are read."""

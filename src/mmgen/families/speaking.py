@@ -37,8 +37,9 @@ class SpeakingModel(Model):
     """A loaded checkpoint of such a family.
 
     Args:
+        window: see request.Loading.
         code_ids: code_ids[c] is the id of VQ code c; as the vocabulary says, if not given.
-        code_head: hidden [r, D] -> logits [r, K] over the codes; the codes' rows of the model's head, if not given.
+        code_head: hidden [..., D] -> logits [..., K] over the codes; the codes' rows of the model's head, if not given.
 
     Attributes:
         model: the transformers model.
@@ -52,6 +53,7 @@ class SpeakingModel(Model):
         abilities: Abilities,
         prompter: TokenPrompter,
         model: PreTrainedModel,
+        window: int | None,
         code_ids: Sequence[int] | None = None,
         code_head: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
@@ -63,7 +65,7 @@ class SpeakingModel(Model):
         v, head = prompter.vocabulary, cast(torch.nn.Linear, model.lm_head)
         ids = torch.tensor(v.code_ids if code_ids is None else code_ids, device=self._embedding.weight.device)
         network = Network(self._body, head, CodeHead(head, ids) if code_head is None else code_head, ids)
-        self.speaker = Speaker(network, v, prompter.context, prompter.decode, self.decode)
+        self.speaker = Speaker(network, v, prompter.context, prompter.decode, self.decode, window)
 
     @abstractmethod
     def picture_ids(self, image: Image.Image) -> list[int]:
@@ -166,7 +168,7 @@ class SpeakingModel(Model):
 
 
 class CodeHead:
-    """The rows of the head that belong to image codes, in the order of the codes: hidden [r, D] -> logits [r, K].
+    """The rows of the head that belong to image codes, in the order of the codes: hidden [..., D] -> logits [..., K].
 
     Inside a picture nothing else may follow, and the head's other rows are most of its bytes.
     """
@@ -182,7 +184,7 @@ class CodeHead:
     def __call__(self, hidden: Tensor) -> Tensor:
         if self._rows is None:
             logits: Tensor = self._head(hidden)
-            return logits[:, self._code_ids]
+            return logits[..., self._code_ids]
         return F.linear(hidden.to(self._rows.device), self._rows)
 
 

@@ -1,0 +1,143 @@
+"""Jacobi decoding: the same codes as one by one, whatever the window, the batch, the rows and the prompts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mmgen.decoding.cache import Cache
+from mmgen.decoding.grammar import Prompt, Vocabulary
+from mmgen.decoding.jacobi import choose_window
+from mmgen.decoding.replies import Speaker, draw
+from mmgen.decoding.stepwise import Network
+from mmgen.request import PICTURES, ImageSampling, Picture, Progress, Request
+
+CODES = (9, 4, 7, 6, 5, 3, 8)
+N_IDS, MOST = 20, 120
+
+
+class Reader:
+    """A network whose answer depends on every id a row holds, and on its place, in whole numbers: without rounding."""
+
+    def __init__(self, seed: int, plain: float) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.table = torch.randint(-50, 51, (N_IDS, MOST, 6), generator=generator).double()
+        self.weight = torch.randint(-3, 4, (6, len(CODES)), generator=generator).double() / 50
+        self.plain = plain  # how much more a code is likely that stands to the left
+        self.n_passes = 0
+
+    def body(self, ids: Tensor, positions: Tensor, cache: Cache, visible: Tensor) -> Tensor:
+        self.n_passes += 1
+        keys, _ = cache.update(ids[:, None, :, None].double(), ids[:, None, :, None].double(), 0)  # [r, 1, extent, 1]
+        held = keys[:, 0, :, 0].long()  # [r, extent]
+        vectors = self.table[held, torch.arange(held.shape[1])]  # [r, extent, 6]
+        mixed = visible[:, 0].double() @ vectors
+        return torch.cat([mixed, torch.nn.functional.one_hot(ids, N_IDS).double()], -1)
+
+    def code_head(self, hidden: Tensor) -> Tensor:
+        return hidden[..., :6] @ self.weight + self.plain * hidden[..., 6:][..., list(CODES)]
+
+    def speaker(self, window: int | None, row_end: int | None = None) -> Speaker:
+        v = Vocabulary(N_IDS, 0, 2, 12, 11, 10, 13, CODES, 16, row_end)
+        network = Network(self.body, self.code_head, self.code_head, torch.tensor(CODES))
+        return Speaker(network, v, MOST, str, lambda codes: torch.zeros(1, 3, 2, 2), window)
+
+
+def pictures(speaker: Speaker, seeds: list[int], prompts: list[Prompt], sampling: ImageSampling) -> list[Picture]:
+    requests = [Request(("x",), PICTURES, image=sampling, seed=seed) for seed in seeds]
+    found: dict[int, Picture] = {}
+    done = [0] * len(seeds)
+    for index, piece in draw(speaker, requests, prompts):
+        assert index not in found, "nothing comes after a picture"
+        if isinstance(piece, Progress):
+            assert piece.done >= done[index]
+            done[index] = piece.done
+        elif isinstance(piece, Picture):
+            assert done[index] == len(piece.codes)
+            found[index] = piece
+    return [found[i] for i in range(len(seeds))]
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    window=st.integers(2, 40),
+    n_pictures=st.integers(1, 4),
+    guidance=st.sampled_from([1.0, 3.0]),
+    temperature=st.sampled_from([0.0, 0.7, 1.0]),
+    row_end=st.sampled_from([None, 15]),
+    grid=st.sampled_from([(4, 4), (2, 7), (5, 1), (1, 5)]),
+    plain=st.sampled_from([0.0, 4.0]),
+)
+def test_a_picture_is_the_same_for_every_window_and_in_every_batch(
+    seed: int,
+    window: int,
+    n_pictures: int,
+    guidance: float,
+    temperature: float,
+    row_end: int | None,
+    grid: tuple[int, int],
+    plain: float,
+) -> None:
+    network = Reader(seed, plain)
+    sampling = ImageSampling(temperature=temperature, top_p=0.95, guidance=guidance)
+    prompts = [Prompt((0, *[14] * (i % 3)), away_from=(0, 16), grid=grid) for i in range(n_pictures)]
+    seeds = [seed + i for i in range(n_pictures)]
+    alone = [
+        pictures(network.speaker(1, row_end), [s], [prompt], sampling)[0]
+        for s, prompt in zip(seeds, prompts, strict=True)
+    ]
+    together = pictures(network.speaker(window, row_end), seeds, prompts, sampling)
+    assert [picture.codes for picture in together] == [picture.codes for picture in alone]
+    n_codes = grid[0] * grid[1]
+    for picture in together:
+        assert len(picture.codes) == n_codes
+        n_places = n_codes + (grid[0] - 1 if row_end is not None else 0)
+        assert -(-(n_places - 1) // window) + 1 <= picture.passes <= n_places
+
+
+def test_right_guesses_save_passes_and_passes_are_counted() -> None:
+    network = Reader(1, plain=100.0)  # the code to the left, again and again
+    sampling = ImageSampling(temperature=0, guidance=1)
+    [slow] = pictures(network.speaker(1), [1], [Prompt((0,))], sampling)
+    assert (slow.passes, network.n_passes) == (16, 16)
+    network.n_passes = 0
+    [fast] = pictures(network.speaker(8), [1], [Prompt((0,))], sampling)
+    assert fast.codes == slow.codes
+    assert (fast.passes, network.n_passes) == (3, 3)  # the first code, then 8, then 7
+
+
+def test_a_batch_does_not_wait_for_its_slowest() -> None:
+    network = Reader(5, plain=3.0)
+    sampling = ImageSampling(temperature=1, guidance=3)
+    seeds = list(range(6))
+    prompts = [Prompt((0, 14))] * len(seeds)
+    found = pictures(network.speaker(4), seeds, prompts, sampling)
+    alone = [pictures(network.speaker(4), [seed], [prompts[0]], sampling)[0] for seed in seeds]
+    assert [picture.passes for picture in found] == [picture.passes for picture in alone]
+    assert len({picture.passes for picture in found}) > 1, "these take differently many"
+
+
+def test_equal_prompts_are_fed_once() -> None:
+    network = Reader(2, plain=0.0)
+    widths: list[int] = []
+    body = network.body
+
+    def noting(ids: Tensor, positions: Tensor, cache: Cache, visible: Tensor) -> Tensor:
+        widths.append(len(ids))
+        return body(ids, positions, cache, visible)
+
+    network.body = noting  # type: ignore[method-assign]
+    pictures(network.speaker(1), [1, 2, 3], [Prompt((0, 14))] * 3, ImageSampling(guidance=3))
+    assert widths[0] == 2, "one full row and one that guidance leads away from"
+    assert widths[1:] == [6] * 15
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 6, 32, 1000])
+def test_a_window_is_chosen_for_any_number_of_rows(n_rows: int) -> None:
+    cpu, gpu = (choose_window(torch.device(kind), n_rows) for kind in ("cpu", "cuda"))
+    assert 1 <= cpu <= gpu
+    assert gpu * n_rows <= 128 or gpu == 1
