@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,28 @@ def test_sampling_reaches_the_model(model: Scripted) -> None:
         assert (request.image.negative_prompt, request.image.ratio) == ("blur", "16:9")
 
 
+def test_a_window_reaches_the_model_and_changes_no_key(model: Scripted) -> None:
+    assert run("draw", "a", "--window", "4", "-o", "a.png", "-f").code == 0
+    assert run("draw", "b", "-o", "b.png", MMGEN_WINDOW="8").code == 0
+    assert run("draw", "c", "-o", "c.png").code == 0
+    assert [loading.window for _, loading, _ in model.opened] == [4, 8, None]
+    refused = run("draw", "a", "--window", "0")
+    assert refused.code == 2
+    assert "error: window 0 is out of range" in refused.err
+    again = ["draw", "d", "--seed", "1", "-o", "d.png", "--jsonl", "done.jsonl"]
+    assert run(*again, "--window", "4").code == 0
+    assert "0 done, 1 skipped" in run(*again, "--window", "1").err
+
+
+def test_what_a_picture_took_is_told_to_those_who_ask(model: Scripted) -> None:
+    took = replace(picture(7), codes=tuple(range(144)), passes=36)
+    model.scripts = [[took], [took], [took], ["Once.", took]]
+    assert "passes" not in run("draw", "a", "--seed", "7", "-o", "1.png").err
+    assert "seed 7: 144 image tokens in 36 passes, 4.0 each\n" in run("draw", "a", "-v", "-o", "2.png").err
+    assert json.loads(run("draw", "a", "--json", "-o", "3.png").out)["passes"] == 36
+    assert "144 image tokens in 36 passes" in run("interleave", "a", "--verbose", "-o", "story").err
+
+
 def test_a_picture_is_varied_by_words_or_without(model: Scripted) -> None:
     assert run("vary", "a.png", "-o", "b.png", "-n", "2", "--seed", "7", "--json").code == 0
     assert run("vary", "a.png", "blue", "-o", "c.png", "-q").out == "c.png\n"
@@ -122,7 +145,10 @@ def test_a_story_is_told_in_markdown_and_kept_in_a_folder(model: Scripted) -> No
     assert Path("story/index.md").read_text() == "A snowman.\n\n![picture 1](001.png)\n"
     assert (read_metadata("story/001.png") or {})["prompt"] == "build a snowman"  # type: ignore[typeddict-item]
     again = run("interleave", "build a snowman", "-o", "story", "-f", "--json", "--seed", "7")
-    assert json.loads(again.out)["parts"] == [{"text": "A snowman."}, {"image": "story/001.png", "seed": 7}]
+    assert json.loads(again.out)["parts"] == [
+        {"text": "A snowman."},
+        {"image": "story/001.png", "seed": 7, "passes": None},
+    ]
 
 
 def test_words_and_pictures_of_a_story_have_their_own_temperature(model: Scripted) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import mmgen
+from benchmarks.windows import PROMPTS, margin
+from mmgen import tasks
 from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Prompt, Vocabulary
 from mmgen.decoding.jacobi import choose_window
 from mmgen.decoding.replies import Speaker, draw
 from mmgen.decoding.stepwise import Network
-from mmgen.request import PICTURES, ImageSampling, Picture, Progress, Request
+from mmgen.families.speaking import SpeakingModel
+from mmgen.request import PICTURES, ImageSampling, Loading, Picture, Progress, Request
+from tools.demo.judge import fresh_renders
 
 CODES = (9, 4, 7, 6, 5, 3, 8)
 N_IDS, MOST = 20, 120
@@ -141,3 +148,62 @@ def test_a_window_is_chosen_for_any_number_of_rows(n_rows: int) -> None:
     cpu, gpu = (choose_window(torch.device(kind), n_rows) for kind in ("cpu", "cuda"))
     assert 1 <= cpu <= gpu
     assert gpu * n_rows <= 128 or gpu == 1
+
+
+# The built-in model. benchmarks/windows.py does the same with more prompts, seeds and windows.
+
+
+@pytest.fixture(scope="module")
+def demo() -> SpeakingModel:
+    model = mmgen.load("demo", loading=Loading(dtype="float32"))
+    assert isinstance(model, SpeakingModel)
+    return model
+
+
+def gathered(model: SpeakingModel, window: int, requests: list[Request]) -> list[Picture]:
+    model.speaker = replace(model.speaker, window=window)
+    found = [[] for _ in requests]
+    for index, piece in model.replies(requests):
+        if isinstance(piece, Picture):
+            found[index].append(piece)
+    return [picture for pictures in found for picture in pictures]
+
+
+def assert_same(model: SpeakingModel, requests: list[Request], one: list[Picture], two: list[Picture]) -> None:
+    """Codes and pixels are equal; but for a near tie, which another order of additions may decide otherwise."""
+    for request, a, b in zip(requests, one, two, strict=True):
+        if a.codes == b.codes:
+            assert a.image.tobytes() == b.image.tobytes()
+            continue
+        place = next(i for i, (x, y) in enumerate(zip(a.codes, b.codes, strict=True)) if x != y)
+        assert margin(model, request, a.codes, place) < 1e-3
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_the_built_in_model_draws_the_same_with_every_window_in_fewer_passes(
+    demo: SpeakingModel, guidance: float
+) -> None:
+    image = ImageSampling(guidance=guidance)
+    requests = [tasks.draw(PROMPTS[i], seed=100 + i, image=image) for i in range(4)]
+    alone = [gathered(demo, 1, [request])[0] for request in requests]
+    assert [picture.passes for picture in alone] == [144] * 4
+    for window in (2, 32):
+        found = [gathered(demo, window, [request])[0] for request in requests]
+        assert_same(demo, requests, alone, found)
+    assert sum(picture.passes for picture in found) <= 0.30 * 144 * 4
+    assert_same(demo, requests, alone, gathered(demo, 8, requests))
+
+
+def test_the_built_in_model_varies_and_tells_the_same_with_every_window(demo: SpeakingModel) -> None:
+    image = fresh_renders(1, seed=5)[1][0]
+    requests = [tasks.vary(image, "make it blue", seed=3), tasks.vary(image, seed=4)]
+    assert_same(demo, requests, gathered(demo, 1, requests), gathered(demo, 16, requests))
+    story = [tasks.interleave("Tell a story about a red cat", seed=2)]
+    demo.speaker = replace(demo.speaker, window=1)
+    one = [piece for piece in demo.reply(story[0]) if not isinstance(piece, Progress)]
+    demo.speaker = replace(demo.speaker, window=16)
+    other = [piece for piece in demo.reply(story[0]) if not isinstance(piece, Progress)]
+    assert any(isinstance(piece, Picture) for piece in one)
+    assert [p.codes if isinstance(p, Picture) else p for p in one] == [
+        p.codes if isinstance(p, Picture) else p for p in other
+    ]

@@ -228,6 +228,8 @@ class Batch:
             if isinstance(piece, Progress):
                 self._show_drawing(number, piece)
             elif isinstance(piece, str | Picture):
+                if isinstance(piece, Picture):
+                    self._notes.detail(piece.effort)
                 outcomes[number].pieces.append(piece)
             elif isinstance(piece, OutOfMemoryError) and len(numbers) > 1:
                 too_much.append(number)

@@ -114,12 +114,12 @@ class Outcome:
     """What came of an item: its pieces, or an error, after which pieces do not count.
 
     Attributes:
-        file: a picture as it stands in a file that was written before, with its seed.
+        file: a picture as it stands in a file that was written before, with its seed and passes.
     """
 
     pieces: list[str | Picture] = field(default_factory=list)
     error: MmgenError | None = None
-    file: tuple[bytes, int] | None = None
+    file: tuple[bytes, int, int | None] | None = None
 
     @property
     def text(self) -> str:
@@ -144,10 +144,11 @@ class Job:
         """Give a result as an object of JSON.
 
         The keys: `command`, `model` (`name`, `revision`), `line` (where one of a file of many stands), `image`
-        (caption, vary) or `images` (ask, interleave) as given, `prompt`, the result (`text`; `output`, a path; `output`
-        and `parts`; or `error`), `seed`, `sampling` (by kind, "text" and "image", what request.py's classes hold),
-        `seconds` (since the result before, or since the model was ready). A journal adds `key`, `place`, `files` and
-        `drawn_seed` (see journal.py). Of a result in a file, `written` is its SHA-256: what is otherwise is not ours.
+        (caption, vary) or `images` (ask, interleave) as given, `prompt`, the result (`text`; `output`, a path, and
+        `passes` of the network; `output` and `parts`; or `error`), `seed`, `sampling` (by kind, "text" and "image",
+        what request.py's classes hold), `seconds` (since the result before, or since the model was ready). A journal
+        adds `key`, `place`, `files` and `drawn_seed` (see journal.py). Of a result in a file, `written` is its
+        SHA-256: what is otherwise is not ours.
         """
         fields: dict[str, object] = {"command": self.command, "model": {"name": self.model, "revision": self.revision}}
         if item.line is not None:

@@ -56,7 +56,7 @@ class Story:
         keep: is given index.md just before it is in place.
 
     Attributes:
-        parts: what came, as in a record: `text`, or `image` (a path) and `seed`.
+        parts: what came, as in a record: `text`, or `image` (a path), `seed` and `passes`.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Story:
         gap = "\n" * (2 - len(self._pages[-2:]) + len(self._pages[-2:].rstrip("\n"))) if self._pages else ""
         title = f"{gap}![picture {self._n_pictures}]"
         self._write(f"{title}({path.name})\n\n", f"{title}({link(path)})\n\n")
-        self.parts.append({"image": str(path), "seed": picture.seed})
+        self.parts.append({"image": str(path), "seed": picture.seed, "passes": picture.passes})
 
     def _write(self, page: str, shown: str) -> None:
         self._pages += page

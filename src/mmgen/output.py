@@ -145,21 +145,23 @@ class PictureFiles(Files):
             data = path.read_bytes()
         except OSError:  # it was taken away
             return None
-        return Outcome(file=(data, seed)) if sha256(data).hexdigest() == record.get("written") else None
+        passes = record.get("passes")
+        file = (data, seed, passes if isinstance(passes, int) else None)
+        return Outcome(file=file) if sha256(data).hexdigest() == record.get("written") else None
 
     def write(self, item: Item, outcome: Outcome, record: Mapping[str, object] | None, keep: Keep) -> None:
-        data, seed = outcome.file or self._encoded(item, outcome)
+        data, seed, passes = outcome.file or self._encoded(item, outcome)
         path = _output(item)
         if path == "-":
             emit_bytes(data)
             keep({})
             return
         self.is_foreign(item, record)  # by now, perhaps
-        self.put(item, data, {"output": path, "seed": seed}, keep)
+        self.put(item, data, {"output": path, "seed": seed, "passes": passes}, keep)
         if self._shown:
             emit(path + "\n")
 
-    def _encoded(self, item: Item, outcome: Outcome) -> tuple[bytes, int]:
+    def _encoded(self, item: Item, outcome: Outcome) -> tuple[bytes, int, int | None]:
         from mmgen.images import encode_image, format_of
 
         if not outcome.pictures:
@@ -167,7 +169,8 @@ class PictureFiles(Files):
         (picture,) = outcome.pictures
         metadata = self._job.metadata(item, picture) if self._with_metadata else None
         path = _output(item)
-        return encode_image(picture.image, "PNG" if path == "-" else format_of(path), metadata), picture.seed
+        data = encode_image(picture.image, "PNG" if path == "-" else format_of(path), metadata)
+        return data, picture.seed, picture.passes
 
 
 class Stories(Sink):

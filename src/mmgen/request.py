@@ -110,6 +110,14 @@ class Picture:
     codes: tuple[int, ...] | None = None  # VQ codes in row-major order, where the family has them
     passes: int | None = None  # of the network, to choose the codes
 
+    @property
+    def effort(self) -> str:
+        """What it took, in words."""
+        if not self.codes or not self.passes:
+            return f"seed {self.seed}"
+        n = len(self.codes)
+        return f"seed {self.seed}: {n} image tokens in {self.passes} passes, {n / self.passes:.1f} each"
+
 
 @dataclass(frozen=True)
 class Progress:

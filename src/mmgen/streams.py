@@ -77,8 +77,9 @@ class Notes:
         quiet: says errors only.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
         self.quiet = quiet
+        self._verbose = verbose
         self._live = not quiet and sys.stderr.isatty()
         self._width = 0  # of the progress line that stands there
 
@@ -86,6 +87,11 @@ class Notes:
         """Say a line."""
         if not self.quiet:
             self._line(text)
+
+    def detail(self, text: str) -> None:
+        """Say a line to those who asked for more."""
+        if self._verbose:
+            self.say(text)
 
     def error(self, error: MmgenError, about: str = "") -> None:
         """Say what is wrong and what to do about it, in a line each."""

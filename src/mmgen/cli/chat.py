@@ -43,6 +43,7 @@ def chat(
     attn: options.AttentionName = "auto",
     offline: options.Offline = Loading.offline,
     no_fit_check: options.NoFitCheck = False,
+    window: options.Window = Loading.window,
     quiet: options.Quiet = False,
 ) -> None:
     """Talk with a model, a line at a time.
@@ -55,7 +56,7 @@ def chat(
     from mmgen.items import plain_name
 
     notes = Notes(quiet)
-    loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check)
+    loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check, window)
     text = TextSampling(temperature, top_p, top_k, repetition_penalty, max_tokens)
     image = ImageSampling(image_temperature, top_p, top_k, guidance, image_guidance)
     used_seed = tasks.check_seed(fresh_seed() if seed is None else seed)

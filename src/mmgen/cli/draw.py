@@ -54,6 +54,8 @@ def draw(
     attn: options.AttentionName = "auto",
     offline: options.Offline = Loading.offline,
     no_fit_check: options.NoFitCheck = False,
+    window: options.Window = Loading.window,
+    verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Draw pictures from words.
@@ -66,13 +68,13 @@ def draw(
     from mmgen.streams import Notes
 
     many = options.many(jsonl, html, plan, fail_fast, limit, shard, batch_size)
-    loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check)
+    loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check, window)
     image = ImageSampling(temperature, top_p, top_k, guidance, negative_prompt=negative_prompt, ratio=ratio)
     options.check_seeds(seed, n)
     asked = run.read_prompts(prompt or [], prompts, "draw from a picture with mmgen vary")
     n_items = None if prompts is not None else len(prompt or []) * n
     names.check_stdout(output, n_items, as_json)
-    command = run.Command("draw", model, loading, PICTURES, seed, True, as_json, many, Notes(quiet))
+    command = run.Command("draw", model, loading, PICTURES, seed, True, as_json, many, Notes(quiet, verbose))
     shape = Request(parts=(), want=PICTURES, image=image)
 
     outputs = names.Outputs(output, "{slug}-{seed}.png", n_items)

@@ -58,6 +58,8 @@ def interleave(
     attn: options.AttentionName = "auto",
     offline: options.Offline = Loading.offline,
     no_fit_check: options.NoFitCheck = False,
+    window: options.Window = Loading.window,
+    verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Answer in words and pictures together.
@@ -70,11 +72,11 @@ def interleave(
     from mmgen.streams import Notes
 
     many = options.many(jsonl, html, plan, fail_fast, limit, shard, batch_size)
-    loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check)
+    loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check, window)
     text = TextSampling(temperature, top_p, top_k, repetition_penalty, max_tokens)
     image = ImageSampling(image_temperature, top_p, top_k, guidance, image_guidance)
     options.check_seeds(seed)
-    command = run.Command("interleave", model, loading, BOTH, seed, True, as_json, many, Notes(quiet))
+    command = run.Command("interleave", model, loading, BOTH, seed, True, as_json, many, Notes(quiet, verbose))
     shape = Request(parts=(), want=BOTH, text=text, image=image, completion=True)
     asked = run.read_prompts([] if prompt is None else [prompt], prompts, "give pictures with --image")
     if prompts is None:

@@ -76,6 +76,15 @@ NoFitCheck = Annotated[
     ),
 ]
 
+Window = Annotated[
+    int | None,
+    typer.Option(
+        envvar="MMGEN_WINDOW",
+        metavar="N",
+        help="Image tokens looked at in one pass; 1 is one by one. The pictures are the same. Chosen if not given.",
+    ),
+]
+
 # Sampling
 
 Seed = Annotated[
@@ -152,6 +161,9 @@ NoMetadata = Annotated[
     typer.Option("--no-metadata", envvar="MMGEN_NO_METADATA", help="Leave prompt, model and seed out of the files."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", envvar="MMGEN_JSON", help="Print JSON, an object a line.")]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", envvar="MMGEN_VERBOSE", help="Say what each picture took to draw.")
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", envvar="MMGEN_QUIET", help="Say nothing but errors.")]
 
 
@@ -284,6 +296,7 @@ def loading(
     attn: Attention,
     offline: bool,
     no_fit_check: bool = False,
+    window: int | None = None,
 ) -> Loading:
     """Gather how a checkpoint is to be loaded."""
     return Loading(
@@ -294,6 +307,7 @@ def loading(
         revision=revision,
         offline=offline,
         fit_check=not no_fit_check,
+        window=window,
     )
 
 

@@ -189,6 +189,8 @@ def stream(model: Model, request: Request, notes: Notes, take: Callable[[str | P
             else:
                 notes.clear()
                 take(piece)
+                if isinstance(piece, Picture):
+                    notes.detail(piece.effort)
     finally:
         notes.clear()
 

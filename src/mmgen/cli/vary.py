@@ -62,6 +62,8 @@ def vary(
     attn: options.AttentionName = "auto",
     offline: options.Offline = Loading.offline,
     no_fit_check: options.NoFitCheck = False,
+    window: options.Window = Loading.window,
+    verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Draw new pictures from a picture, and words.
@@ -74,7 +76,7 @@ def vary(
     from mmgen.streams import Notes
 
     many = options.many(jsonl, html, plan, fail_fast, limit, shard, batch_size)
-    loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check)
+    loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check, window)
     image = ImageSampling(temperature, top_p, top_k, guidance, image_guidance)
     options.check_seeds(seed, n)
     if files_from is not None and prompt is None:  # the pictures are in the list: the only word is the prompt
@@ -89,7 +91,7 @@ def vary(
     names.check_stdout(output, n_items, as_json)
     if output is None and not is_one:
         raise UsageError("no folder for the pictures", "name one with -o, as in -o varied/")
-    command = run.Command("vary", model, loading, PICTURES, seed, True, as_json, many, Notes(quiet))
+    command = run.Command("vary", model, loading, PICTURES, seed, True, as_json, many, Notes(quiet, verbose))
     shape = Request(parts=(), want=PICTURES, image=image)
     title = names.slug("variation" if prompt is None else words)
     default = f"{title}-{{seed}}.png" if is_one else "{stem}.png" if n == 1 else "{stem}-{n}.png"
