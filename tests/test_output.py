@@ -136,7 +136,7 @@ def test_a_story_s_parts_are_in_order(tmp_path: Path) -> None:
             pages.take(piece)
     assert pages.parts == [
         {"text": "One two."},
-        {"image": str(tmp_path / "001.png"), "seed": 7},
+        {"image": str(tmp_path / "001.png"), "seed": 7, "passes": None},
         {"text": "Three."},
     ]
 
