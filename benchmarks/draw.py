@@ -1,0 +1,200 @@
+"""Drawing: mmgen step by step, in windows and as it chooses, beside transformers' `generate`, in one run.
+
+`python -m benchmarks.draw [--model demo|290m|7b] [--pictures 1 4 16] [--guidance 1 3] [--windows 1 8 16 32]`. All share
+one set of weights, and take turns after a warm-up; what counts is the median of the rounds, and the median of the
+ratios within a round. The time begins with the prompt and ends with the bytes of a PNG. For each number of pictures
+and each guidance a table, and a line of JSON.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import torch
+
+import mmgen
+from mmgen.families.speaking import SpeakingModel
+from mmgen.loading import quiet
+from mmgen.request import ImageSampling
+
+from . import subject
+from .baselines import Stock
+from .checkpoints import SHAPES, make_in_memory
+from .measures import Run, copy_bandwidth, environment, median
+
+WARM_UP_CODES = 16  # of a baseline: it has compiled by then what it compiles
+BASELINES = {"A": "A: generate", "B": "B: static cache"}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+Way = Callable[[int], Run]  # of a seed
+
+
+def open_subject(name: str, dtype: str, device: torch.device, codes: int | None, folder: Path) -> SpeakingModel:
+    """Load the built-in model, or make a random one in memory."""
+    if name == "demo":
+        loading = mmgen.Loading(dtype=dtype, device_map=str(device))
+        return cast(SpeakingModel, mmgen.load("demo", loading))
+    side = None if codes is None else math.isqrt(codes)
+    return make_in_memory(folder, name, device, DTYPES["bfloat16" if dtype == "auto" else dtype], side=side)
+
+
+def take_turns(ways: Mapping[str, Way], repeat: int, seconds: float) -> dict[str, list[Run]]:
+    """Run all in turn, `repeat` times or for as long as the seconds last, at least once."""
+    runs: dict[str, list[Run]] = {name: [] for name in ways}
+    started = time.monotonic()
+    for done in range(1, repeat + 1):
+        for name, way in ways.items():
+            runs[name].append(way(done))
+        if (time.monotonic() - started) * (done + 1) / done > seconds:
+            break
+    return runs
+
+
+def warmed_up(
+    model: SpeakingModel, n: int, sampling: ImageSampling, windows: Sequence[int | None], stocks: Mapping[str, Stock],
+    baseline_codes: int | None,
+) -> dict[str, Way]:  # fmt: skip
+    """Say what takes turns, each having run once; a window that this version cannot do is left out, and said so."""
+    ways: dict[str, Way] = {}
+    for window in windows:
+        try:
+            subject.draw(model, n, sampling, window, 0)
+        except subject.NoWindowError:
+            print(f"window {window}: left out, this version of mmgen looks at one code in a pass")
+            continue
+        ways[_name(window)] = partial(_draw, model, n, sampling, window)
+    for letter, stock in stocks.items():
+        stock.draw(n, sampling, 0, min(WARM_UP_CODES, model.speaker.vocabulary.n_codes))
+        ways[BASELINES[letter]] = partial(stock.draw, n, sampling, n_codes=baseline_codes)
+    return ways
+
+
+def _draw(model: SpeakingModel, n: int, sampling: ImageSampling, window: int | None, seed: int) -> Run:
+    return subject.draw(model, n, sampling, window, seed)
+
+
+def _name(window: int | None) -> str:
+    return {None: "mmgen, as it chooses", 1: "mmgen, step by step"}.get(window, f"mmgen, window {window}")
+
+
+# --- what is shown ------------------------------------------------------------------------------------------------
+
+
+def against(runs: Mapping[str, Sequence[Run]], baseline: str, name: str) -> float | None:
+    """How many times as fast as a baseline: the median over the rounds."""
+    if baseline not in runs:
+        return None
+    pairs = zip(runs[baseline], runs[name], strict=True)
+    return statistics.median(stock.seconds / own.seconds for stock, own in pairs)
+
+
+def rows_of(
+    model: SpeakingModel, runs: Mapping[str, Sequence[Run]], n_guidance_rows: int, bandwidth: float, trained: bool
+) -> dict[str, dict[str, float | None]]:
+    """Sum up each way: seconds for each picture, ratios, passes, share of the bandwidth, peak."""
+    rows: dict[str, dict[str, float | None]] = {}
+    n_cached = len(model.prompt(subject.make_request(0)).ids) + model.speaker.vocabulary.n_codes // 2
+    for name, found in runs.items():
+        run = median(found)
+        own = name not in BASELINES.values()
+        n_rows = math.ceil(run.n_pictures / run.n_groups) * n_guidance_rows
+        rate = subject.bytes_of_pass(model, n_rows, n_cached) / run.seconds_of_pass
+        rows[name] = {
+            "seconds": statistics.median(run.seconds for run in found),
+            **{letter: against(runs, BASELINES[letter], name) for letter in BASELINES},
+            **{part: getattr(run, part) / run.n_pictures for part in ("prefill", "decode", "vq", "png")},
+            "passes": run.passes if own and trained else None,
+            "bandwidth": rate / bandwidth if own else None,
+            "peak_gb": run.peak_bytes / 1e9,
+        }
+    return rows
+
+
+def table(rows: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Write the rows beneath each other."""
+    titles = ("s/picture", "x A", "x B", "prefill", "decode", "VQ", "PNG", "passes", "bandwidth", "peak GB")
+    formats = (".3f", ".2f", ".2f", ".3f", ".3f", ".3f", ".3f", ".1f", ".0%", ".2f")
+    lines = [f"{'':<22}" + "".join(f"{title:>10}" for title in titles)]
+    for name, row in rows.items():
+        cells = zip(row.values(), formats, strict=True)
+        lines.append(
+            f"{name:<22}" + "".join(f"{'-' if cell is None else format(cell, how):>10}" for cell, how in cells)
+        )
+    return "\n".join(lines)
+
+
+def curve(model: SpeakingModel, n_rows: int, widths: Sequence[int]) -> dict[int, float]:
+    """Time one pass with so many tokens in each row, halfway through a picture: seconds by tokens."""
+    n_cached = model.speaker.vocabulary.n_codes // 2
+    return {width: subject.seconds_of_pass(model, n_rows, width, n_cached) for width in widths}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Time all and print tables and JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=("demo", *SHAPES), default="demo")
+    parser.add_argument("--pictures", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 3.0])
+    parser.add_argument(
+        "--windows", type=int, nargs="*", help="0 is what mmgen chooses (1 8 16 32 0; of a random model 1)"
+    )
+    parser.add_argument("--curve", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32, 64], help="tokens in a pass")
+    parser.add_argument("--codes", type=int, help="of a picture of a random model: a square (290m 256, 7b 1024)")
+    parser.add_argument("--dtype", choices=("auto", *DTYPES), default="auto", help="a random model's is bfloat16")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no further round after these")
+    parser.add_argument("--baselines", nargs="*", choices=tuple(BASELINES), default=list(BASELINES))
+    parser.add_argument("--baseline-codes", type=int, help="make only so many in a baseline, and scale its time")
+    asked = parser.parse_args(arguments)
+    trained = asked.model == "demo"
+    if asked.codes is not None and (trained or math.isqrt(asked.codes) ** 2 != asked.codes):
+        parser.error("--codes is a square number, and for random models")
+    windows = ([1, 8, 16, 32, 0] if trained else [1]) if asked.windows is None else asked.windows
+    device = torch.device(asked.device)
+    quiet()
+    with tempfile.TemporaryDirectory() as folder:
+        model = open_subject(asked.model, asked.dtype, device, asked.codes, Path(folder))
+        stocks = {letter: Stock(model, static=letter == "B") for letter in asked.baselines}
+        bandwidth = copy_bandwidth(device)
+        facts = {
+            "model": model.name, "dtype": str(model.model.dtype).removeprefix("torch."),
+            "codes": model.speaker.vocabulary.n_codes, "baseline_codes": asked.baseline_codes,
+            "copy_gb_s": round(bandwidth / 1e9, 1), **environment(device),
+        }  # fmt: skip
+        print(", ".join(f"{name} {value}" for name, value in facts.items() if value is not None))
+        for guidance in asked.guidance:
+            for n in asked.pictures:
+                sampling = ImageSampling(guidance=guidance)
+                n_guidance_rows = 1 if guidance == 1 else 2
+                case = {"pictures": n, "guidance": guidance}
+                print(f"\n{n} picture(s), guidance {guidance:g}")
+                chosen = [window or None for window in windows]
+                ways = warmed_up(model, n, sampling, chosen, stocks, asked.baseline_codes)
+                runs = take_turns(ways, asked.repeat, asked.seconds)
+                rows = rows_of(model, runs, n_guidance_rows, bandwidth, trained)
+                passes = curve(model, n * n_guidance_rows, asked.curve)
+                print(table(rows))
+                if not trained:
+                    print(
+                        "random weights: the times of passes mean something, their number would not, and is not shown"
+                    )
+                if asked.baseline_codes is not None:
+                    print(f"baselines made {asked.baseline_codes} codes, and their time is scaled")
+                print(f"a pass over {n * n_guidance_rows} row(s), in ms by tokens in each: "
+                      + ", ".join(f"{width}: {1000 * spent:.1f}" for width, spent in passes.items()))  # fmt: skip
+                rounds = max(len(found) for found in runs.values())
+                print(
+                    json.dumps({**facts, **case, "rounds": rounds, "ways": rows, "curve_seconds": passes}), flush=True
+                )
+
+
+if __name__ == "__main__":
+    main()

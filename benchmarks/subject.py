@@ -1,0 +1,168 @@
+"""mmgen's own drawing, timed by its parts. The one benchmark module that knows what is inside the decoding."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, cast
+
+import torch
+
+from mmgen import tasks
+from mmgen.decoding.cache import Cache
+from mmgen.decoding.replies import Speaker
+from mmgen.decoding.sampling import Noise, guidance_weights, log_probabilities, mix
+from mmgen.decoding.stepwise import feed
+from mmgen.families.speaking import SpeakingModel
+from mmgen.images import encode_image
+from mmgen.request import ImageSampling, Picture, Progress, Request
+
+from .measures import Clock, Run, forget_peak, peak_bytes
+
+PROMPT = "a snowman"
+
+
+class NoWindowError(Exception):
+    """This version of mmgen looks at one code in a pass."""
+
+
+def make_request(seed: int, sampling: ImageSampling | None = None) -> Request:
+    """The request that all benchmarks draw."""
+    return tasks.draw(PROMPT, image=sampling, seed=seed)
+
+
+def draw(model: SpeakingModel, n: int, sampling: ImageSampling, window: int | None, seed: int) -> Run:
+    """Draw n pictures as `mmgen draw -n` does, without the command line, and without writing files.
+
+    Args:
+        window: codes looked at in one pass; None is what mmgen chooses.
+    """
+    return draw_all(model, [make_request(seed + i, sampling) for i in range(n)], window)
+
+
+def draw_all(model: SpeakingModel, requests: Sequence[Request], window: int | None) -> Run:
+    """Draw a picture for each request; all are sampled alike."""
+    device = model.model.device
+    clock, vq, png = Clock(device), Clock(device), Clock(device)
+    encode = png.around(encode_image)
+    before, n = model.speaker, len(requests)
+    windowed = with_window(before, window)
+    pictures: dict[int, Picture] = {}
+    first: float | None = None
+    forget_peak(device)
+    model.speaker = replace(windowed, vq_decode=vq.around(windowed.vq_decode))
+    try:
+        started = clock.now()
+        for index, piece in model.replies(requests):
+            if isinstance(piece, Exception):
+                raise piece
+            if first is None and isinstance(piece, Progress):
+                first = clock.now()
+            if isinstance(piece, Picture):
+                encode(piece.image)
+                pictures[index] = piece
+        ended = clock.now()
+    finally:
+        model.speaker = before
+    prefill = (first or started) - started
+    told = [passes for picture in pictures.values() if (passes := getattr(picture, "passes", None)) is not None]
+    return Run(
+        n_pictures=n,
+        prefill=prefill,
+        decode=max(0.0, ended - started - prefill - vq.seconds - png.seconds),
+        vq=vq.seconds,
+        png=png.seconds,
+        n_codes=model.speaker.vocabulary.n_codes,
+        passes=sum(told) / n if told else None,
+        peak_bytes=peak_bytes(device),
+        codes=tuple(pictures[index].codes or () for index in range(n)),
+        n_groups=_count_groups(model, requests),
+    )
+
+
+def _count_groups(model: SpeakingModel, requests: Sequence[Request]) -> int:
+    """Say into how many batches mmgen parts so many pictures."""
+    return math.ceil(len(requests) / model._group_size(requests[0], [model.prompt(requests[0])]))
+
+
+def with_window(speaker: Speaker, window: int | None) -> Speaker:
+    """The same speaker, looking at so many codes in a pass.
+
+    Raises:
+        NoWindowError: it cannot.
+    """
+    if any(field.name == "window" for field in fields(speaker)):
+        return replace(speaker, **cast(Any, {"window": window}))
+    if window not in (1, None):
+        raise NoWindowError
+    return speaker
+
+
+def has_captured_step() -> bool:
+    """Whether this version can run a step as a captured CUDA graph: it cannot yet."""
+    return False
+
+
+@dataclass(frozen=True)
+class Tie:
+    """How near two codes were at one place.
+
+    Attributes:
+        margin: between their scores, noise included and nothing cut.
+        edge: how far the probability of all likelier codes was from top-p, for the one of the two nearer to it.
+    """
+
+    margin: float
+    edge: float
+
+    @property
+    def is_near(self) -> bool:
+        """Whether rounding explains it: float32 logits move by about 1e-5 to 4e-5."""
+        return self.margin < 1e-3 or self.edge < 1e-4
+
+
+@torch.inference_mode()
+def tie(model: SpeakingModel, request: Request, codes: Sequence[int], place: int, other: int) -> Tie:
+    """Look at a place of a picture where `other` was chosen, too, and say how near the two were."""
+    v, network, sampling = model.speaker.vocabulary, model.speaker.network, request.image
+    weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=False)
+    so_far = [v.code_ids[code] for code in codes[:place]]
+    prompts = {"full": model.prompt(request).ids, "nothing": (v.bos,)}
+    fed = [[*prompts[kind], v.begin_image, *so_far] for kind in weights]
+    hidden = feed(network, Cache(len(fed), max(len(ids) for ids in fed)), range(len(fed)), fed)
+    mixed = mix(network.code_head(hidden)[:, None], list(weights.values()))  # [1, K]
+    log_p = log_probabilities(mixed, sampling.temperature, sampling.top_k, 1.0)[0].cpu()
+    noise = Noise(request.seed)
+    gumbel = [noise.row(len(log_p)) for _ in range(place + 1)][-1]
+    pair = [codes[place], other]
+    scores = (log_p + gumbel)[pair].tolist()
+    before = [float(log_p[log_p > log_p[code]].exp().sum()) for code in pair]
+    return Tie(abs(scores[0] - scores[1]), min(abs(probability - sampling.top_p) for probability in before))
+
+
+@torch.inference_mode()
+def seconds_of_pass(model: SpeakingModel, n_rows: int, width: int, n_cached: int, repeat: int = 9) -> float:
+    """Time one pass with `width` tokens in each row, over a cache of `n_cached`: the median, in seconds."""
+    network, rows, device = model.speaker.network, range(n_rows), model.model.device
+    cache = Cache(n_rows, n_cached + width)
+    id_ = int(network.code_ids[0])
+    feed(network, cache, rows, torch.full((n_rows, n_cached), id_, device=device))
+    ids = torch.full((n_rows, width), id_, device=device)
+    positions = torch.arange(n_cached, n_cached + width, device=device).repeat(n_rows, 1)
+    clock, spent = Clock(device), []
+    for _ in range(repeat + 2):
+        started = clock.now()
+        hidden = network.body(ids, positions, cache, cache.aim(rows, positions))
+        network.code_head(hidden.flatten(0, 1))
+        spent.append(clock.now() - started)
+    return sorted(spent[2:])[repeat // 2]
+
+
+def bytes_of_pass(model: SpeakingModel, n_rows: int, n_cached: int) -> int:
+    """Bytes that a pass cannot do without: the layers, the head's rows of image codes, the cache of each row."""
+    decoder, config = model.model.get_decoder(), model.model.config.get_text_config()
+    weights = sum(p.nbytes for part in (decoder.layers, decoder.norm) for p in part.parameters())
+    one = model.model.lm_head.weight.element_size()
+    head = len(model.speaker.vocabulary.code_ids) * config.hidden_size * one
+    n_heads = config.num_key_value_heads or config.num_attention_heads
+    per_token = 2 * config.num_hidden_layers * n_heads * (config.hidden_size // config.num_attention_heads) * one
+    return weights + head + n_rows * n_cached * per_token
