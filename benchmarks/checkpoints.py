@@ -66,7 +66,7 @@ def make_in_memory(
     config = _write_small_files(folder, SHAPES[name], side)
     model = _random(config, device, dtype, seed)
     checkpoint = Checkpoint(f"random {name}", folder, None, config.to_dict(), {})
-    return Chameleon(checkpoint, Abilities(), Prompter(checkpoint), model)
+    return Chameleon(checkpoint, Abilities(), Prompter(checkpoint), model, window=None)
 
 
 def save(folder: Path, name: str, dtype: torch.dtype, *, side: int | None = None, seed: int = 0) -> Path:

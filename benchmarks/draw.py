@@ -61,14 +61,10 @@ def warmed_up(
     model: SpeakingModel, n: int, sampling: ImageSampling, windows: Sequence[int | None], stocks: Mapping[str, Stock],
     baseline_codes: int | None,
 ) -> dict[str, Way]:  # fmt: skip
-    """Say what takes turns, each having run once; a window that this version cannot do is left out, and said so."""
+    """Say what takes turns, each having run for some codes."""
     ways: dict[str, Way] = {}
     for window in windows:
-        try:
-            subject.draw(model, n, sampling, window, 0)
-        except subject.NoWindowError:
-            print(f"window {window}: left out, this version of mmgen looks at one code in a pass")
-            continue
+        subject.warm_up(model, n, sampling, window)
         ways[_name(window)] = partial(_draw, model, n, sampling, window)
     for letter, stock in stocks.items():
         stock.draw(n, sampling, 0, min(WARM_UP_CODES, model.speaker.vocabulary.n_codes))
@@ -130,12 +126,6 @@ def table(rows: Mapping[str, Mapping[str, float | None]]) -> str:
     return "\n".join(lines)
 
 
-def curve(model: SpeakingModel, n_rows: int, widths: Sequence[int]) -> dict[int, float]:
-    """Time one pass with so many tokens in each row, halfway through a picture: seconds by tokens."""
-    n_cached = model.speaker.vocabulary.n_codes // 2
-    return {width: subject.seconds_of_pass(model, n_rows, width, n_cached) for width in widths}
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Time all and print tables and JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -163,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = open_subject(asked.model, asked.dtype, device, asked.codes, Path(folder))
         stocks = {letter: Stock(model, static=letter == "B") for letter in asked.baselines}
-        bandwidth = copy_bandwidth(device)
+        bandwidth = copy_bandwidth(device, 2**24 if asked.model == "tiny" else None)
         facts = {
             "model": model.name, "dtype": str(model.model.dtype).removeprefix("torch."),
             "codes": model.speaker.vocabulary.n_codes, "baseline_codes": asked.baseline_codes,
@@ -180,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 ways = warmed_up(model, n, sampling, chosen, stocks, asked.baseline_codes)
                 runs = take_turns(ways, asked.repeat, asked.seconds)
                 rows = rows_of(model, runs, n_guidance_rows, bandwidth, trained)
-                passes = curve(model, n * n_guidance_rows, asked.curve)
+                passes = {width: subject.seconds_of_pass(model, n, n_guidance_rows, width) for width in asked.curve}
                 print(table(rows))
                 if not trained:
                     print(

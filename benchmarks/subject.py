@@ -1,17 +1,18 @@
 """mmgen's own drawing, timed by its parts. The one benchmark module that knows what is inside the decoding."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from mmgen import tasks
 from mmgen.decoding.cache import Cache
-from mmgen.decoding.replies import Speaker
-from mmgen.decoding.sampling import Noise, guidance_weights, log_probabilities, mix
-from mmgen.decoding.stepwise import feed
+from mmgen.decoding.sampling import Noise, guidance_weights, log_probabilities, mix, pick
+from mmgen.decoding.stepwise import feed, forward
+from mmgen.decoding.vq import to_uint8
 from mmgen.families.speaking import SpeakingModel
 from mmgen.images import encode_image
 from mmgen.request import ImageSampling, Picture, Progress, Request
@@ -19,10 +20,6 @@ from mmgen.request import ImageSampling, Picture, Progress, Request
 from .measures import Clock, Run, forget_peak, peak_bytes
 
 PROMPT = "a snowman"
-
-
-class NoWindowError(Exception):
-    """This version of mmgen looks at one code in a pass."""
 
 
 def make_request(seed: int, sampling: ImageSampling | None = None) -> Request:
@@ -39,17 +36,35 @@ def draw(model: SpeakingModel, n: int, sampling: ImageSampling, window: int | No
     return draw_all(model, [make_request(seed + i, sampling) for i in range(n)], window)
 
 
+def warm_up(model: SpeakingModel, n: int, sampling: ImageSampling, window: int | None) -> None:
+    """Begin such a drawing and leave it when a picture has 16 codes; turn a picture's codes into pixels once."""
+    before, v = model.speaker, model.speaker.vocabulary
+    model.speaker = replace(before, window=window)
+    try:
+        for _, piece in model.replies([make_request(i, sampling) for i in range(n)]):
+            if not isinstance(piece, Progress) or piece.done >= 16:
+                break
+    finally:
+        model.speaker = before
+    encode_image(to_image(model.decode, [0] * v.n_codes))
+
+
+def to_image(vq_decode: Callable[[Tensor], Tensor], codes: Sequence[int]) -> Image.Image:
+    """Decode a square picture's codes, as mmgen does it."""
+    pixels = vq_decode(torch.tensor(codes).view(1, math.isqrt(len(codes)), -1))[0]
+    return Image.fromarray(to_uint8(pixels).cpu().numpy())
+
+
 def draw_all(model: SpeakingModel, requests: Sequence[Request], window: int | None) -> Run:
     """Draw a picture for each request; all are sampled alike."""
     device = model.model.device
     clock, vq, png = Clock(device), Clock(device), Clock(device)
     encode = png.around(encode_image)
     before, n = model.speaker, len(requests)
-    windowed = with_window(before, window)
     pictures: dict[int, Picture] = {}
     first: float | None = None
     forget_peak(device)
-    model.speaker = replace(windowed, vq_decode=vq.around(windowed.vq_decode))
+    model.speaker = replace(before, window=window, vq_decode=vq.around(before.vq_decode))
     try:
         started = clock.now()
         for index, piece in model.replies(requests):
@@ -64,7 +79,7 @@ def draw_all(model: SpeakingModel, requests: Sequence[Request], window: int | No
     finally:
         model.speaker = before
     prefill = (first or started) - started
-    told = [passes for picture in pictures.values() if (passes := getattr(picture, "passes", None)) is not None]
+    told = [picture.passes for picture in pictures.values() if picture.passes is not None]
     return Run(
         n_pictures=n,
         prefill=prefill,
@@ -82,19 +97,6 @@ def draw_all(model: SpeakingModel, requests: Sequence[Request], window: int | No
 def _count_groups(model: SpeakingModel, requests: Sequence[Request]) -> int:
     """Say into how many batches mmgen parts so many pictures."""
     return math.ceil(len(requests) / model._group_size(requests[0], [model.prompt(requests[0])]))
-
-
-def with_window(speaker: Speaker, window: int | None) -> Speaker:
-    """The same speaker, looking at so many codes in a pass.
-
-    Raises:
-        NoWindowError: it cannot.
-    """
-    if any(field.name == "window" for field in fields(speaker)):
-        return replace(speaker, **cast(Any, {"window": window}))
-    if window not in (1, None):
-        raise NoWindowError
-    return speaker
 
 
 def has_captured_step() -> bool:
@@ -129,7 +131,7 @@ def tie(model: SpeakingModel, request: Request, codes: Sequence[int], place: int
     prompts = {"full": model.prompt(request).ids, "nothing": (v.bos,)}
     fed = [[*prompts[kind], v.begin_image, *so_far] for kind in weights]
     hidden = feed(network, Cache(len(fed), max(len(ids) for ids in fed)), range(len(fed)), fed)
-    mixed = mix(network.code_head(hidden)[:, None], list(weights.values()))  # [1, K]
+    mixed = mix(network.code_head(hidden)[None], list(weights.values()))  # [1, K]
     log_p = log_probabilities(mixed, sampling.temperature, sampling.top_k, 1.0)[0].cpu()
     noise = Noise(request.seed)
     gumbel = [noise.row(len(log_p)) for _ in range(place + 1)][-1]
@@ -140,19 +142,27 @@ def tie(model: SpeakingModel, request: Request, codes: Sequence[int], place: int
 
 
 @torch.inference_mode()
-def seconds_of_pass(model: SpeakingModel, n_rows: int, width: int, n_cached: int, repeat: int = 9) -> float:
-    """Time one pass with `width` tokens in each row, over a cache of `n_cached`: the median, in seconds."""
-    network, rows, device = model.speaker.network, range(n_rows), model.model.device
+def seconds_of_pass(model: SpeakingModel, n_pictures: int, n_kinds: int, width: int, repeat: int = 9) -> float:
+    """Time one pass halfway through pictures, with its choices: the median, in seconds.
+
+    Args:
+        n_kinds: rows of each picture: 2 with guidance.
+        width: tokens in each row.
+    """
+    network, rows, device = model.speaker.network, range(n_pictures * n_kinds), model.model.device
+    n_rows, n_cached, sampling = len(rows), model.speaker.vocabulary.n_codes // 2, ImageSampling()
+    weights = [1.0] if n_kinds == 1 else [sampling.guidance, 1 - sampling.guidance]
     cache = Cache(n_rows, n_cached + width)
     id_ = int(network.code_ids[0])
     feed(network, cache, rows, torch.full((n_rows, n_cached), id_, device=device))
     ids = torch.full((n_rows, width), id_, device=device)
-    positions = torch.arange(n_cached, n_cached + width, device=device).repeat(n_rows, 1)
+    gumbel = torch.zeros(n_pictures, width, len(network.code_ids), device=device)
     clock, spent = Clock(device), []
     for _ in range(repeat + 2):
         started = clock.now()
-        hidden = network.body(ids, positions, cache, cache.aim(rows, positions))
-        network.code_head(hidden.flatten(0, 1))
+        logits = network.code_head(forward(network, cache, rows, ids))  # [B * G, T, K]
+        mixed = mix(logits.view(n_pictures, n_kinds, *logits.shape[1:]), weights)
+        pick(log_probabilities(mixed, sampling.temperature, sampling.top_k, sampling.top_p), gumbel)
         spent.append(clock.now() - started)
     return sorted(spent[2:])[repeat // 2]
 
