@@ -126,8 +126,27 @@ def table(rows: Mapping[str, Mapping[str, float | None]]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Time all and print tables and JSON."""
+def show(
+    model: SpeakingModel, facts: Mapping[str, object], runs: Mapping[str, Sequence[Run]], n: int, guidance: float,
+    bandwidth: float, widths: Sequence[int],
+) -> None:  # fmt: skip
+    """Print one case: its table, what a pass with more tokens costs, and all of it as JSON."""
+    trained, n_kinds = facts["model"] == "demo", 1 if guidance == 1 else 2
+    rows = rows_of(model, runs, n_kinds, bandwidth, trained)
+    passes = {width: subject.seconds_of_pass(model, n, n_kinds, width) for width in widths}
+    print(f"\n{n} picture(s), guidance {guidance:g}")
+    print(table(rows))
+    if not trained:
+        print("random weights: what a pass takes means something; how many there are would not, and is not shown")
+    if facts["baseline_codes"] is not None:
+        print(f"baselines made {facts['baseline_codes']} codes, and their time is scaled")
+    costs = ", ".join(f"{width}: {1000 * spent:.1f}" for width, spent in passes.items())
+    print(f"a pass over {n * n_kinds} row(s), in ms by tokens in each: {costs}")
+    case = {"pictures": n, "guidance": guidance, "rounds": max(len(found) for found in runs.values())}
+    print(json.dumps({**facts, **case, "ways": rows, "curve_seconds": passes}), flush=True)
+
+
+def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=("demo", *SHAPES), default="demo")
     parser.add_argument("--pictures", type=int, nargs="+", default=[1, 4, 16])
@@ -144,10 +163,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--baselines", nargs="*", choices=tuple(BASELINES), default=list(BASELINES))
     parser.add_argument("--baseline-codes", type=int, help="make only so many in a baseline, and scale its time")
     asked = parser.parse_args(arguments)
-    trained = asked.model == "demo"
-    if asked.codes is not None and (trained or math.isqrt(asked.codes) ** 2 != asked.codes):
+    if asked.codes is not None and (asked.model == "demo" or math.isqrt(asked.codes) ** 2 != asked.codes):
         parser.error("--codes is a square number, and for random models")
-    windows = ([1, 8, 16, 32, 0] if trained else [1]) if asked.windows is None else asked.windows
+    if asked.windows is None:
+        asked.windows = [1, 8, 16, 32, 0] if asked.model == "demo" else [1]
+    return asked
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Time all and print tables and JSON."""
+    asked = read_arguments(arguments)
     device = torch.device(asked.device)
     quiet()
     with tempfile.TemporaryDirectory() as folder:
@@ -155,35 +180,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stocks = {letter: Stock(model, static=letter == "B") for letter in asked.baselines}
         bandwidth = copy_bandwidth(device, 2**24 if asked.model == "tiny" else None)
         facts = {
-            "model": model.name, "dtype": str(model.model.dtype).removeprefix("torch."),
-            "codes": model.speaker.vocabulary.n_codes, "baseline_codes": asked.baseline_codes,
-            "copy_gb_s": round(bandwidth / 1e9, 1), **environment(device),
-        }  # fmt: skip
-        print(", ".join(f"{name} {value}" for name, value in facts.items() if value is not None))
+            "model": model.name,
+            "dtype": str(model.model.dtype).removeprefix("torch."),
+            "codes": model.speaker.vocabulary.n_codes,
+            "baseline_codes": asked.baseline_codes,
+            "copy_gb_s": round(bandwidth / 1e9, 1),
+            **environment(device),
+        }
+        print(", ".join(f"{name} {value}" for name, value in facts.items() if value is not None), flush=True)
         for guidance in asked.guidance:
             for n in asked.pictures:
-                sampling = ImageSampling(guidance=guidance)
-                n_guidance_rows = 1 if guidance == 1 else 2
-                case = {"pictures": n, "guidance": guidance}
-                print(f"\n{n} picture(s), guidance {guidance:g}")
-                chosen = [window or None for window in windows]
-                ways = warmed_up(model, n, sampling, chosen, stocks, asked.baseline_codes)
+                windows = [window or None for window in asked.windows]
+                ways = warmed_up(model, n, ImageSampling(guidance=guidance), windows, stocks, asked.baseline_codes)
                 runs = take_turns(ways, asked.repeat, asked.seconds)
-                rows = rows_of(model, runs, n_guidance_rows, bandwidth, trained)
-                passes = {width: subject.seconds_of_pass(model, n, n_guidance_rows, width) for width in asked.curve}
-                print(table(rows))
-                if not trained:
-                    print(
-                        "random weights: the times of passes mean something, their number would not, and is not shown"
-                    )
-                if asked.baseline_codes is not None:
-                    print(f"baselines made {asked.baseline_codes} codes, and their time is scaled")
-                print(f"a pass over {n * n_guidance_rows} row(s), in ms by tokens in each: "
-                      + ", ".join(f"{width}: {1000 * spent:.1f}" for width, spent in passes.items()))  # fmt: skip
-                rounds = max(len(found) for found in runs.values())
-                print(
-                    json.dumps({**facts, **case, "rounds": rounds, "ways": rows, "curve_seconds": passes}), flush=True
-                )
+                show(model, facts, runs, n, guidance, bandwidth, asked.curve)
 
 
 if __name__ == "__main__":
