@@ -117,6 +117,21 @@ def test_a_row_of_a_batch_has_the_logits_it_has_alone(model: Chameleon) -> None:
         torch.testing.assert_close(network.code_head(batch), network.code_head(alone), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("attn", ["sdpa", "eager"])
+def test_tokens_see_what_came_before_and_nothing_else_wherever_rows_begin(folder: Path, attn: str) -> None:
+    network = open_model(str(folder), Loading(dtype="float32", attn=attn)).speaker.network
+    first, second, longer = list(range(14, 24)), list(range(30, 40)), list(range(50, 63))
+    with torch.inference_mode():
+        alone = [feed(network, Cache(1, 30), range(1), [ids]) for ids in (first, second, longer)]
+        # In parts of several tokens and of one, while all rows begin alike; then one is ahead.
+        cache = Cache(3, 30)
+        for part in (slice(0, 4), slice(4, 5), slice(5, 9)):
+            feed(network, cache, range(3), [ids[part] for ids in (first, second, longer)])
+        feed(network, cache, range(2, 3), [longer[9:11]])
+        apart = feed(network, cache, range(3), [first[9:], second[9:], longer[11:]])
+    torch.testing.assert_close(apart, torch.cat(alone), atol=1e-5, rtol=1e-5)
+
+
 def test_the_small_head_is_the_heads_rows_in_code_order(model: Chameleon) -> None:
     network, hidden = model.speaker.network, torch.randn(2, 64)
     expected = network.head(hidden)[:, list(model.speaker.vocabulary.code_ids)]

@@ -34,7 +34,7 @@ class Babble:
         self.urge = urge
         self.fed: dict[int, list[int]] = {}
 
-    def body(self, ids: Tensor, positions: Tensor, cache: Cache, visible: Tensor) -> Tensor:
+    def body(self, ids: Tensor, positions: Tensor, cache: Cache, visible: Tensor | None) -> Tensor:
         for row, line, places in zip(cache._rows, ids.tolist(), positions.tolist(), strict=True):
             self.fed.setdefault(row, []).extend(line)
             assert places[-1] < cache.capacity

@@ -19,13 +19,13 @@ class Network:
     """What the loops need of a language model.
 
     Attributes:
-        body: ids [r, T], positions [r, T], cache, visible slots [r, 1, T, extent] bool -> hidden [r, T, D].
+        body: ids [r, T], positions [r, T], cache, visible slots (see Cache.aim) -> hidden [r, T, D].
         head: hidden [r, D] -> logits [r, V] over the vocabulary.
         code_head: hidden [..., D] -> logits [..., K] over the image codes, in the order of the codes.
         code_ids: [K] int64, the id of each code.
     """
 
-    body: Callable[[Tensor, Tensor, Cache, Tensor], Tensor]
+    body: Callable[[Tensor, Tensor, Cache, Tensor | None], Tensor]
     head: Callable[[Tensor], Tensor]
     code_head: Callable[[Tensor], Tensor]
     code_ids: Tensor

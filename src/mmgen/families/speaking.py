@@ -141,15 +141,18 @@ class SpeakingModel(Model):
         """Turn ids [r, T] into vectors [r, T, D]."""
         return self._embedding(ids)
 
-    def _body(self, ids: Tensor, positions: Tensor, cache: Cache, visible: Tensor) -> Tensor:
+    def _body(self, ids: Tensor, positions: Tensor, cache: Cache, visible: Tensor | None) -> Tensor:
         """See decoding.stepwise.Network."""
-        dtype = self._embedding.weight.dtype
-        mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)  # transformers adds it to the scores
+        mask = None  # plain causal order
+        if visible is not None:
+            dtype = self._embedding.weight.dtype
+            mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)  # transformers adds it to the scores
+            mask.masked_fill_(~visible, torch.finfo(dtype).min)
         return self._language_model(
             inputs_embeds=self._embed(ids),
             position_ids=positions,
             past_key_values=cache,
-            attention_mask=mask.masked_fill_(~visible, torch.finfo(dtype).min),
+            attention_mask=mask,
             use_cache=True,
         ).last_hidden_state
 
