@@ -22,6 +22,8 @@ from mmgen.request import BOTH, ImageSampling, Loading, Picture, TextSampling, T
 from tests.checkpoints import make_checkpoint
 from tests.refusals import refusal
 from tests.speaking import assert_same_alone, gathered, image, spoken
+from tools.demo.render import render
+from tools.demo.scene import ALL_SCENES
 
 SHORT = TextSampling(max_tokens=24)
 FLAT = TextSampling(temperature=1.0, top_p=1.0, max_tokens=24)
@@ -136,6 +138,13 @@ def test_the_small_head_is_the_heads_rows_in_code_order(model: Chameleon) -> Non
     network, hidden = model.speaker.network, torch.randn(2, 64)
     expected = network.head(hidden)[:, list(model.speaker.vocabulary.code_ids)]
     torch.testing.assert_close(network.code_head(hidden), expected)
+
+
+def test_pictures_seen_together_have_the_codes_they_have_alone() -> None:
+    model = open_model("demo", Loading(dtype="float32"))
+    assert isinstance(model, Chameleon)
+    images = [*(render(scene, seed)[0] for seed, scene in enumerate(ALL_SCENES[:8])), *map(image, range(8))]
+    assert model.encode(images) == [codes for each in images for codes in model.encode([each])]
 
 
 def test_words_of_a_batch_are_those_of_each_alone(model: Chameleon) -> None:

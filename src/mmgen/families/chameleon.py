@@ -24,6 +24,8 @@ from mmgen.loading import read_image_processor
 from mmgen.model import Abilities
 from mmgen.request import PICTURES, Loading, Request
 
+_PIXELS_AT_ONCE = 2**16  # in the VQ's encoder: small pictures gain by company, large ones only take more memory
+
 
 class ChameleonOfWords(ChameleonForConditionalGeneration):
     """Stock Chameleon with its VQ in float32: under bfloat16 the encoder's choice of the nearest code flips."""
@@ -83,16 +85,21 @@ class Chameleon(SpeakingModel):
         self._image_processor = read_image_processor(checkpoint)
         self._vq.to(memory_format=torch.channels_last)
 
-    def picture_ids(self, image: Image.Image) -> list[int]:
-        """Turn a picture into the ids that stand for it in a prompt: its codes."""
-        return self.prompter.picture_ids(self.encode(image))
+    def picture_ids(self, images: Sequence[Image.Image]) -> list[list[int]]:
+        """Turn pictures into the ids that stand for each in a prompt: their codes."""
+        return [self.prompter.picture_ids(codes) for codes in self.encode(images)]
 
     @torch.inference_mode()
-    def encode(self, image: Image.Image) -> list[int]:
-        """Turn a picture into its VQ codes, row-major; resized and cropped as the checkpoint's processor says."""
-        pixels = self._image_processor(images=[image], return_tensors="pt")["pixel_values"]  # [1, 3, H, W]
+    def encode(self, images: Sequence[Image.Image]) -> list[list[int]]:
+        """Turn pictures into their VQ codes, row-major; resized and cropped as the checkpoint's processor says."""
+        if not images:
+            return []
+        pixels = self._image_processor(images=list(images), return_tensors="pt")["pixel_values"]  # [n, 3, H, W]
         weight = self._vq.quant_conv.weight
-        codes: list[int] = self._vq.encode(pixels.to(weight.device, weight.dtype)).image_tokens.flatten().tolist()
+        codes: list[list[int]] = []
+        for some in pixels.split(max(1, _PIXELS_AT_ONCE // pixels[0, 0].numel())):
+            found = self._vq.encode(some.to(weight.device, weight.dtype)).image_tokens
+            codes += found.view(len(some), -1).tolist()
         return codes
 
     @torch.inference_mode()

@@ -133,9 +133,9 @@ class Emu3(SpeakingModel):
     prompter: Prompter
     _vq: Emu3VQVAE
 
-    def picture_ids(self, image: Image.Image) -> list[int]:
-        """Turn a picture into the ids that stand for it in a prompt: its size and its codes."""
-        return self.prompter.picture_ids(self.encode(image))
+    def picture_ids(self, images: Sequence[Image.Image]) -> list[list[int]]:
+        """Turn pictures into the ids that stand for each in a prompt: its size and its codes."""
+        return [self.prompter.picture_ids(self.encode(image)) for image in images]
 
     @torch.inference_mode()
     def encode(self, image: Image.Image) -> Tensor:

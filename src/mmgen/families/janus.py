@@ -110,13 +110,16 @@ class Janus(SpeakingModel):
         code_ids = range(self._n_words, self._n_words + self._n_codes)
         super().__init__(checkpoint, abilities, prompter, model, window, code_ids, model.model.generation_head)
 
-    def picture_ids(self, image: Image.Image) -> list[int]:
-        """Give a picture the next ids that are free; it is looked at when they are read."""
+    def picture_ids(self, images: Sequence[Image.Image]) -> list[list[int]]:
+        """Give each picture the next ids that are free; it is looked at when they are read."""
         v, n = self.prompter.vocabulary, self.prompter.n_features
-        number = next(self._numbers)
-        self._pictures[number] = image
-        first = self._n_words + self._n_codes + number * n
-        return [v.begin_image, *range(first, first + n), v.end_image]
+        found = []
+        for image in images:
+            number = next(self._numbers)
+            self._pictures[number] = image
+            first = self._n_words + self._n_codes + number * n
+            found.append([v.begin_image, *range(first, first + n), v.end_image])
+        return found
 
     @torch.inference_mode()
     def features(self, image: Image.Image) -> Tensor:

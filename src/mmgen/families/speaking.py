@@ -68,8 +68,8 @@ class SpeakingModel(Model):
         self.speaker = Speaker(network, v, prompter.context, prompter.decode, self.decode, window)
 
     @abstractmethod
-    def picture_ids(self, image: Image.Image) -> list[int]:
-        """Turn a picture into the ids that stand for it in a prompt."""
+    def picture_ids(self, images: Sequence[Image.Image]) -> list[list[int]]:
+        """Turn pictures into the ids that stand for each in a prompt."""
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
@@ -81,9 +81,8 @@ class SpeakingModel(Model):
         Raises:
             MmgenError: too long for the context, or beyond what the checkpoint can do.
         """
-        self.abilities.check(self.name, request.want, [request])
-        self.prompter.check(request)
-        return self.prompter.write(request, self.picture_ids)
+        self._check(request)
+        return self._write([request])[0]
 
     def reply(self, request: Request) -> Iterator[Piece]:
         """Answer one request, piece by piece."""
@@ -92,15 +91,19 @@ class SpeakingModel(Model):
 
     def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         """Answer many requests, those that are decoded alike in batches; each gets what it would get alone."""
-        prompts: dict[int, Prompt] = {}
-        alike: dict[object, list[int]] = {}
+        checked: list[int] = []
         for index, request in enumerate(requests):
             try:
-                prompts[index] = self.prompt(request)
+                self._check(request)
             except MmgenError as error:
                 yield index, error
-                continue
-            kind = (request.want, request.text, request.image, bool(prompts[index].pictures), prompts[index].grid)
+            else:
+                checked.append(index)
+        prompts = dict(zip(checked, self._write([requests[index] for index in checked]), strict=True))
+        alike: dict[object, list[int]] = {}
+        for index, prompt in prompts.items():
+            request = requests[index]
+            kind = (request.want, request.text, request.image, bool(prompt.pictures), prompt.grid)
             alike.setdefault(index if request.want == BOTH else kind, []).append(index)
         for indices in alike.values():
             indices.sort(key=lambda index: len(prompts[index].ids))  # those of one length waste no padding
@@ -115,6 +118,17 @@ class SpeakingModel(Model):
                     ended = error
                 for index in group:
                     yield index, ended
+
+    def _check(self, request: Request) -> None:
+        self.abilities.check(self.name, request.want, [request])
+        self.prompter.check(request)
+
+    def _write(self, requests: Sequence[Request]) -> list[Prompt]:
+        """Write the prompts of requests that were checked, all their pictures seen together."""
+        said = [parts for request in requests for parts in (*(turn.parts for turn in request.history), request.parts)]
+        images = {id(part): part for parts in said for part in parts if not isinstance(part, str)}
+        ids = dict(zip(images, self.picture_ids(list(images.values())), strict=True))
+        return [self.prompter.write(request, lambda image: ids[id(image)]) for request in requests]
 
     def _answer(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> Iterator[tuple[int, Piece]]:
         want = requests[0].want
