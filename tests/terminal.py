@@ -8,9 +8,12 @@ import re
 import select
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Self
+
+import pyte
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,19 +31,38 @@ class Terminal:
         code: the program.
         folder: where it runs.
         stdout: where its stdout goes if not to the terminal.
+        size: lines and columns, if the terminal is to know.
+        environment: more of it; an empty value takes one away.
+
+    Attributes:
+        screen: what one would see.
+        pictures: the screens so far on which there was something of a picture, as rows of cells.
     """
 
-    def __init__(self, code: str, folder: Path, stdout: int | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        folder: Path,
+        stdout: int | None = None,
+        size: tuple[int, int] | None = None,
+        **environment: str,
+    ) -> None:
         self._keys, theirs = pty.openpty()
+        if size is not None:
+            termios.tcsetwinsize(theirs, size)
+        lines, columns = size or (24, 80)
+        self.screen = pyte.Screen(columns, lines)
+        self.pictures: list[list[list[pyte.screens.Char]]] = []
+        self._stream = pyte.ByteStream(self.screen)
         path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-        environment = {**os.environ, "PYTHONPATH": path, "TERM": "xterm", "HOME": str(folder)}
+        given = {**os.environ, "PYTHONPATH": path, "TERM": "xterm", "HOME": str(folder), **environment}
         self.process = subprocess.Popen(
             [sys.executable, "-c", _OWN + code],
             stdin=theirs,
             stdout=theirs if stdout is None else stdout,
             stderr=theirs,
             cwd=folder,
-            env=environment,
+            env={name: value for name, value in given.items() if value},
             start_new_session=True,
         )
         os.close(theirs)
@@ -80,6 +102,11 @@ class Terminal:
             assert time.monotonic() < until, f"did not end: {self._unread!r}"
         return self.process.wait(seconds)
 
+    def resize(self, lines: int, columns: int) -> None:
+        """Make the window larger or smaller."""
+        self.screen.resize(lines, columns)
+        termios.tcsetwinsize(self._keys, (lines, columns))
+
     def rest(self) -> str:
         """Return what was shown and not read."""
         return _plain(self._unread)
@@ -91,6 +118,11 @@ class Terminal:
         except OSError:  # nobody is left at the other end
             return False
         self._unread += data
+        for line in data.splitlines(keepends=True):
+            self._stream.feed(line)
+            if b"left" in line and any("▀" in row for row in self.screen.display):
+                width, height = self.screen.columns, self.screen.lines
+                self.pictures.append([[self.screen.buffer[y][x] for x in range(width)] for y in range(height)])
         return True
 
 

@@ -21,7 +21,7 @@ SOURCE = Path(catalog.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "ahead"),
     ("request", "streams", "files", "finding"),
-    ("model", "tasks", "images", "aliases", "headers", "machine"),
+    ("model", "tasks", "images", "aliases", "headers", "machine", "preview"),
     ("hub", "rerun", "items"),
     ("live",),
     (

@@ -20,8 +20,9 @@ from mmgen.items import GROUP, Choice, Item, Job, Outcome
 from mmgen.journal import Journal, State, key_of
 from mmgen.model import Model
 from mmgen.output import Sink
+from mmgen.preview import Drawing
 from mmgen.request import Picture, Progress, Request
-from mmgen.streams import Notes, as_line, emit
+from mmgen.streams import Notes, as_line, duration, emit
 
 
 @dataclass
@@ -79,6 +80,7 @@ class Batch:
     ) -> None:
         self.counts = Counts()
         self._job, self._model_id, self._sink, self._notes = job, model_id, sink, notes
+        self._drawing = Drawing(notes)
         self._open_model = open_model
         self._choice, self._journal, self._as_json, self._drawn_seed = choice, journal, as_json, drawn_seed
         self._model: Model | None = None
@@ -223,11 +225,16 @@ class Batch:
         numbers = list(requests)
         outcomes = {number: Outcome() for number in numbers}
         too_much = []
+        under_way: set[int] = set()  # pictures; of those side by side only the first is shown
         for position, piece in model.replies(list(requests.values())):
             number = numbers[position]
             if isinstance(piece, Progress):
-                self._show_drawing(number, piece)
-            elif isinstance(piece, str | Picture):
+                under_way.add(number)
+                if number == min(under_way):
+                    self._show_drawing(number, piece)
+                continue
+            under_way.discard(number)
+            if isinstance(piece, str | Picture):
                 if isinstance(piece, Picture):
                     self._notes.detail(piece.effort)
                 outcomes[number].pieces.append(piece)
@@ -246,7 +253,7 @@ class Batch:
 
     def _show_drawing(self, number: int, progress: Progress) -> None:
         which = f"picture {number + 1}{f' of {self._n_items}' if self._n_items else ''}, " if self._n_items != 1 else ""
-        self._notes.progress(f"drawing {which}{progress.done}/{progress.total}")
+        self._drawing.show(progress, which)
 
     # Writing
 
@@ -313,7 +320,7 @@ class Batch:
         rate = done / max(seconds, 1e-3)
         left = ""
         if self._n_items is not None:
-            left = f", {_duration((self._n_items - self._next) / rate)} left"
+            left = f", {duration((self._n_items - self._next) / rate)} left"
         of = f" of {self._n_items}" if self._n_items is not None else ""
         self._notes.progress(f"{self._next}{of}, {rate:.2g} a second{left}")
 
@@ -345,8 +352,3 @@ class Batch:
 def _short(text: str, n_letters: int = 60) -> str:
     folded = " ".join(text.split())
     return folded if len(folded) <= n_letters else folded[: n_letters - 2] + " …"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h" if minutes >= 60 else f"{minutes}:{rest:02d} min"

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, Union
 from mmgen.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from PIL import Image
 
 Kind: TypeAlias = Literal["text", "image"]
@@ -121,10 +123,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Progress:
-    """Image tokens of the picture under way."""
+    """Image tokens of the picture under way.
+
+    Attributes:
+        sketch: decodes the rows that are whole when it is called: the picture, transparent where nothing is yet, or
+            None if no row is whole.
+    """
 
     done: int
     total: int
+    sketch: Callable[[], Image.Image | None] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ def chat(
     offline: options.Offline = Loading.offline,
     no_fit_check: options.NoFitCheck = False,
     window: options.Window = Loading.window,
+    no_preview: options.NoPreview = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Talk with a model, a line at a time.
@@ -55,7 +56,7 @@ def chat(
     from mmgen.cli.session import Session, show
     from mmgen.items import plain_name
 
-    notes = Notes(quiet)
+    notes = Notes(quiet, previews=not no_preview)
     loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check, window)
     text = TextSampling(temperature, top_p, top_k, repetition_penalty, max_tokens)
     image = ImageSampling(image_temperature, top_p, top_k, guidance, image_guidance)

@@ -56,6 +56,7 @@ def draw(
     no_fit_check: options.NoFitCheck = False,
     window: options.Window = Loading.window,
     verbose: options.Verbose = False,
+    no_preview: options.NoPreview = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Draw pictures from words.
@@ -74,7 +75,9 @@ def draw(
     asked = run.read_prompts(prompt or [], prompts, "draw from a picture with mmgen vary")
     n_items = None if prompts is not None else len(prompt or []) * n
     names.check_stdout(output, n_items, as_json)
-    command = run.Command("draw", model, loading, PICTURES, seed, True, as_json, many, Notes(quiet, verbose))
+    command = run.Command(
+        "draw", model, loading, PICTURES, seed, True, as_json, many, Notes(quiet, verbose, not no_preview)
+    )
     shape = Request(parts=(), want=PICTURES, image=image)
 
     outputs = names.Outputs(output, "{slug}-{seed}.png", n_items)

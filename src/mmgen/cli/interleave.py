@@ -60,6 +60,7 @@ def interleave(
     no_fit_check: options.NoFitCheck = False,
     window: options.Window = Loading.window,
     verbose: options.Verbose = False,
+    no_preview: options.NoPreview = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Answer in words and pictures together.
@@ -76,7 +77,9 @@ def interleave(
     text = TextSampling(temperature, top_p, top_k, repetition_penalty, max_tokens)
     image = ImageSampling(image_temperature, top_p, top_k, guidance, image_guidance)
     options.check_seeds(seed)
-    command = run.Command("interleave", model, loading, BOTH, seed, True, as_json, many, Notes(quiet, verbose))
+    command = run.Command(
+        "interleave", model, loading, BOTH, seed, True, as_json, many, Notes(quiet, verbose, not no_preview)
+    )
     shape = Request(parts=(), want=BOTH, text=text, image=image, completion=True)
     asked = run.read_prompts([] if prompt is None else [prompt], prompts, "give pictures with --image")
     if prompts is None:

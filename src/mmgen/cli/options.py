@@ -164,6 +164,10 @@ AsJson = Annotated[bool, typer.Option("--json", envvar="MMGEN_JSON", help="Print
 Verbose = Annotated[
     bool, typer.Option("-v", "--verbose", envvar="MMGEN_VERBOSE", help="Say what each picture took to draw.")
 ]
+NoPreview = Annotated[
+    bool,
+    typer.Option("--no-preview", envvar="MMGEN_NO_PREVIEW", help="On a terminal, do not show pictures as they grow."),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", envvar="MMGEN_QUIET", help="Say nothing but errors.")]
 
 

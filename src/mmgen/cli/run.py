@@ -25,6 +25,7 @@ from mmgen.finding import PICTURE_ENDINGS, Found, NotFoundError, Selection, chec
 from mmgen.items import Item, Job
 from mmgen.model import Model
 from mmgen.output import Sidecars, Sink
+from mmgen.preview import Drawing
 from mmgen.prompts import Prompt
 from mmgen.request import Kind, Loading, Picture, Progress, Request, fresh_seed
 from mmgen.streams import Notes, emit, is_text
@@ -182,10 +183,11 @@ def open_model(name: str, loading: Loading, want: frozenset[Kind], requests: Seq
 
 def stream(model: Model, request: Request, notes: Notes, take: Callable[[str | Picture], None]) -> None:
     """Answer one request, piece by piece as it comes."""
+    drawing = Drawing(notes)
     try:
         for piece in model.reply(request):
             if isinstance(piece, Progress):
-                notes.progress(f"drawing {piece.done}/{piece.total}")
+                drawing.show(piece)
             else:
                 notes.clear()
                 take(piece)

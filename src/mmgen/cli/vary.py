@@ -64,6 +64,7 @@ def vary(
     no_fit_check: options.NoFitCheck = False,
     window: options.Window = Loading.window,
     verbose: options.Verbose = False,
+    no_preview: options.NoPreview = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Draw new pictures from a picture, and words.
@@ -91,7 +92,9 @@ def vary(
     names.check_stdout(output, n_items, as_json)
     if output is None and not is_one:
         raise UsageError("no folder for the pictures", "name one with -o, as in -o varied/")
-    command = run.Command("vary", model, loading, PICTURES, seed, True, as_json, many, Notes(quiet, verbose))
+    command = run.Command(
+        "vary", model, loading, PICTURES, seed, True, as_json, many, Notes(quiet, verbose, not no_preview)
+    )
     shape = Request(parts=(), want=PICTURES, image=image)
     title = names.slug("variation" if prompt is None else words)
     default = f"{title}-{{seed}}.png" if is_one else "{stem}.png" if n == 1 else "{stem}-{n}.png"

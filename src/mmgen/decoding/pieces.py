@@ -59,3 +59,24 @@ def to_picture(
     """
     pixels = vq_decode(torch.tensor(codes).view(1, n_rows, -1))[0]
     return Picture(Image.fromarray(to_uint8(pixels).cpu().numpy()), seed=seed, codes=tuple(codes), passes=passes)
+
+
+def to_sketch(
+    vq_decode: Callable[[Tensor], Tensor], codes: Sequence[int], n_rows: int, n_columns: int
+) -> Image.Image | None:
+    """Decode the rows that are whole, of the codes so far; the rest is transparent. None if no row is whole.
+
+    The decoder looks beyond each row, and some take pictures of one size alone: the last whole row stands in for those
+    to come.
+    """
+    n_whole = len(codes) // n_columns
+    if not n_whole:
+        return None
+    rows = torch.tensor(codes[: n_whole * n_columns]).view(1, n_whole, n_columns)
+    filled = torch.cat([rows, rows[:, -1:].expand(-1, n_rows - n_whole, -1)], dim=1)  # [1, h, w]
+    with torch.inference_mode():
+        pixels = vq_decode(filled)[0]
+    decoded = Image.fromarray(to_uint8(pixels).cpu().numpy())
+    sketch = Image.new("RGBA", decoded.size)
+    sketch.paste(decoded.crop((0, 0, decoded.width, decoded.height * n_whole // n_rows)))
+    return sketch

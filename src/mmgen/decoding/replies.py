@@ -17,7 +17,7 @@ from mmgen.decoding import jacobi, stepwise
 from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Canvas, Grammar, Prompt, Vocabulary
 from mmgen.decoding.jacobi import choose_window
-from mmgen.decoding.pieces import Detokenizer, to_picture
+from mmgen.decoding.pieces import Detokenizer, to_picture, to_sketch
 from mmgen.decoding.sampling import Noise, guidance_weights
 from mmgen.decoding.stepwise import Network, feed, words
 from mmgen.request import ImageSampling, Picture, Piece, Progress, Request
@@ -105,7 +105,8 @@ def _pictures(
         for index, new in made:
             codes[index] += new
             passes[index] += 1
-            yield index, Progress(len(codes[index]), canvas.n_codes)
+            sketch = partial(to_sketch, speaker.vq_decode, codes[index], canvas.rows, canvas.columns)
+            yield index, Progress(len(codes[index]), canvas.n_codes, sketch)
             if len(codes[index]) == canvas.n_codes:
                 yield index, to_picture(speaker.vq_decode, codes[index], canvas.rows, seeds[index], passes[index])
 

@@ -1,0 +1,303 @@
+"""Pictures while they are drawn, as one sees them on a terminal; and what that costs, by a clock of our own."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+import mmgen
+from mmgen import preview
+from mmgen.preview import Drawing, half_blocks
+from mmgen.request import Progress
+from mmgen.streams import Notes, duration
+from tests.terminal import CTRL_C, Terminal
+
+LOADING = 200  # seconds that it may take on a busy machine
+COLOURED = {"NO_COLOR": "", "COLUMNS": "", "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+SIZE = (40, 100)
+
+# Where there is a file called "slow", each pass takes a while, and sketches come as often as they can.
+MMGEN = """
+import sys, time
+from pathlib import Path
+from mmgen import families, preview
+from mmgen.cli import main
+open_model = families.open_model
+def opened(*arguments):
+    model = open_model(*arguments)
+    model.model.model.register_forward_pre_hook(lambda *_: time.sleep(0.1) if Path("slow").exists() else None)
+    return model
+families.open_model = opened
+if Path("slow").exists():
+    preview.SHARE = 1
+print("$ mmgen")
+sys.exit(main({arguments}))
+"""
+DRAW = ["draw", "a red cat", "--seed", "1", "-o", "x.png"]
+
+
+def mmgen_on(folder: Path, *arguments: str, size: tuple[int, int] = SIZE, **environment: str) -> Terminal:
+    return Terminal(MMGEN.format(arguments=list(arguments)), folder, size=size, **(COLOURED | environment))
+
+
+def text(terminal: Terminal) -> list[str]:
+    """The lines on the screen that are not empty."""
+    return [line.rstrip() for line in terminal.screen.display if line.strip()]
+
+
+def pixels(cells: list[list]) -> list[list[tuple[int, int, int]]]:
+    """The picture on a screen, two rows of pixels of each line."""
+    rows = []
+    for line in cells:
+        blocks = [cell for cell in line if cell.data == "▀"]
+        if blocks:
+            rows.append([rgb(cell.fg) for cell in blocks])
+            if blocks[0].bg != "default":
+                rows.append([rgb(cell.bg) for cell in blocks])
+    return rows
+
+
+def share(cells: list[list]) -> float:
+    """How much there is of a picture on a screen, if it is to be a square."""
+    rows = pixels(cells)
+    return len(rows) / len(rows[0])
+
+
+def rgb(name: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(name)
+    return red, green, blue
+
+
+def difference(rows: list[list[tuple[int, int, int]]], image: Image.Image) -> float:
+    """How far rows of pixels are from the top of a picture, on average, of 255."""
+    width = len(rows[0])
+    small = image.resize((width, round(width * image.height / image.width)), Image.Resampling.BOX)
+    errors = [
+        abs(value - other)
+        for y, row in enumerate(rows)
+        for x, each in enumerate(row)
+        for value, other in zip(each, small.getpixel((x, y)), strict=True)
+    ]
+    return sum(errors) / len(errors)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("colours", ["truecolor", ""])
+def test_a_picture_grows_on_a_terminal_and_leaves_nothing_behind(tmp_path: Path, colours: str) -> None:
+    with mmgen_on(tmp_path, *DRAW, COLORTERM=colours) as terminal:
+        assert terminal.end(LOADING) == 0
+    assert text(terminal)[0] == "$ mmgen"
+    assert text(terminal)[-1] == "x.png"
+    assert not any("▀" in line or "drawing" in line for line in text(terminal))
+    rows = pixels(terminal.pictures[-1])
+    assert len(rows) in range(4, 48, 4)  # whole rows of codes
+    final = Image.open(tmp_path / "x.png")
+    own, other = difference(rows, final), difference(rows, final.transpose(Image.Transpose.ROTATE_180))
+    assert own < 30
+    assert own < other / 2
+
+
+@pytest.mark.timeout(600)
+def test_rows_come_one_after_another_and_ctrl_c_or_a_new_size_leave_no_remains(tmp_path: Path) -> None:
+    (tmp_path / "slow").touch()
+    with mmgen_on(tmp_path, *DRAW) as terminal:
+        terminal.expect("▀", LOADING)
+        terminal.expect("s left")
+        terminal.resize(20, 60)
+        while share(terminal.pictures[-1]) <= share(terminal.pictures[0]):
+            terminal.expect("s left")
+        terminal.type(CTRL_C)
+        assert terminal.end() == 130
+    assert len(pixels(terminal.pictures[-1])[0]) == 2 * (20 - 2)  # what the whole picture has room for
+    assert not any("▀" in line or "drawing" in line or "^C" in line for line in text(terminal))
+    assert terminal.screen.cursor.x == 0
+    assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.timeout(600)
+def test_words_before_a_picture_stay_as_they_are(tmp_path: Path) -> None:
+    arguments = ["interleave", "Tell a story about a red cat", "--seed", "7", "-o", "story"]
+    with mmgen_on(tmp_path, *arguments) as terminal:
+        assert terminal.end(LOADING) == 0
+    assert terminal.pictures
+    page = (tmp_path / "story" / "index.md").read_text().replace("](", "](story/")
+    assert [line for line in page.splitlines() if line] == [line for line in text(terminal) if line in page]
+    lines = [line.rstrip() for line in terminal.screen.display]
+    first, last = lines.index(page.splitlines()[0]), lines.index(page.splitlines()[-1])
+    assert lines[first : last + 1] == page.splitlines()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("flags", "environment"),
+    [
+        ([], {"NO_COLOR": "1"}),
+        (["--no-preview"], {}),
+        ([], {"MMGEN_NO_PREVIEW": "1"}),
+        ([], {"TERM": "dumb"}),
+    ],
+    ids=["NO_COLOR", "--no-preview", "MMGEN_NO_PREVIEW", "dumb"],
+)
+def test_where_pictures_are_not_wanted_a_line_tells_how_far_it_is(
+    tmp_path: Path, flags: list[str], environment: dict[str, str]
+) -> None:
+    with mmgen_on(tmp_path, *DRAW, *flags, **environment) as terminal:
+        terminal.expect("drawing 1/144", LOADING)
+        terminal.expect(" left")
+        assert terminal.end(LOADING) == 0
+    assert not terminal.pictures
+    assert text(terminal)[-1] == "x.png"
+
+
+@pytest.mark.timeout(600)
+def test_a_small_terminal_shows_no_picture(tmp_path: Path) -> None:
+    with mmgen_on(tmp_path, *DRAW, size=(8, 80)) as terminal:
+        terminal.expect("drawing 1/144", LOADING)
+        assert terminal.end(LOADING) == 0
+    assert not terminal.pictures
+
+
+@pytest.mark.timeout(600)
+def test_a_pipe_gets_nothing_of_it(tmp_path: Path) -> None:
+    code = MMGEN.format(arguments=DRAW)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | COLOURED, capture_output=True, check=True
+    )
+    assert done.stdout == b"$ mmgen\nx.png\n"
+    assert b"\x1b" not in done.stderr
+    assert b"drawing" not in done.stderr
+
+
+class Clock:
+    """Seconds that pass when we say so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Screen(Notes):
+    """Notes that keep what they are to show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_live = self.previews = True
+        self.texts: list[str] = []
+        self.rows: list[int] = []
+
+    def progress(self, text: str, above: object = None) -> None:
+        self.texts.append(text)
+        if above is not None:
+            self.rows.append(len(above))  # type: ignore[arg-type]
+
+    def clear(self) -> None:
+        pass
+
+
+@pytest.fixture
+def terminal_of_40(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preview, "terminal_size", lambda: os.terminal_size((100, 40)))
+    monkeypatch.setattr(preview, "n_colours", lambda: 2**24)
+
+
+def watch(drawing: Drawing, clock: Clock, seconds_a_code: float, costs: list[float], step: int = 1) -> float:
+    """Draw a picture of 1024 codes; return how long the sketches took of it."""
+    spent = 0.0
+
+    def sketch() -> Image.Image:
+        nonlocal spent
+        cost = costs[0] if len(costs) == 1 else costs.pop()
+        spent += cost
+        clock.now += cost
+        return Image.new("RGBA", (64, 64), "red")
+
+    for done in range(step, 1025, step):
+        clock.now += seconds_a_code * step
+        drawing.show(Progress(done, 1024, sketch))
+    return spent
+
+
+@pytest.mark.parametrize("step", [1, 8, 64])
+@pytest.mark.parametrize(("seconds_a_code", "cost"), [(0.005, 0.05), (0.02, 0.001), (0.1, 0.5), (1.0, 5.0), (0.3, 4.0)])
+def test_sketches_take_less_than_a_twentieth_of_the_time(
+    terminal_of_40: None, seconds_a_code: float, cost: float, step: int
+) -> None:
+    clock, screen = Clock(), Screen()
+    drawing = Drawing(screen, clock)
+    for _ in range(3):  # pictures
+        began = clock.now
+        spent = watch(drawing, clock, seconds_a_code, [cost], step)
+        assert spent <= 0.05 * (clock.now - began)
+    assert len(screen.rows) >= 3
+    assert len(screen.rows) <= 10 * (clock.now - 1000)
+
+
+def test_sketches_of_changing_cost_are_cheap_too(terminal_of_40: None) -> None:
+    clock, screen, random_ = Clock(), Screen(), random.Random(1)
+    costs = [random_.uniform(0.02, 0.2) for _ in range(1000)]
+    began = clock.now
+    spent = watch(Drawing(screen, clock), clock, 0.1, costs)
+    assert spent <= 0.05 * (clock.now - began)
+    assert len(screen.rows) > 10
+
+
+def test_a_picture_that_is_drawn_in_half_a_second_is_seen_once(terminal_of_40: None) -> None:
+    clock, screen = Clock(), Screen()
+    watch(Drawing(screen, clock), clock, 0.0005, [0.02], step=7)
+    assert len(screen.rows) == 1
+
+
+def test_the_time_that_is_left_goes_by_the_pace_of_this_picture(terminal_of_40: None) -> None:
+    clock, screen = Clock(), Screen()
+    drawing = Drawing(screen, clock)
+    for seconds_a_code in (1.0, 2.0):
+        clock.now += 500  # loading, words
+        for done in (4, 20, 100, 144):
+            clock.now += 16 * seconds_a_code if done == 20 else 80 * seconds_a_code if done == 100 else 0
+            drawing.show(Progress(done, 144))
+    assert screen.texts == [
+        "drawing 4/144", "drawing 20/144, 2:04 min left", "drawing 100/144, 44 s left", "drawing 144/144",
+        "drawing 4/144", "drawing 20/144, 4:08 min left", "drawing 100/144, 1:28 min left", "drawing 144/144",
+    ]  # fmt: skip
+
+
+def test_durations_read_well() -> None:
+    assert [duration(seconds) for seconds in (0.1, 59.4, 59.6, 61, 3599, 3725)] == [
+        "1 s", "59 s", "1:00 min", "1:01 min", "59:59 min", "1:02:05 h",
+    ]  # fmt: skip
+
+
+def test_half_blocks_hold_two_rows_of_pixels_each_as_far_as_there_are_any() -> None:
+    image = Image.new("RGBA", (3, 6))
+    ImageDraw.Draw(image).rectangle((0, 0, 2, 1), "red")
+    ImageDraw.Draw(image).rectangle((0, 2, 2, 2), "blue")
+    first, second = half_blocks(image, 2**24)
+    assert first == "\x1b[38;2;255;0;0;48;2;255;0;0m▀▀▀\x1b[0m"
+    assert second == "\x1b[38;2;0;0;255;49m▀▀▀\x1b[0m"
+    assert half_blocks(Image.new("RGBA", (3, 6)), 256) == []
+
+
+def test_a_sketch_has_the_rows_that_are_whole_and_nothing_below() -> None:
+    heights, final = [], None
+    for piece in mmgen.load("demo").reply(mmgen.tasks.draw("a red cat", seed=1)):
+        if isinstance(piece, mmgen.Progress):
+            assert piece.sketch is not None
+            assert piece == Progress(piece.done, piece.total)
+            sketch = piece.sketch() if piece.done % 12 < 3 else None
+            if sketch is not None:
+                heights.append((piece.done // 12 * 8, sketch))
+        else:
+            final = piece.image
+    assert final is not None
+    for height, sketch in heights:
+        assert sketch.size == final.size
+        assert sketch.getbbox() == (0, 0, 96, height)
+    assert heights[-1][1].convert("RGB").tobytes() == final.tobytes()
