@@ -26,6 +26,7 @@ _SIZES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 # its double quantisation); 8 bits and a number for each row, which is next to nothing.
 _QUANTISED = {"4bit": 0.5 + 4 / 64, "8bit": 1.0, "quanto-int8": 1.0}
 _WORKSPACE = 700_000_000  # torch and transformers themselves, and what is in passing
+_CODEC = "vqmodel."  # of pictures, always in float32: in fewer bits its choice of the nearest code flips
 _ATTENTION = re.compile(r"(.*\blayers)\.\d+\.(.*)\b[kv]_proj\.weight")
 
 
@@ -140,7 +141,7 @@ def weights_bytes(checkpoint: Checkpoint, dtype: str, quantize: str | None = Non
         if quantize in _QUANTISED and _is_linear(name, tensor):
             n_bytes += tensor.n_values * _QUANTISED[quantize]
         elif tensor.is_float:
-            n_bytes += tensor.n_values * _SIZES.get(dtype, 4.0)
+            n_bytes += tensor.n_values * (4.0 if _CODEC in name else _SIZES.get(dtype, 4.0))
         else:
             n_bytes += tensor.n_bytes
     return round(n_bytes)
