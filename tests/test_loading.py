@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from mmgen.errors import MmgenError, UsageError
 from mmgen.headers import TensorHeader
 from mmgen.request import Loading
 from tests.checkpoints import make_checkpoint
+from tests.shell import run
 
 
 @pytest.fixture(scope="module")
@@ -262,3 +265,19 @@ def test_no_code_of_a_checkpoint_is_run(folder: Path, tmp_path: Path) -> None:
     evil = changed(folder, tmp_path / "new", auto_map={"AutoModel": "evil.Model"})
     (evil.folder / "evil.py").write_text("raise SystemExit('ran')")
     load(evil)
+
+
+def test_neither_the_compiler_nor_its_algebra_is_imported_and_both_are_there_later(tmp_path: Path) -> None:
+    script = """
+        import sys, mmgen
+        mmgen.draw(mmgen.load("demo"), "a snowman", seed=1)
+        assert "sympy" not in sys.modules and "torch._dynamo" not in sys.modules
+        import torch
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv
+        double = torch.compile(lambda x: 2 * x, backend="eager")
+        assert double(torch.ones(2)).tolist() == [2, 2] and ShapeEnv() is not None
+        linear = torch.nn.Linear(3, 2)
+        assert linear.weight.abs().sum() > 0
+    """
+    done = run([sys.executable, "-c", textwrap.dedent(script)], tmp_path)
+    assert done.returncode == 0, done.stderr
