@@ -284,7 +284,8 @@ def test_a_group_that_outgrows_memory_is_its_own_error(model: Chameleon, monkeyp
 
     fine, large = tasks.ask("what is it?", text=SHORT), tasks.draw("a cat", seed=1)
     expected = gathered(model, [fine])[0]
-    monkeypatch.setattr("mmgen.decoding.replies.picture", outgrow)
+    network = replace(model.speaker.network, code_head=outgrow)
+    monkeypatch.setattr(model, "speaker", replace(model.speaker, network=network))
     words, failed = gathered(model, [fine, large])
     assert words == expected
     assert isinstance(failed, MmgenError)

@@ -177,7 +177,7 @@ def test_the_ratio_makes_the_size(model: Emu3, ratio: str | None, size: tuple[in
     *progress, picture = model.reply(tasks.draw("a cat", image=ImageSampling(ratio=ratio), seed=1))
     n_codes = size[0] * size[1] // 64
     assert picture.image.size == size  # type: ignore[union-attr]
-    assert progress == [Progress(done, n_codes) for done in range(1, n_codes + 1)]
+    assert progress[-1] == Progress(n_codes, n_codes)
 
 
 def test_a_ratio_that_leaves_nothing_is_refused(folder: Path) -> None:

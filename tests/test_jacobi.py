@@ -36,12 +36,14 @@ class Reader:
         self.plain = plain  # how much more a code is likely that stands to the left
         self.n_passes = 0
 
-    def body(self, ids: Tensor, positions: Tensor, cache: Cache, visible: Tensor) -> Tensor:
+    def body(self, ids: Tensor, positions: Tensor, cache: Cache, visible: Tensor | None) -> Tensor:
         self.n_passes += 1
         keys, _ = cache.update(ids[:, None, :, None].double(), ids[:, None, :, None].double(), 0)  # [r, 1, extent, 1]
         held = keys[:, 0, :, 0].long()  # [r, extent]
-        vectors = self.table[held, torch.arange(held.shape[1])]  # [r, extent, 6]
-        mixed = visible[:, 0].double() @ vectors
+        slots = torch.arange(held.shape[1])
+        if visible is None:  # plain causal order
+            visible = (slots <= positions[:, :, None])[:, None]
+        mixed = visible[:, 0].double() @ self.table[held, slots]  # [r, T, 6]
         return torch.cat([mixed, torch.nn.functional.one_hot(ids, N_IDS).double()], -1)
 
     def code_head(self, hidden: Tensor) -> Tensor:
@@ -133,7 +135,7 @@ def test_equal_prompts_are_fed_once() -> None:
     widths: list[int] = []
     body = network.body
 
-    def noting(ids: Tensor, positions: Tensor, cache: Cache, visible: Tensor) -> Tensor:
+    def noting(ids: Tensor, positions: Tensor, cache: Cache, visible: Tensor | None) -> Tensor:
         widths.append(len(ids))
         return body(ids, positions, cache, visible)
 

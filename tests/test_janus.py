@@ -161,9 +161,11 @@ def test_the_first_words_come_before_the_last_are_made(model: Janus) -> None:
     assert early < len(heard) / 2
 
 
-def test_progress_counts_every_code(model: Janus) -> None:
-    pieces = list(model.reply(tasks.draw("a cat", seed=1)))
-    assert pieces[:-1] == [Progress(done, N_CODES) for done in range(1, N_CODES + 1)]
+def test_progress_counts_codes(model: Janus) -> None:
+    *progress, _ = model.reply(tasks.draw("a cat", seed=1))
+    counts = [step.done for step in progress]
+    assert counts == sorted(set(counts))
+    assert progress[-1] == Progress(N_CODES, N_CODES)
 
 
 @pytest.mark.parametrize("what", ["vary", "interleave", "negative prompt", "ratio"])

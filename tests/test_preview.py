@@ -106,7 +106,7 @@ def test_a_picture_grows_on_a_terminal_and_leaves_nothing_behind(tmp_path: Path,
 @pytest.mark.timeout(600)
 def test_rows_come_one_after_another_and_ctrl_c_or_a_new_size_leave_no_remains(tmp_path: Path) -> None:
     (tmp_path / "slow").touch()
-    with mmgen_on(tmp_path, *DRAW) as terminal:
+    with mmgen_on(tmp_path, *DRAW, "--window", "2") as terminal:
         terminal.expect("▀", LOADING)
         terminal.expect("s left")
         terminal.resize(20, 60)

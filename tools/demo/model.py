@@ -39,11 +39,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, unseen: Tensor) -> Tensor:
 
 
 def hidden_states(
-    model: ChameleonForConditionalGeneration, ids: Tensor, positions: Tensor, visible: Tensor | None
+    model: ChameleonForConditionalGeneration,
+    ids: Tensor,
+    positions: Tensor,
+    visible: Tensor | None,
+    early: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Ids, positions [B, T] -> hidden [B, T, D], as `model.model` would, and what is there after each layer.
 
-    In fewer and larger operations than stock's. visible [B, 1, T, T] bool, or None for causal order.
+    In fewer and larger operations than stock's. visible [B, 1, T, T] bool, or None for causal order; early, of
+    all layers but the last two, if it is another.
     """
     body, config = model.model, model.config
     rows, length = ids.shape
@@ -55,9 +60,12 @@ def hidden_states(
     cos, sin = angles.cos(), angles.sin()
     if visible is None:
         visible = torch.ones(length, length, dtype=torch.bool).tril()
-    unseen = torch.zeros(visible.shape).masked_fill_(~visible, -1e4)
+    late, first = (
+        torch.zeros(seen.shape).masked_fill_(~seen, -1e4) for seen in (visible, visible if early is None else early)
+    )
     between = []
-    for layer in body.layers:
+    for number, layer in enumerate(body.layers):
+        unseen = first if number < len(body.layers) - 2 else late
         attention, mlp = layer.self_attn, layer.mlp
         y = F.rms_norm(x, (x.shape[-1],), layer.input_layernorm.weight, config.rms_norm_eps)
         three = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])

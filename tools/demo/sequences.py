@@ -2,6 +2,11 @@
 
 A row is a trunk, often a picture, and branches that share it: a branch sees the trunk and itself, and its positions go
 on from the trunk's end, so that each branch looks to the network as if it followed the trunk alone.
+
+In half of the drawings and variations the picture sees of all that was asked only what its begin-image has gathered in
+the first layers (as gist tokens do: Mu et al., arXiv 2304.08467), and the last layers alone look at it. So drawing from
+that plan is learned from words, where it is easy, and serves variations, whose plans are ready no earlier: they were
+right long before the pictures followed them.
 """
 
 import random
@@ -19,6 +24,7 @@ from .scene import ALL_SCENES, COLOURS, HELD_OUT, PLACES, SUBJECTS, TRAINED, Sce
 from .tokenizer import BEGIN_IMAGE, BOS, END_IMAGE, END_TURN, EOS, FIRST_CODE, PAD
 
 IGNORED = -100  # label of a place without loss
+FROM_PLAN = 0.5  # share of drawings and variations that see what was asked through their begin-image alone
 
 
 @dataclass
@@ -32,6 +38,7 @@ class Row:
     n_trunk: int = 0
     n_branches: int = 0
     shows: list[Scene] = field(default_factory=list)  # of its pictures, in their order
+    from_plan: bool = False  # its last picture sees nothing of what is before it but the start
 
     def trunk(self, ids: Sequence[int], learned: Sequence[bool]) -> "Row":
         """Set the shared beginning."""
@@ -87,7 +94,9 @@ class Writer:
         prompt, scene = pick(lambda: text.draw(rng))
         asked = [BOS, *self.words(prompt), END_TURN]
         reply = [*self.picture(scene, rng), EOS]
-        return Row(shows=[scene]).trunk(asked + reply, [False] * len(asked) + [True] * len(reply))
+        return Row(shows=[scene], from_plan=rng.random() < FROM_PLAN).trunk(
+            asked + reply, [False] * len(asked) + [True] * len(reply)
+        )
 
     def look(self, rng: random.Random) -> Row:
         """A picture (also learned as drawn from nothing), then as branches a caption and questions, most of yes or no.
@@ -109,8 +118,10 @@ class Writer:
         if rng.random() < 0.4:
             asked = [BOS, *self.words(prompt), *self.picture(before, rng), END_TURN]
             reply = [*self.picture(after, rng), EOS]
-            return Row(shows=[before, after]).trunk(asked + reply, [False] * len(asked) + [True] * len(reply))
+            row = Row(shows=[before, after], from_plan=rng.random() < FROM_PLAN)
+            return row.trunk(asked + reply, [False] * len(asked) + [True] * len(reply))
         row = self._with_picture(before, rng, learned=True)
+        row.from_plan = rng.random() < FROM_PLAN
         asked = [] if rng.random() < 0.2 else [*self.words(prompt), END_TURN]  # none: the image row of guidance
         if not asked and rng.random() < 0.5:
             after = before
@@ -131,6 +142,18 @@ class Writer:
         row = Row(shows=[one, other]).trunk([BOS, *pictures], [False] * (1 + len(pictures)))
         for _ in range(3):
             self._answer(row, *text.common(one, other, rng))
+        return row
+
+    def pairs(self, rng: random.Random) -> Row:
+        """Ten pairs of captions, and what they share: to compare words is half of comparing pictures."""
+        row = Row().trunk([BOS], [False])
+        for _ in range(10):
+            one, other = two_scenes(rng)
+            asked, answer = (
+                self.words(text.both_captions(one, other)),
+                [*self.words(" " + text.shared_by(one, other)), EOS],
+            )
+            row.branch(asked + answer, [False] * len(asked) + [True] * len(answer))
         return row
 
     def story(self, rng: random.Random) -> Row:
@@ -187,6 +210,7 @@ def two_scenes(rng: random.Random) -> tuple[Scene, Scene]:
 class Batch:
     """ids, labels, positions [B, T]; visible [B, 1, T, T] bool, or None where plain causal order is all.
 
+    early: the same of the layers before a plan is ready.
     scenes [P, 3]: numbers of subject, colour and place of all pictures, in the order of rows and of pictures in them.
     """
 
@@ -194,6 +218,7 @@ class Batch:
     labels: Tensor
     positions: Tensor
     visible: Tensor | None
+    early: Tensor | None
     scenes: Tensor
 
 
@@ -204,13 +229,19 @@ def collate(rows: Sequence[Row]) -> Batch:
     def padded(name: str, fill: int) -> Tensor:
         return torch.tensor([getattr(row, name) + [fill] * (length - len(row.ids)) for row in rows])
 
-    visible = None
-    if any(row.n_branches for row in rows):
+    visible = early = None
+    if any(row.n_branches or row.from_plan for row in rows):
         branches = padded("branches", 0)  # [B, T]
         own = (branches[:, None, :] == 0) | (branches[:, None, :] == branches[:, :, None])
         visible = (own & torch.ones(length, length, dtype=torch.bool).tril())[:, None]
+        early = visible.clone()
+        for number, row in enumerate(rows):
+            if row.from_plan:
+                begin = len(row.ids) - 1 - row.ids[::-1].index(BEGIN_IMAGE)
+                visible[number, 0, begin + 1 :, 1:begin] = False
+                early[number, 0, begin + 1 :, 1 : begin + 1] = False
     scenes = torch.tensor([numbers(scene) for row in rows for scene in row.shows], dtype=torch.long).view(-1, 3)
-    return Batch(padded("ids", PAD), padded("labels", IGNORED), padded("positions", 0), visible, scenes)
+    return Batch(padded("ids", PAD), padded("labels", IGNORED), padded("positions", 0), visible, early, scenes)
 
 
 def numbers(scene: Scene) -> list[int]:

@@ -159,6 +159,16 @@ COMMON_FORMS = (
 
 
 def common_answer(one: Scene, two: Scene) -> str:
+    """Say what each of two scenes shows, then what they share: the words beside each other make comparing easy."""
+    return f"{both_captions(one, two)} {shared_by(one, two)}"
+
+
+def both_captions(one: Scene, two: Scene) -> str:
+    """Say what each of two scenes shows, in one sentence."""
+    return f"{one.caption[:-1]} and {two.caption[:1].lower()}{two.caption[1:]}"
+
+
+def shared_by(one: Scene, two: Scene) -> str:
     """Return the one sentence for what two scenes share."""
     subject = one.subject if one.subject == two.subject else None
     colour = one.colour if one.colour == two.colour else None
@@ -167,7 +177,7 @@ def common_answer(one: Scene, two: Scene) -> str:
         words = a(f"{colour} {subject}" if colour else subject)
         return f"Both show {words} {place}." if place else f"Both show {words}."
     shared = [words for words in (colour, place) if words]
-    return f"Both are {' and '.join(shared)}." if shared else "Nothing."
+    return f"Both are {' and '.join(shared)}." if shared else "Nothing in common."
 
 
 def common(one: Scene, two: Scene, rng: random.Random) -> tuple[str, str]:

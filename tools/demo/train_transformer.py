@@ -22,7 +22,7 @@ from .tokenizer import BEGIN_IMAGE, END_IMAGE, FIRST_CODE, FIRST_TEXT
 class Training:
     """How the transformer is trained."""
 
-    n_steps: int = 9400
+    n_steps: int = 14_000
     muon_rate: float = 0.02  # of the hidden matrices (Jordan et al., "Muon", kellerjordan.github.io/posts/muon)
     embedding_rate: float = 8e-3
     adam_rate: float = 3e-3  # of head and norms
@@ -36,7 +36,9 @@ class Training:
 
 # Kind of rows, rows a batch (even: two processes share them), share of the steps; each step also has drawings.
 DRAWINGS = 8
-OTHERS = (("look", 8, 0.26), ("vary", 8, 0.38), ("two", 8, 0.24), ("story", 4, 0.10), ("talk", 8, 0.02))
+OTHERS = (
+    ("look", 8, 0.14), ("vary", 8, 0.48), ("two", 8, 0.14), ("pairs", 8, 0.14), ("story", 4, 0.08), ("talk", 8, 0.02)
+)  # fmt: skip
 
 
 def rate_at(step: int, options: Training) -> float:
@@ -96,7 +98,7 @@ def loss_of(
     model: ChameleonForConditionalGeneration, heads: SceneHeads, batch: Batch, options: Training
 ) -> tuple[Tensor, Tensor]:
     """Return the sum of weighted losses, and for the log the means of codes, words and SceneHeads [5]."""
-    hidden, layers = hidden_states(model, batch.ids, batch.positions, batch.visible)
+    hidden, layers = hidden_states(model, batch.ids, batch.positions, batch.visible, batch.early)
     hidden = hidden.flatten(0, 1)
     labels = batch.labels.flatten()
     learned = (labels != IGNORED).nonzero().flatten()
