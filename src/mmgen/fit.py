@@ -138,10 +138,12 @@ def weights_bytes(checkpoint: Checkpoint, dtype: str, quantize: str | None = Non
         return checkpoint.n_bytes
     n_bytes = 0.0
     for name, tensor in checkpoint.tensors.items():
-        if quantize in _QUANTISED and _is_linear(name, tensor):
+        if _CODEC in name and tensor.is_float:
+            n_bytes += tensor.n_values * _SIZES["float32"]
+        elif quantize in _QUANTISED and _is_linear(name, tensor):
             n_bytes += tensor.n_values * _QUANTISED[quantize]
         elif tensor.is_float:
-            n_bytes += tensor.n_values * (4.0 if _CODEC in name else _SIZES.get(dtype, 4.0))
+            n_bytes += tensor.n_values * _SIZES.get(dtype, 4.0)
         else:
             n_bytes += tensor.n_bytes
     return round(n_bytes)

@@ -111,23 +111,30 @@ def half_blocks(image: Image.Image, n_colours: int) -> list[str]:
     values = image.crop((0, 0, image.width, height)).convert("RGB").tobytes()
     pixels = [values[start : start + 3] for start in range(0, len(values), 3)]
     rows = [pixels[start : start + image.width] for start in range(0, len(pixels), image.width)]
+    name = _true_colour if n_colours > 256 else _nearest_of_256()
     lines = []
     for y in range(0, height, 2):
         line = before = ""
         for x in range(image.width):
-            below = _colour(48, rows[y + 1][x], n_colours) if y + 1 < height else "49"
-            colours = f"{_colour(38, rows[y][x], n_colours)};{below}"
+            below = f"48;{name(rows[y + 1][x])}" if y + 1 < height else "49"
+            colours = f"38;{name(rows[y][x])};{below}"
             line += "▀" if colours == before else f"\x1b[{colours}m▀"
             before = colours
         lines.append(line + "\x1b[0m")
     return lines
 
 
-def _colour(ground: int, rgb: bytes, n_colours: int) -> str:
-    """Name a colour, of the foreground (38) or background (48), as in ITU-T T.416 and xterm's ctlseqs."""
+def _true_colour(rgb: bytes) -> str:
+    """Name a colour, as in ITU-T T.416 and xterm's ctlseqs."""
     red, green, blue = rgb
-    if n_colours > 256:
-        return f"{ground};2;{red};{green};{blue}"
+    return f"2;{red};{green};{blue}"
+
+
+def _nearest_of_256() -> Callable[[bytes], str]:
     from rich.color import Color, ColorSystem
 
-    return f"{ground};5;{Color.from_rgb(red, green, blue).downgrade(ColorSystem.EIGHT_BIT).number}"
+    def name(rgb: bytes) -> str:
+        red, green, blue = rgb
+        return f"5;{Color.from_rgb(red, green, blue).downgrade(ColorSystem.EIGHT_BIT).number}"
+
+    return name

@@ -10,6 +10,7 @@ from .tokenizer import vocabulary_map as names_of
 from .vq_model import vq_config
 
 CONTEXT = 1024
+LATE_LAYERS = 2  # that alone look at a picture's plan, in rows that are trained so
 
 
 def model_config(tokenizer: PreTrainedTokenizerFast) -> ChameleonConfig:
@@ -26,6 +27,11 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions (Su et al., arXiv 2104.09864), halves as in Llama; x [B, heads, T, d], angles [B, 1, T, d]."""
     left, right = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-right, left), dim=-1) * sin
+
+
+def added_where(unseen: Tensor) -> Tensor:
+    """What is added to attention's scores: very negative where a place is not to be seen."""
+    return torch.zeros(unseen.shape).masked_fill_(unseen, -1e4)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, unseen: Tensor) -> Tensor:
@@ -48,7 +54,7 @@ def hidden_states(
     """Ids, positions [B, T] -> hidden [B, T, D], as `model.model` would, and what is there after each layer.
 
     In fewer and larger operations than stock's. visible [B, 1, T, T] bool, or None for causal order; early, of
-    all layers but the last two, if it is another.
+    all layers but the LATE_LAYERS, if it is another.
     """
     body, config = model.model, model.config
     rows, length = ids.shape
@@ -60,12 +66,11 @@ def hidden_states(
     cos, sin = angles.cos(), angles.sin()
     if visible is None:
         visible = torch.ones(length, length, dtype=torch.bool).tril()
-    late, first = (
-        torch.zeros(seen.shape).masked_fill_(~seen, -1e4) for seen in (visible, visible if early is None else early)
-    )
+    late = added_where(~visible)
+    first = late if early is None else added_where(~early)
     between = []
     for number, layer in enumerate(body.layers):
-        unseen = first if number < len(body.layers) - 2 else late
+        unseen = first if number < len(body.layers) - LATE_LAYERS else late
         attention, mlp = layer.self_attn, layer.mlp
         y = F.rms_norm(x, (x.shape[-1],), layer.input_layernorm.weight, config.rms_norm_eps)
         three = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])

@@ -148,7 +148,7 @@ class Writer:
         """Ten pairs of captions, and what they share: to compare words is half of comparing pictures."""
         row = Row().trunk([BOS], [False])
         for _ in range(10):
-            one, other = two_scenes(rng)
+            one, other = pick(lambda: two_scenes(rng))
             asked, answer = (
                 self.words(text.both_captions(one, other)),
                 [*self.words(" " + text.shared_by(one, other)), EOS],
@@ -194,7 +194,7 @@ def pick(make):  # type: ignore[no-untyped-def]
 
 
 def two_scenes(rng: random.Random) -> tuple[Scene, Scene]:
-    """Two trained scenes; each attribute is shared in half of the pairs."""
+    """A trained scene, and one that may be held out; each attribute is shared in half of the pairs."""
     one = rng.choice(TRAINED)
     other = one
     if rng.random() < 0.5:
@@ -234,7 +234,7 @@ def collate(rows: Sequence[Row]) -> Batch:
         branches = padded("branches", 0)  # [B, T]
         own = (branches[:, None, :] == 0) | (branches[:, None, :] == branches[:, :, None])
         visible = (own & torch.ones(length, length, dtype=torch.bool).tril())[:, None]
-        early = visible.clone()
+        early = visible.clone() if any(row.from_plan for row in rows) else None
         for number, row in enumerate(rows):
             if row.from_plan:
                 begin = len(row.ids) - 1 - row.ids[::-1].index(BEGIN_IMAGE)

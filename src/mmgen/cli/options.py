@@ -81,7 +81,7 @@ Window = Annotated[
     typer.Option(
         envvar="MMGEN_WINDOW",
         metavar="N",
-        help="Image tokens looked at in one pass; 1 is one by one. The pictures are the same. Chosen if not given.",
+        help="Image tokens looked at in one pass: in float32 the pictures are the same. Chosen by itself if not given.",
     ),
 ]
 

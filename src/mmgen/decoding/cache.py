@@ -45,8 +45,9 @@ class Cache:
 
     def copy(self, source: int, target: int) -> None:
         """Give one row what another holds."""
+        n = self.lengths[source]  # beyond it nothing counts
         for keys, values in self._layers.values():
-            keys[target], values[target] = keys[source], values[source]
+            keys[target, :, :n], values[target, :, :n] = keys[source, :, :n], values[source, :, :n]
         self.lengths[target] = self.lengths[source]
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:

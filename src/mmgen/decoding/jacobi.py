@@ -32,7 +32,7 @@ def choose_window(device: torch.device, n_rows: int) -> int:
 
 
 @dataclass
-class _Sketch:
+class _Draft:
     """A picture under way.
 
     Attributes:
@@ -58,15 +58,16 @@ class _Sketch:
         return torch.stack(self.gumbel[:width])
 
     def fed(self, width: int, row_end: int) -> list[int]:
-        """Codes to look at: the last that is settled, and guesses; where there was none yet, the code to the left."""
+        """Codes to look at: the last that is settled, and guesses; where there was none yet, the code beside it."""
         while len(self.codes) < self.n + width - 1:
             is_end = self.canvas.is_row_end(len(self.codes))
             self.codes.append(row_end if is_end else self._neighbour(len(self.codes)))
         return self.codes[self.n - 1 : self.n - 1 + width]
 
     def _neighbour(self, place: int) -> int:
-        left = place - 1
-        return self.codes[left if not self.canvas.is_row_end(left) else place - self.canvas.columns]
+        """The code to the left; at a row's start the one above."""
+        stride = self.canvas.columns + (self.canvas.row_end is not None)
+        return self.codes[place - 1 if place % stride else place - stride]
 
     def settle(self, chosen: Sequence[int], row_end: int) -> list[int]:
         """Take what was chosen at the places from `n` on; return the codes that are settled by it.
@@ -77,7 +78,7 @@ class _Sketch:
         new = [row_end if self.canvas.is_row_end(self.n + i) else code for i, code in enumerate(chosen[:room])]
         guesses = self.codes[self.n :]
         n_new = 1
-        while n_new < len(new) and n_new <= len(guesses) and new[n_new - 1] == guesses[n_new - 1]:
+        while n_new < len(new) and new[n_new - 1] == guesses[n_new - 1]:
             n_new += 1
         self.codes[self.n :] = new
         del self.gumbel[:n_new]
@@ -94,21 +95,19 @@ def picture(
     sampling: ImageSampling,
     noises: Sequence[Noise],
     canvas: Canvas,
-    window: int = 1,
+    window: int,
 ) -> Iterator[list[tuple[int, list[int]]]]:
     """Choose the codes of B pictures, each at its own pace. A picture that is done leaves its rows.
 
-    Args and yields: see stepwise.picture.
-
     Args:
-        window: most places that a pass looks at.
+        window: most places that a pass looks at; the others, and what is yielded, as in stepwise.picture.
     """
     n_kinds = len(weights)
     row_end = len(network.code_ids)  # stands for what is between rows
     between = network.code_ids.new_tensor([0 if canvas.row_end is None else canvas.row_end])
     ids = torch.cat([network.code_ids, between])
-    sketches = [
-        _Sketch(index, noise, canvas, cache.lengths[rows.start + index * n_kinds :][:n_kinds])
+    drafts = [
+        _Draft(index, noise, canvas, cache.lengths[rows.start + index * n_kinds :][:n_kinds])
         for index, noise in enumerate(noises)
     ]
     hidden = hidden[:, None]  # [B * G, T, D], at first of begin-image alone
@@ -118,28 +117,31 @@ def picture(
         if sampling.temperature == 0:
             chosen = mixed.argmax(-1)
         else:
-            gumbel = torch.stack([sketch.noise_of(*mixed.shape[1:]) for sketch in sketches])
+            n_places, n_codes = mixed.shape[1:]
+            gumbel = torch.stack([draft.noise_of(n_places, n_codes) for draft in drafts])
             chosen = pick(log_probabilities(mixed, sampling.temperature, sampling.top_k, sampling.top_p), gumbel)
-        yield [(s.index, s.settle(codes, row_end)) for s, codes in zip(sketches, chosen.tolist(), strict=True)]
-        for slot, sketch in enumerate(sketches):
-            for kind, start in enumerate(sketch.starts):
-                cache.lengths[rows.start + slot * n_kinds + kind] = start + sketch.n - 1
-        _leave(sketches, cache, rows, n_kinds)
-        if not sketches:
+        yield [
+            (draft.index, draft.settle(codes, row_end)) for draft, codes in zip(drafts, chosen.tolist(), strict=True)
+        ]
+        for slot, draft in enumerate(drafts):
+            for kind, start in enumerate(draft.starts):
+                cache.lengths[rows.start + slot * n_kinds + kind] = start + draft.n - 1
+        _leave(drafts, cache, rows, n_kinds)
+        if not drafts:
             return
-        width = min(window, max(canvas.n_places - sketch.n for sketch in sketches))
-        fed = torch.tensor([sketch.fed(width, row_end) for sketch in sketches], device=ids.device)
-        active = range(rows.start, rows.start + len(sketches) * n_kinds)
+        width = min(window, max(canvas.n_places - draft.n for draft in drafts))
+        fed = torch.tensor([draft.fed(width, row_end) for draft in drafts], device=ids.device)
+        active = range(rows.start, rows.start + len(drafts) * n_kinds)
         hidden = forward(network, cache, active, ids[fed].repeat_interleave(n_kinds, 0))
 
 
-def _leave(sketches: list[_Sketch], cache: Cache, rows: range, n_kinds: int) -> None:
+def _leave(drafts: list[_Draft], cache: Cache, rows: range, n_kinds: int) -> None:
     """Drop pictures that are done; the last ones move into their rows, so that rows in use are neighbours."""
-    for slot in reversed(range(len(sketches))):
-        if sketches[slot].n < sketches[slot].canvas.n_places:
+    for slot in reversed(range(len(drafts))):
+        if drafts[slot].n < drafts[slot].canvas.n_places:
             continue
-        last = sketches.pop()
-        if slot < len(sketches):
-            sketches[slot] = last
+        last = drafts.pop()
+        if slot < len(drafts):
+            drafts[slot] = last
             for kind in range(n_kinds):
-                cache.copy(rows.start + len(sketches) * n_kinds + kind, rows.start + slot * n_kinds + kind)
+                cache.copy(rows.start + len(drafts) * n_kinds + kind, rows.start + slot * n_kinds + kind)

@@ -74,8 +74,11 @@ def to_sketch(
         return None
     rows = torch.tensor(codes[: n_whole * n_columns]).view(1, n_whole, n_columns)
     filled = torch.cat([rows, rows[:, -1:].expand(-1, n_rows - n_whole, -1)], dim=1)  # [1, h, w]
-    with torch.inference_mode():
-        pixels = vq_decode(filled)[0]
+    try:
+        with torch.inference_mode():
+            pixels = vq_decode(filled)[0]
+    except torch.OutOfMemoryError:  # the picture itself may still fit
+        return None
     decoded = Image.fromarray(to_uint8(pixels).cpu().numpy())
     sketch = Image.new("RGBA", decoded.size)
     sketch.paste(decoded.crop((0, 0, decoded.width, decoded.height * n_whole // n_rows)))

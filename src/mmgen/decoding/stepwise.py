@@ -142,16 +142,17 @@ def picture(
         After each pass, of each picture under way: (its index, its next codes, in row-major order).
     """
     for place in range(canvas.n_places):
-        if canvas.is_row_end(place):
-            ids = torch.full((len(noises),), canvas.row_end or 0, device=network.code_ids.device)
-        else:
-            logits = network.code_head(hidden)  # [B * G, K]
-            mixed = mix(logits.view(len(noises), len(weights), -1), weights)
-            codes = choose(mixed, sampling.temperature, sampling.top_k, sampling.top_p, noises)
-            ids = network.code_ids[codes.to(network.code_ids.device)]
-            yield [(index, [code]) for index, code in enumerate(codes.tolist())]
+        if canvas.is_row_end(place):  # was fed with the code before it
+            continue
+        logits = network.code_head(hidden)  # [B * G, K]
+        mixed = mix(logits.view(len(noises), len(weights), -1), weights)
+        codes = choose(mixed, sampling.temperature, sampling.top_k, sampling.top_p, noises)
+        yield [(index, [code]) for index, code in enumerate(codes.tolist())]
         if place < canvas.n_places - 1:
-            hidden = feed(network, cache, rows, ids.repeat_interleave(len(weights))[:, None])
+            fed = network.code_ids[codes.to(network.code_ids.device)][:, None]
+            if canvas.row_end is not None and canvas.is_row_end(place + 1):
+                fed = torch.cat([fed, torch.full_like(fed, canvas.row_end)], dim=1)
+            hidden = feed(network, cache, rows, fed.repeat_interleave(len(weights), dim=0))
 
 
 def _mask(grammar: Grammar, step: Step, logits: Tensor) -> Tensor:

@@ -24,7 +24,9 @@ from mmgen.loading import read_image_processor
 from mmgen.model import Abilities
 from mmgen.request import PICTURES, Loading, Request
 
-_PIXELS_AT_ONCE = 2**16  # in the VQ's encoder: small pictures gain by company, large ones only take more memory
+# In the VQ's encoder: small pictures gain by company, large ones only take more memory. Their codes are those of each
+# alone, but for near ties.
+_PIXELS_AT_ONCE = 2**16
 
 
 class ChameleonOfWords(ChameleonForConditionalGeneration):
@@ -92,8 +94,9 @@ class Chameleon(SpeakingModel):
     @torch.inference_mode()
     def encode(self, images: Sequence[Image.Image]) -> list[list[int]]:
         """Turn pictures into their VQ codes, row-major; resized and cropped as the checkpoint's processor says."""
-        if not images:
-            return []
+        return [codes for start in range(0, len(images), 16) for codes in self._encode(images[start : start + 16])]
+
+    def _encode(self, images: Sequence[Image.Image]) -> list[list[int]]:
         pixels = self._image_processor(images=list(images), return_tensors="pt")["pixel_values"]  # [n, 3, H, W]
         weight = self._vq.quant_conv.weight
         codes: list[list[int]] = []

@@ -25,12 +25,12 @@ from mmgen.errors import MmgenError, OutOfMemoryError
 from mmgen.families.token_prompt import TokenPrompter
 from mmgen.loading import load_model, ran_out_of_memory
 from mmgen.model import Abilities, Model
-from mmgen.request import BOTH, WORDS, Done, Loading, Piece, Request
+from mmgen.request import BOTH, PICTURES, WORDS, Done, Loading, Picture, Piece, Request
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 
 _CODEC = "model.vqmodel"  # never quantised: its errors would show in every pixel
-_MOST_ROWS = 48  # of one batch: sixteen pictures with all their guidance rows
+_MOST_REQUESTS = 16  # in one batch; more gain little, and the first result comes later
 
 
 class SpeakingModel(Model):
@@ -111,13 +111,16 @@ class SpeakingModel(Model):
             for start in range(0, len(indices), size):
                 group = indices[start : start + size]
                 ended: Done | MmgenError = Done()
+                whole: set[int] = set()  # pictures, some of which are there before the others
                 try:
                     for position, piece in self._answer([requests[i] for i in group], [prompts[i] for i in group]):
                         yield group[position], piece
+                        if isinstance(piece, Picture) and requests[group[position]].want == PICTURES:
+                            whole.add(group[position])
                 except MmgenError as error:
                     ended = error
                 for index in group:
-                    yield index, ended
+                    yield index, Done() if index in whole else ended
 
     def _check(self, request: Request) -> None:
         self.abilities.check(self.name, request.want, [request])
@@ -177,11 +180,11 @@ class SpeakingModel(Model):
         n_values = n_heads * config.hidden_size // config.num_attention_heads  # of a key, and of a value
         per_token = 2 * config.num_hidden_layers * n_values * self._embedding.weight.element_size()
         draws = request.want != WORDS
-        height, width = prompts[0].grid or (1, self.speaker.vocabulary.n_codes)
         n_tokens = max(len(prompt.ids) for prompt in prompts)
-        n_tokens += height * (width + 1) if draws else request.text.max_tokens
+        n_places = self.speaker.vocabulary.canvas(prompts[0].grid).n_places
+        n_tokens += n_places + 1 if draws else request.text.max_tokens
         n_rows = 3 if draws else 1
-        return max(1, min(_MOST_ROWS // n_rows, _free_bytes(self.model.device) // 2 // (n_rows * n_tokens * per_token)))
+        return max(1, min(_MOST_REQUESTS, _free_bytes(self.model.device) // 2 // (n_rows * n_tokens * per_token)))
 
 
 class CodeHead:
