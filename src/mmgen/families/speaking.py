@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar, cast
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mmgen import machine
+from mmgen.ahead import side_by_side
 from mmgen.catalog import Checkpoint
 from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Prompt
@@ -23,6 +25,7 @@ from mmgen.decoding.replies import Speaker, draw, say, tell
 from mmgen.decoding.stepwise import Network
 from mmgen.errors import MmgenError, OutOfMemoryError
 from mmgen.families.token_prompt import TokenPrompter
+from mmgen.fit import SMALL
 from mmgen.loading import load_model, ran_out_of_memory
 from mmgen.model import Abilities, Model
 from mmgen.request import BOTH, PICTURES, WORDS, Done, Loading, Picture, Piece, Request
@@ -62,6 +65,8 @@ class SpeakingModel(Model):
         self._language_model: torch.nn.Module = model.get_decoder()
         self._embedding = cast(torch.nn.Embedding, model.get_input_embeddings())
         self._vq = model.get_submodule(_CODEC)
+        self._is_small = model.device.type == "cpu" and checkpoint.n_bytes <= SMALL
+        self._n_lanes = torch.get_num_threads() if self._is_small else 1  # of batches side by side
         v, head = prompter.vocabulary, cast(torch.nn.Linear, model.lm_head)
         ids = torch.tensor(v.code_ids if code_ids is None else code_ids, device=self._embedding.weight.device)
         network = Network(self._body, head, CodeHead(head, ids) if code_head is None else code_head, ids)
@@ -91,6 +96,15 @@ class SpeakingModel(Model):
 
     def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         """Answer many requests, those that are decoded alike in batches; each gets what it would get alone."""
+        n_lanes = min(self._n_lanes, len(requests)) or 1
+
+        def lane(first: int) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
+            for index, piece in self._lane(requests[first::n_lanes]):
+                yield first + index * n_lanes, piece
+
+        yield from side_by_side([lane(first) for first in range(n_lanes)])
+
+    def _lane(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         checked: list[int] = []
         for index, request in enumerate(requests):
             try:
@@ -99,7 +113,8 @@ class SpeakingModel(Model):
                 yield index, error
             else:
                 checked.append(index)
-        prompts = dict(zip(checked, self._write([requests[index] for index in checked]), strict=True))
+        with self._threads():
+            prompts = dict(zip(checked, self._write([requests[index] for index in checked]), strict=True))
         alike: dict[object, list[int]] = {}
         for index, prompt in prompts.items():
             request = requests[index]
@@ -142,7 +157,8 @@ class SpeakingModel(Model):
             pieces = (say if want == WORDS else draw)(self.speaker, requests, prompts)
         while True:
             try:
-                with torch.inference_mode():  # for each piece anew: it must not leak to the caller in between
+                # For each piece anew: neither must leak to the caller in between.
+                with torch.inference_mode(), self._threads():
                     found = next(pieces, None)
             except RuntimeError as error:
                 if not ran_out_of_memory(error):
@@ -184,7 +200,21 @@ class SpeakingModel(Model):
         n_places = self.speaker.vocabulary.canvas(prompts[0].grid).n_places
         n_tokens += n_places + 1 if draws else request.text.max_tokens
         n_rows = 3 if draws else 1
-        return max(1, min(_MOST_REQUESTS, _free_bytes(self.model.device) // 2 // (n_rows * n_tokens * per_token)))
+        n_bytes = _free_bytes(self.model.device) // 2 // self._n_lanes
+        return max(1, min(_MOST_REQUESTS, n_bytes // (n_rows * n_tokens * per_token)))
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        """Compute in one thread where the model is small: it would wait for the others more than it gains."""
+        if not self._is_small:
+            yield
+            return
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 class CodeHead:
