@@ -6,6 +6,8 @@ Stages: render, vq, codes, transformer, refine (the decoder), judge, export, eva
 import argparse
 import os
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import torch.multiprocessing
 from transformers import ChameleonForConditionalGeneration, PreTrainedTokenizerFast
 
 from .card import TRAINING, write_card
-from .dataset import load_dataset, render_dataset
+from .dataset import CHUNK, N_PICTURES, load_dataset, render_chunk, render_dataset
 from .export import check_stock, export, rounded
 from .judge import WEIGHTS, JudgeTraining, save_judge, train_judge
 from .model import model_config
@@ -27,7 +29,7 @@ from .vq_model import VQ, vq_config
 
 REPOSITORY = Path(__file__).parents[2]
 N_PROCESSES = 2  # that train the transformer together
-N_ENCODED = 24_000  # pictures that the transformer sees
+N_ENCODED = 160_000  # pictures that the transformer sees: it learns fewer by heart, background and all
 CHECKPOINT = REPOSITORY / "src" / "mmgen" / "checkpoints" / "demo"
 
 
@@ -52,22 +54,27 @@ def refine(work: Path, options: VQTraining) -> None:
     """Train the decoder on; encoder and codebook, and so the codes, stay as they are."""
     if not (work / "decoder.pt").exists():
         vq = trained_vq(work)
-        refine_decoder(vq, work / "data", np.load(work / "codes.npy"), options)
+        refine_decoder(vq, work / "data", np.load(work / "codes.npy")[:N_PICTURES], options)
         torch.save(vq.state_dict(), work / "decoder.pt")
 
 
-@torch.inference_mode()
 def make_codes(work: Path) -> None:
-    """Encode training pictures once: codes.npy [N, 144] int16."""
-    out = work / "codes.npy"
-    if out.exists():
+    """Render and encode training pictures once: codes.npy [N, 144] int16, scenes.npy [N] as in dataset.Pictures."""
+    if (work / "codes.npy").exists():
         return
-    vq, pictures = trained_vq(work), load_dataset(work / "data")
-    parts = [
-        vq.codes(encoder_input(torch.from_numpy(pictures.pixels[start : start + 50]))).flatten(1).short().numpy()
-        for start in range(0, N_ENCODED, 50)
-    ]
-    np.save(out, np.concatenate(parts))
+    with ProcessPoolExecutor(N_PROCESSES) as pool:
+        parts = list(pool.map(partial(_encode_chunk, work), range(0, N_ENCODED, CHUNK)))
+    codes, scenes = zip(*parts, strict=True)
+    np.save(work / "scenes.npy", np.concatenate(scenes))
+    np.save(work / "codes.npy", np.concatenate(codes))
+
+
+@torch.inference_mode()
+def _encode_chunk(work: Path, start: int) -> tuple[np.ndarray, np.ndarray]:
+    torch.set_num_threads(1)
+    vq, (pixels, _, scenes) = trained_vq(work), render_chunk(start)
+    some = (encoder_input(torch.from_numpy(pixels[i : i + 20])) for i in range(0, CHUNK, 20))
+    return np.concatenate([vq.codes(each).flatten(1).short().numpy() for each in some]), scenes
 
 
 def train_the_transformer(rank: int, work: Path, options: Training, meeting: str) -> None:
@@ -79,7 +86,7 @@ def train_the_transformer(rank: int, work: Path, options: Training, meeting: str
     tokenizer = tokenizer_of(work)
     model = ChameleonForConditionalGeneration(model_config(tokenizer))
     start_weights(model, trained_vq(work).quantize.embedding.weight)
-    writer = Writer(tokenizer, np.load(work / "codes.npy"), np.load(work / "data" / "scenes.npy")[:N_ENCODED])
+    writer = Writer(tokenizer, np.load(work / "codes.npy"), np.load(work / "scenes.npy"))
     train(model, writer, work / "transformer.pt", options, rank, N_PROCESSES)
     torch.distributed.destroy_process_group()
 

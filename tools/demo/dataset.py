@@ -38,7 +38,8 @@ _TRAINED = frozenset(TRAINED)
 _NUMBER = {scene: i for i, scene in enumerate(ALL_SCENES)}
 
 
-def _render_chunk(start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def render_chunk(start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Render CHUNK pictures, seeds from `start` on: pixels, masks and scenes, as in Pictures."""
     pixels = np.empty((CHUNK, SIZE, SIZE, 3), np.uint8)
     masks = np.empty((CHUNK, SIZE, SIZE), np.uint8)
     numbers = np.empty(CHUNK, np.int64)
@@ -55,7 +56,7 @@ def render_dataset(folder: Path, n_pictures: int = N_PICTURES) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(2) as pool:
-        chunks = list(pool.map(_render_chunk, range(0, n_pictures, CHUNK)))
+        chunks = list(pool.map(render_chunk, range(0, n_pictures, CHUNK)))
     for name, arrays in zip(("pixels", "masks", "scenes"), zip(*chunks, strict=True), strict=True):
         np.save(folder / f"{name}.npy", np.concatenate(arrays))
 
