@@ -58,10 +58,10 @@ trains the VQ, encodes, trains the transformer, refines the VQ's decoder, trains
   last two layers, so that variations are drawn from the same plan as words are. About four hours.
 - These weights were not trained in one go, the rate being raised anew each time: 4,400 steps without those heads, 2,400
   with them in one layer, 600 and 2,000 with them in two and with what two pictures share, 200 with answers about two
-  pictures that name both first, 1,600 with pictures that see their begin-image alone, 2,800 with that in the last layers
-  only and with captions compared as words (some of held-out scenes, as text), all of it on 24,000 pictures: by then it
-  knew these by heart (1.02 nats a code, 1.54 on fresh ones), backgrounds with their subjects, and drew a remembered
-  subject in place of what was asked. The last 1,700 steps saw 70,000 fresh pictures.
+  pictures that name both first, 1,600 with pictures that see their begin-image alone, 2,800 with that in the last
+  layers only and with captions compared as words (some of held-out scenes, as text), all of it on 24,000 pictures: by
+  then it knew these by heart (1.02 nats a code, 1.54 on fresh ones), backgrounds with their subjects, and drew a
+  remembered subject in place of what was asked. The last 1,700 steps saw 70,000 fresh pictures.
 - Sampled more coldly than trained, this model tends to leave the subject out. The rows of its head that belong to codes
   are therefore stored times 0.7, so that a temperature of 0.7, mmgen's default, is the temperature 1 of its training.
 - Another machine, or another number of threads, gives slightly different weights.
