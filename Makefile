@@ -11,7 +11,7 @@ help:
 	@echo "make test        lint, types and tests"
 	@echo "make lint        lint and types alone"
 	@echo "make format      put the code in shape"
-	@echo "make checkpoint  train the built-in model again (about 2.5 hours on two cores)"
+	@echo "make checkpoint  train the built-in model again (about six hours on two cores)"
 	@echo "make clean       remove the environment and what the tools left behind"
 
 # Made anew whenever what it was made from has changed.

@@ -67,8 +67,8 @@ class Drawing:
         if not self._n_colours or progress.sketch is None or progress.done == progress.total:
             return False
         passed = now - self._began[0]
-        if not self._cost:  # the first, of unknown cost: when there is something to see
-            return passed > 2 or 3 * progress.done >= progress.total
+        if not self._cost:  # the first, of unknown cost: when there is something to see, and a while still to wait
+            return passed > 2 or (passed + left > 1 and 3 * progress.done >= progress.total)
         return now >= self._due and self._spent + self._cost <= SHARE * (passed + left)
 
     def _rows(self, progress: Progress) -> list[str] | None:

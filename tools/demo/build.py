@@ -1,6 +1,6 @@
 """Make the built-in checkpoint from nothing: `python -m tools.demo.build`. Seeded; each stage is resumed or skipped.
 
-Stages: render, vq, codes, transformer, refine (the decoder), judge, export, evaluate. Under three hours on two cores.
+Stages: render, vq, codes, transformer, refine (the decoder), judge, export, evaluate. About six hours on two cores.
 """
 
 import argparse
