@@ -132,16 +132,16 @@ def test_what_fits_goes_on_and_what_cannot_is_refused(
 def test_a_refusal_says_how_much_and_which_flags_would_do(seven: Checkpoint) -> None:
     error = refusal(seven, Machine(10 * GB, 32 * GB))
     assert error is not None
-    assert error.message == "large takes 15.8 GB (in bfloat16), and 10.0 GB of memory are free"
-    fitting = "--quantize 8bit (9.4 GB), or --quantize 4bit (6.5 GB)"
+    assert error.message == "large takes 15.9 GB (in bfloat16), and 10.0 GB of memory are free"
+    fitting = "--quantize 8bit (9.4 GB), or --quantize 4bit (6.6 GB)"
     assert error.hint == f"here fits: {fitting}. --no-fit-check tries all the same"
     error = refusal(seven, Machine(20 * GB, 32 * GB, gpus(8)), device_map="cuda:0")
     assert error is not None
     assert "8.0 GB of the GPU are free" in error.message
-    assert "--quantize 4bit (6.5 GB), or --device-map cpu --dtype bfloat16 (15.8 GB)" in error.hint
+    assert "--quantize 4bit (6.6 GB), or --device-map cpu --dtype bfloat16 (15.9 GB)" in error.hint
     error = refusal(seven, Machine(2 * GB, 32 * GB))
     assert error is not None
-    assert "nothing makes it fit: --quantize 4bit takes 6.5 GB" in error.hint
+    assert "nothing makes it fit: --quantize 4bit takes 6.6 GB" in error.hint
     assert "mmgen models" in error.hint
 
 

@@ -276,8 +276,30 @@ def test_neither_the_compiler_nor_its_algebra_is_imported_and_both_are_there_lat
         from torch.fx.experimental.symbolic_shapes import ShapeEnv
         double = torch.compile(lambda x: 2 * x, backend="eager")
         assert double(torch.ones(2)).tolist() == [2, 2] and ShapeEnv() is not None
+        with torch.device("meta"):
+            stacked = torch.stack([torch.ones(2), torch.ones(2)]) + torch.ones(1, 2)
+        assert stacked.shape == (2, 2)
         linear = torch.nn.Linear(3, 2)
         assert linear.weight.abs().sum() > 0
+    """
+    done = run([sys.executable, "-c", textwrap.dedent(script)], tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_made_on_the_meta_device_meanwhile_is_checked_as_ever(tmp_path: Path) -> None:
+    script = """
+        import sys, torch
+        from mmgen.lean import without_compiler
+        with without_compiler(), torch.device("meta"):
+            ones = torch.ones(2, 3)
+            assert torch.stack([ones, ones]).shape == (2, 2, 3)
+            assert (ones + torch.ones(1, 3)).shape == (2, 3)
+            for wrong in (lambda: torch.stack([ones, torch.ones(3)]), lambda: ones + torch.ones(4)):
+                try:
+                    wrong()
+                except RuntimeError:
+                    continue
+                raise AssertionError("shapes that do not fit")
     """
     done = run([sys.executable, "-c", textwrap.dedent(script)], tmp_path)
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 
 import mmgen
 from mmgen import preview
@@ -305,4 +305,5 @@ def test_a_sketch_has_the_rows_that_are_whole_and_nothing_below() -> None:
     for height, sketch in heights:
         assert sketch.size == final.size
         assert sketch.getbbox() == (0, 0, 96, height)
-    assert heights[-1][1].convert("RGB").tobytes() == final.tobytes()
+    last = ImageChops.difference(heights[-1][1].convert("RGB"), final)
+    assert max(most for _, most in last.getextrema()) <= 2, "the whole of it is the picture, but for rounding"

@@ -99,7 +99,7 @@ class _Shortcut(types.ModuleType):
         vars(self).update(names)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name != "__path__":
+        if name.startswith("__"):  # `from ... import` asks for __path__, too
             raise AttributeError(name)
         for module in (_SHAPES, _ALGEBRA):
             if isinstance(sys.modules.get(module), _Shortcut):
@@ -115,6 +115,8 @@ class _Symbol:
 _CHECKS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("expect_true", "guard_or_false", "guard_or_true", "guard_size_oblivious"), bool),
     "statically_known_true": bool,
+    "has_guarding_hint": lambda size: True,
+    "guarding_hint_or_throw": lambda size: size,
     "is_nested_int": lambda size: False,
     "sym_eq": lambda one, other: bool(one == other),
     "sym_or": lambda *said: any(said),
