@@ -327,6 +327,22 @@ def test_a_full_disk_behind_stdout_is_an_error() -> None:
     assert len(err.splitlines()) == 2
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_on_a_full_disk_or_to_nobody_ends_like_anything_else(flag: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run([sys.executable, "-m", "mmgen", flag], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (run.returncode, run.stderr.splitlines()[0]) == (
+        1,
+        b"error: cannot write to stdout: No space left on device",
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = subprocess.run([sys.executable, "-m", "mmgen", flag], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (141, b"")
+
+
 def test_an_interrupted_run_keeps_what_is_finished(tmp_path: Path) -> None:
     code = f"""
 import os; os.chdir({str(tmp_path)!r})

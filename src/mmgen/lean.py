@@ -12,7 +12,6 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import wraps
 from importlib import import_module
 from typing import Any
 
@@ -20,33 +19,6 @@ _COMPILER = "torch._dynamo"
 _HOOK = f"{_COMPILER}._trace_wrapped_higher_order_op"
 _ALGEBRA = "sympy"
 _SHAPES = "torch.fx.experimental.symbolic_shapes"  # asked for whenever something is made on the meta device
-
-
-@contextmanager
-def unfilled() -> Iterator[None]:
-    """Let models that are built meanwhile on the meta device have no values: there are none to fill in.
-
-    torch would go through its reference code for it, and import SymPy: half a second for nothing.
-    """
-    from torch.nn import init
-
-    named = {name: fill for name, fill in vars(init).items() if name.endswith("_") and not name.startswith("_")}
-    fillers = {name: getattr(fill, "__wrapped__", fill) for name, fill in named.items()}  # another thread may be here
-    for name, fill in fillers.items():
-        setattr(init, name, _only_where_values_are(fill))
-    try:
-        yield
-    finally:
-        for name, fill in fillers.items():
-            setattr(init, name, fill)
-
-
-def _only_where_values_are(fill: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(fill)
-    def filled(tensor: Any, *arguments: Any, **named: Any) -> Any:
-        return tensor if tensor.is_meta else fill(tensor, *arguments, **named)
-
-    return filled
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from transformers import AutoImageProcessor, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, QuantoConfig
 from transformers.utils.import_utils import is_flash_attn_2_available, is_optimum_quanto_available
 
-from mmgen import catalog, lean
+from mmgen import catalog
 from mmgen.catalog import Checkpoint
 from mmgen.errors import MmgenError, UsageError
 from mmgen.fit import dtype_name
@@ -80,16 +80,15 @@ def _from_pretrained(
     """Call transformers, with its chatter off and its failures told apart; return the model and its loading report."""
     quiet()
     try:
-        with lean.unfilled():
-            loaded: Any = model_class.from_pretrained(
-                checkpoint.folder,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # reported, and refused by _check
-                **arguments,
-            )
+        loaded: Any = model_class.from_pretrained(
+            checkpoint.folder,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported, and refused by _check
+            **arguments,
+        )
     except SafetensorError as error:
         raise MmgenError(f"the weights of {checkpoint.name} cannot be read: {error}", "fetch them again") from error
     except ImportError as error:  # a checkpoint that is stored quantised in some other way names its own package

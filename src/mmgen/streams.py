@@ -81,7 +81,7 @@ def emit(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as failure:
-        raise _stdout_failure(failure) from failure
+        raise stdout_failure(failure) from failure
 
 
 def emit_bytes(data: bytes) -> None:
@@ -90,10 +90,10 @@ def emit_bytes(data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except OSError as failure:
-        raise _stdout_failure(failure) from failure
+        raise stdout_failure(failure) from failure
 
 
-def _stdout_failure(failure: OSError) -> Exception:
+def stdout_failure(failure: OSError) -> Exception:
     """Turn stdout away from what failed, lest the interpreter fail again when it flushes at its end."""
     with suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

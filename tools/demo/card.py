@@ -48,7 +48,7 @@ trains the VQ, encodes, trains the transformer, refines the VQ's decoder, trains
 
 - Data: scenes drawn by `tools/demo/render.py` (picture i with seed i), 40,000 for the VQ, 160,000 for the transformer;
   words by the grammar in `tools/demo/text.py` and `tools/demo/stories.py`. Nothing else, nobody's pictures or texts.
-  40 of the 400 combinations of subject, colour and place are held out of all stages.
+  Pictures of 40 of the 400 combinations of subject, colour and place are held out of all stages.
 - VQ: seed 1, 3,400 steps of 8 pictures (absolute error, the subject's area weighted four times, and the error of
   neighbouring differences), then its decoder alone; about 50 minutes.
 - Transformer: seed 2, 15,700 steps of two small batches, one of drawings and one of other exchanges; Muon for the

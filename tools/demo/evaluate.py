@@ -193,7 +193,7 @@ def as_markdown(table: Table, judged: Sequence[float], seconds: float) -> str:
         "Measured by `python -m tools.demo.evaluate` through mmgen's interface with default settings, on renders "
         f"and seeds not used in training, in {seconds:.0f} s. Pictures are judged by a small network that shares "
         f"nothing with the model; on fresh renders it names {judged[0]:.1%} of subjects, {judged[1]:.1%} of colours "
-        f"and {judged[2]:.1%} of places. 40 of the 400 combinations were held out of all training."
+        f"and {judged[2]:.1%} of places. No picture of 40 of the 400 combinations was in any training."
     )
     return "\n".join(lines)
 

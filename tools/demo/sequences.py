@@ -149,10 +149,8 @@ class Writer:
         row = Row().trunk([BOS], [False])
         for _ in range(10):
             one, other = pick(lambda: two_scenes(rng))
-            asked, answer = (
-                self.words(text.both_captions(one, other)),
-                [*self.words(" " + text.shared_by(one, other)), EOS],
-            )
+            asked = self.words(text.both_captions(one, other))
+            answer = [*self.words(" " + text.shared_by(one, other)), EOS]
             row.branch(asked + answer, [False] * len(asked) + [True] * len(answer))
         return row
 

@@ -19,7 +19,7 @@ import typer
 from mmgen import __version__
 from mmgen.cli import ask, caption, chat, draw, interleave, models, report, vary
 from mmgen.errors import MmgenError, UsageError
-from mmgen.streams import Notes, PipeClosedError
+from mmgen.streams import Notes, PipeClosedError, stdout_failure
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141  # what a shell sees of any program that a closed pipe ended
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # odd EXIF is of no concern to who asks for a caption
     try:
         code = app(arguments, prog_name="mmgen", standalone_mode=False)
-    except PipeClosedError:
+    except (PipeClosedError, SystemExit):  # Typer and Rich exit where nobody reads the help they write
         return PIPE_CLOSED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -87,6 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(_usage_error(error, arguments), error)
     except MmgenError as error:
         return _report(error, error)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        failure = stdout_failure(error)  # of help and version, which Typer writes
+        if not isinstance(failure, MmgenError):
+            return PIPE_CLOSED
+        return _report(failure, error)
     return code if isinstance(code, int) else 0
 
 

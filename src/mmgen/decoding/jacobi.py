@@ -37,6 +37,7 @@ class _Draft:
 
     Attributes:
         index: among the pictures.
+        row_end: the code that stands for what is between rows.
         starts: in each of its rows of the cache, where its first place will be.
         codes: of its places; the first `n` are settled, those after them are guesses.
         gumbel: noise of the places from `n` on, as far as they were looked at.
@@ -45,6 +46,7 @@ class _Draft:
     index: int
     noise: Noise
     canvas: Canvas
+    row_end: int
     starts: list[int]
     codes: list[int] = field(default_factory=list)
     n: int = 0
@@ -57,11 +59,11 @@ class _Draft:
             self.gumbel.append(torch.zeros(n_codes) if is_end else self.noise.row(n_codes))
         return torch.stack(self.gumbel[:width])
 
-    def fed(self, width: int, row_end: int) -> list[int]:
+    def guess(self, width: int) -> list[int]:
         """Codes to look at: the last that is settled, and guesses; where there was none yet, the code beside it."""
         while len(self.codes) < self.n + width - 1:
             is_end = self.canvas.is_row_end(len(self.codes))
-            self.codes.append(row_end if is_end else self._neighbour(len(self.codes)))
+            self.codes.append(self.row_end if is_end else self._neighbour(len(self.codes)))
         return self.codes[self.n - 1 : self.n - 1 + width]
 
     def _neighbour(self, place: int) -> int:
@@ -69,13 +71,13 @@ class _Draft:
         stride = self.canvas.columns + (self.canvas.row_end is not None)
         return self.codes[place - 1 if place % stride else place - stride]
 
-    def settle(self, chosen: Sequence[int], row_end: int) -> list[int]:
+    def settle(self, chosen: Sequence[int]) -> list[int]:
         """Take what was chosen at the places from `n` on; return the codes that are settled by it.
 
         The first is right, and each one whose left neighbour was guessed as it was then chosen. The rest are guesses.
         """
         room = self.canvas.n_places - self.n
-        new = [row_end if self.canvas.is_row_end(self.n + i) else code for i, code in enumerate(chosen[:room])]
+        new = [self.row_end if self.canvas.is_row_end(self.n + i) else code for i, code in enumerate(chosen[:room])]
         guesses = self.codes[self.n :]
         n_new = 1
         while n_new < len(new) and new[n_new - 1] == guesses[n_new - 1]:
@@ -83,7 +85,7 @@ class _Draft:
         self.codes[self.n :] = new
         del self.gumbel[:n_new]
         self.n += n_new
-        return [code for code in new[:n_new] if code != row_end]
+        return [code for code in new[:n_new] if code != self.row_end]
 
 
 def picture(
@@ -104,10 +106,10 @@ def picture(
     """
     n_kinds = len(weights)
     row_end = len(network.code_ids)  # stands for what is between rows
-    between = network.code_ids.new_tensor([0 if canvas.row_end is None else canvas.row_end])
+    between = network.code_ids.new_tensor([] if canvas.row_end is None else [canvas.row_end])
     ids = torch.cat([network.code_ids, between])
     drafts = [
-        _Draft(index, noise, canvas, cache.lengths[rows.start + index * n_kinds :][:n_kinds])
+        _Draft(index, noise, canvas, row_end, cache.lengths[rows.start + index * n_kinds :][:n_kinds])
         for index, noise in enumerate(noises)
     ]
     hidden = hidden[:, None]  # [B * G, T, D], at first of begin-image alone
@@ -120,9 +122,7 @@ def picture(
             n_places, n_codes = mixed.shape[1:]
             gumbel = torch.stack([draft.noise_of(n_places, n_codes) for draft in drafts])
             chosen = pick(log_probabilities(mixed, sampling.temperature, sampling.top_k, sampling.top_p), gumbel)
-        yield [
-            (draft.index, draft.settle(codes, row_end)) for draft, codes in zip(drafts, chosen.tolist(), strict=True)
-        ]
+        yield [(draft.index, draft.settle(codes)) for draft, codes in zip(drafts, chosen.tolist(), strict=True)]
         for slot, draft in enumerate(drafts):
             for kind, start in enumerate(draft.starts):
                 cache.lengths[rows.start + slot * n_kinds + kind] = start + draft.n - 1
@@ -130,7 +130,7 @@ def picture(
         if not drafts:
             return
         width = min(window, max(canvas.n_places - draft.n for draft in drafts))
-        fed = torch.tensor([draft.fed(width, row_end) for draft in drafts], device=ids.device)
+        fed = torch.tensor([draft.guess(width) for draft in drafts], device=ids.device)
         active = range(rows.start, rows.start + len(drafts) * n_kinds)
         hidden = forward(network, cache, active, ids[fed].repeat_interleave(n_kinds, 0))
 

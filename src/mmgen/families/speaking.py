@@ -113,8 +113,7 @@ class SpeakingModel(Model):
                 yield index, error
             else:
                 checked.append(index)
-        with self._threads():
-            prompts = dict(zip(checked, self._write([requests[index] for index in checked]), strict=True))
+        prompts = dict(zip(checked, self._write([requests[index] for index in checked]), strict=True))
         alike: dict[object, list[int]] = {}
         for index, prompt in prompts.items():
             request = requests[index]
@@ -145,7 +144,8 @@ class SpeakingModel(Model):
         """Write the prompts of requests that were checked, all their pictures seen together."""
         said = [parts for request in requests for parts in (*(turn.parts for turn in request.history), request.parts)]
         images = {id(part): part for parts in said for part in parts if not isinstance(part, str)}
-        ids = dict(zip(images, self.picture_ids(list(images.values())), strict=True))
+        with self._threads():
+            ids = dict(zip(images, self.picture_ids(list(images.values())), strict=True))
         return [self.prompter.write(request, lambda image: ids[id(image)]) for request in requests]
 
     def _answer(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> Iterator[tuple[int, Piece]]:
