@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import shutil
@@ -18,6 +19,7 @@ from mmgen import catalog, loading
 from mmgen.catalog import Checkpoint
 from mmgen.errors import MmgenError, UsageError
 from mmgen.headers import TensorHeader
+from mmgen.lean import without_collection
 from mmgen.request import Loading
 from tests.checkpoints import make_checkpoint
 from tests.shell import run
@@ -267,12 +269,16 @@ def test_no_code_of_a_checkpoint_is_run(folder: Path, tmp_path: Path) -> None:
     load(evil)
 
 
-def test_neither_the_compiler_nor_its_algebra_is_imported_and_both_are_there_later(tmp_path: Path) -> None:
+def test_what_is_not_used_is_not_imported_and_is_there_later(tmp_path: Path) -> None:
     script = """
         import sys, mmgen
         mmgen.draw(mmgen.load("demo"), "a snowman", seed=1)
-        assert "sympy" not in sys.modules and "torch._dynamo" not in sys.modules
-        import torch
+        unused = "sympy", "torch._dynamo", "transformers.models.llama"
+        assert not [name for name in unused if name in sys.modules]
+        import torch, transformers.models
+        from transformers.models import LlamaConfig, llama
+        assert LlamaConfig is llama.LlamaConfig is transformers.models.llama.configuration_llama.LlamaConfig
+        assert not hasattr(transformers.models, "no_such_model")
         from torch.fx.experimental.symbolic_shapes import ShapeEnv
         double = torch.compile(lambda x: 2 * x, backend="eager")
         assert double(torch.ones(2)).tolist() == [2, 2] and ShapeEnv() is not None
@@ -286,11 +292,55 @@ def test_neither_the_compiler_nor_its_algebra_is_imported_and_both_are_there_lat
     assert done.returncode == 0, done.stderr
 
 
+def test_optimisers_are_imported_when_they_are_called(tmp_path: Path) -> None:
+    package = tmp_path / "scipy" / "optimize"  # a stand-in itself: here SciPy may be missing
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").write_text("__version__ = '1.0'")
+    (package / "__init__.py").write_text("linear_sum_assignment = lambda costs: ('assigned', costs); minimum = 7")
+    (package / "part.py").write_text("size = 3")
+    script = """
+        import sys
+        from mmgen.lean import without_unused
+        with without_unused():
+            from transformers.loss.loss_for_object_detection import linear_sum_assignment
+            stand_in = sys.modules["scipy.optimize"]
+        assert "scipy.optimize" not in sys.modules
+        assert linear_sum_assignment([1]) == ("assigned", [1])
+        import scipy.optimize.part
+        assert sys.modules["scipy.optimize"] is not stand_in and scipy.optimize.part.size == 3
+    """
+    done = run([sys.executable, "-c", textwrap.dedent(script)], tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    script = """
+        import sys
+        from mmgen.lean import without_unused
+        with without_unused():
+            from scipy.optimize import minimum
+            import scipy.optimize.part
+        assert minimum == 7 and sys.modules["scipy.optimize"].minimum == 7
+    """
+    done = run([sys.executable, "-c", textwrap.dedent(script)], tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_collector_is_as_it_was() -> None:
+    was_enabled = gc.isenabled()
+    try:
+        for wanted in (gc.enable, gc.disable):
+            wanted()
+            before = gc.isenabled()
+            with without_collection():
+                assert not gc.isenabled()
+            assert gc.isenabled() == before
+    finally:
+        (gc.enable if was_enabled else gc.disable)()
+
+
 def test_what_is_made_on_the_meta_device_meanwhile_is_checked_as_ever(tmp_path: Path) -> None:
     script = """
         import sys, torch
-        from mmgen.lean import without_compiler
-        with without_compiler(), torch.device("meta"):
+        from mmgen.lean import without_unused
+        with without_unused(), torch.device("meta"):
             ones = torch.ones(2, 3)
             assert torch.stack([ones, ones]).shape == (2, 2, 3)
             assert (ones + torch.ones(1, 3)).shape == (2, 3)

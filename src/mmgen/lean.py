@@ -1,30 +1,36 @@
-"""transformers without torch's compiler: two thirds of its import. Knows the two packages; no model.
+"""transformers without what mmgen does not use: three quarters of its import. Knows it and torch; no model.
 
-transformers decorates a few functions with the compiler's directives and asks whether torch can work in many processes.
-Each brings in `torch._dynamo` or `torch.distributed.tensor`, and those SymPy: about a second before the first word,
-for what mmgen does not use. Until the first model is loaded, stand-ins are there, in all threads; what compiles later
+transformers decorates a few functions with torch's compiler's directives and asks whether torch can work in many
+processes. Each brings in `torch._dynamo` or `torch.distributed.tensor`, and those SymPy. It imports SciPy's optimisers
+for the losses of object detection, and looks through the files of all its models twice. That is about a second and a
+half before the first word. Until the first model is loaded, stand-ins are there, in all threads; what compiles later
 finds the real ones.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 _COMPILER = "torch._dynamo"
 _HOOK = f"{_COMPILER}._trace_wrapped_higher_order_op"
 _ALGEBRA = "sympy"
 _SHAPES = "torch.fx.experimental.symbolic_shapes"  # asked for whenever something is made on the meta device
+_OPTIMISERS = "scipy.optimize"
+_MODELS = "transformers.models"
 
 
 @contextmanager
-def without_compiler() -> Iterator[None]:
-    """Let what is imported meanwhile do without the compiler, unless it is there already."""
-    import torch
+def without_unused() -> Iterator[None]:
+    """Let what is imported meanwhile do without them, unless transformers or the compiler is there already."""
+    with without_collection():
+        import torch
 
     if _COMPILER in sys.modules or "transformers.modeling_utils" in sys.modules:
         yield
@@ -33,12 +39,15 @@ def without_compiler() -> Iterator[None]:
     hook = types.ModuleType(_HOOK)
     hook.TransformGetItemToIndex = _TransformGetItemToIndex  # type: ignore[attr-defined]
     stand_ins = {_COMPILER: _StandIn(_COMPILER), _HOOK: hook}
-    if "sympy" not in sys.modules:
+    if _ALGEBRA not in sys.modules:
         stand_ins |= {_SHAPES: _Shortcut(_SHAPES, _CHECKS), _ALGEBRA: _Shortcut(_ALGEBRA, {"Basic": _Symbol})}
+    if _OPTIMISERS not in sys.modules:
+        stand_ins[_OPTIMISERS] = _Shortcut(_OPTIMISERS, {"linear_sum_assignment": _linear_sum_assignment})
     sys.modules |= stand_ins
     torch._dynamo = sys.modules[_COMPILER]
     torch.distributed.is_available = lambda: False
     try:
+        sys.modules.setdefault(_MODELS, _Models())
         yield
     finally:
         torch.distributed.is_available = is_available
@@ -46,6 +55,18 @@ def without_compiler() -> Iterator[None]:
             if sys.modules.get(name) is stand_in:
                 del sys.modules[name]
         del torch._dynamo
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Do not look for garbage meanwhile: imports make hundreds of thousands of objects, and all of them stay."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class _StandIn(types.ModuleType):
@@ -73,7 +94,7 @@ class _Shortcut(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # `from ... import` asks for __path__, too
             raise AttributeError(name)
-        for module in (_SHAPES, _ALGEBRA):
+        for module in (_SHAPES, _ALGEBRA, _OPTIMISERS):
             if isinstance(sys.modules.get(module), _Shortcut):
                 del sys.modules[module]
         return getattr(import_module(self.__name__), name)
@@ -94,6 +115,28 @@ _CHECKS: dict[str, Callable[..., Any]] = {
     "sym_or": lambda *said: any(said),
     "sym_and": lambda *said: all(said),
 }
+
+
+def _linear_sum_assignment(*arguments: object, **named: object) -> Any:
+    return import_module(_OPTIMISERS).linear_sum_assignment(*arguments, **named)
+
+
+class _Models(types.ModuleType):
+    """`transformers.models` without a list of its own: a folder of packages, which is asked. It stays."""
+
+    def __init__(self) -> None:
+        super().__init__(_MODELS)
+        import transformers
+
+        self.__path__ = [str(Path(transformers.__path__[0], "models"))]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        try:
+            return import_module(f"{_MODELS}.{name}")
+        except ModuleNotFoundError:
+            return getattr(import_module("transformers"), name)  # a class of one of them
 
 
 class _TransformGetItemToIndex:

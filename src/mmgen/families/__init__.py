@@ -15,7 +15,7 @@ from typing import Any
 from mmgen import catalog, fit, machine
 from mmgen.catalog import Checkpoint
 from mmgen.decoding.grammar import count_codes
-from mmgen.lean import without_compiler
+from mmgen.lean import without_collection, without_unused
 from mmgen.model import Abilities, Model
 from mmgen.request import BOTH, WORDS, Kind, Loading, Request
 
@@ -97,8 +97,9 @@ def open_model(
     prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)
     for request in requests:
         prompter.check(request)
-    with without_compiler():
-        module = import_module(f"mmgen.families.{family.module}")
+    with without_unused():
+        with without_collection():
+            module = import_module(f"mmgen.families.{family.module}")
         model: Model = module.load(checkpoint, loading, able, prompter, requests)
     return model
 
