@@ -16,6 +16,7 @@ from .model import hidden_states
 from .scene import COLOURS, PLACES, SUBJECTS
 from .sequences import IGNORED, Batch, Writer, collate
 from .tokenizer import BEGIN_IMAGE, END_IMAGE, FIRST_CODE, FIRST_TEXT
+from .vq_model import N_CODES
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Training:
     warmup: int = 100
     words_weight: float = 2.0  # of a word's loss, a code's is 1
     scene_weight: float = 5.0  # of naming one attribute of a picture
+    drawn_weight: float = 6.0  # of naming it at all of its codes, beside once
     average: float = 0.995  # of the weights that are kept
     seed: int = 2
     save_every: int = 200
@@ -53,10 +55,11 @@ class SceneHeads(nn.Module):
     Where a picture ends, its scene is named, and what of it the picture before it in the row shares; where one is to
     begin, its scene too. So it is brought together early enough for later layers to compare it with words and other
     pictures, and to draw from it (deep supervision: Lee et al., arXiv 1409.5185). Without it the model learned
-    captions, but hardly to compare or to carry a subject over to a variation.
+    captions, but hardly to compare or to carry a subject over to a variation. And at each code, what it is drawn for:
+    the plan of a variation was right, but codes looked at their neighbours and not at the plan.
     """
 
-    SEEN, PLANNED, SHARED = (1, 2), (2, 3), (3,)  # layers after which it is to be said
+    SEEN, PLANNED, SHARED, DRAWN = (1, 2), (2, 3), (3,), (4,)  # layers after which it is to be said
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -64,12 +67,19 @@ class SceneHeads(nn.Module):
         self.seen = nn.ModuleList(nn.Linear(width, n_names) for _ in self.SEEN)
         self.planned = nn.ModuleList(nn.Linear(width, n_names) for _ in self.PLANNED)
         self.shared = nn.ModuleList(nn.Linear(width, 3) for _ in self.SHARED)
+        self.drawn = nn.ModuleList(nn.Linear(width, n_names) for _ in self.DRAWN)
 
     def forward(self, layers: Sequence[Tensor], batch: Batch) -> Tensor:
-        """Layers' outputs [B, T, D] -> mean losses of an attribute seen, planned and shared [3], summed over layers."""
+        """Layers' outputs [B, T, D] -> mean losses of an attribute seen, planned, shared and drawn [4].
+
+        Each is summed over the layers where it is said.
+        """
 
         def at(layer: int, mark: int) -> Tensor:
-            x = layers[layer][batch.ids == mark]  # [P, D]
+            return where(layer, batch.ids == mark)  # [P, D]
+
+        def where(layer: int, places: Tensor) -> Tensor:
+            x = layers[layer][places]
             return F.rms_norm(x, (x.shape[-1],))
 
         seen = [name_loss(head(at(i, END_IMAGE)), batch.scenes) for head, i in zip(self.seen, self.SEEN, strict=True)]
@@ -85,7 +95,13 @@ class SceneHeads(nn.Module):
             for head, i in zip(self.shared, self.SHARED, strict=True)
             if len(later)
         ] or [seen[0] * 0]
-        return torch.stack([torch.stack(losses).sum() for losses in (seen, planned, shared)])
+        codes = (batch.labels >= FIRST_CODE) & (batch.labels < FIRST_CODE + N_CODES)  # [B, T]
+        pictures = (batch.ids == BEGIN_IMAGE).flatten().cumsum(0).view_as(codes) - 1  # number of a place's picture
+        drawn = [
+            name_loss(head(where(i, codes)), batch.scenes[pictures[codes]])
+            for head, i in zip(self.drawn, self.DRAWN, strict=True)
+        ]
+        return torch.stack([torch.stack(losses).sum() for losses in (seen, planned, shared, drawn)])
 
 
 def name_loss(logits: Tensor, scenes: Tensor) -> Tensor:
@@ -97,7 +113,7 @@ def name_loss(logits: Tensor, scenes: Tensor) -> Tensor:
 def loss_of(
     model: ChameleonForConditionalGeneration, heads: SceneHeads, batch: Batch, options: Training
 ) -> tuple[Tensor, Tensor]:
-    """Return the sum of weighted losses, and for the log the means of codes, words and SceneHeads [5]."""
+    """Return the sum of weighted losses, and for the log the means of codes, words and SceneHeads [6]."""
     hidden, layers = hidden_states(model, batch.ids, batch.positions, batch.visible, batch.early)
     hidden = hidden.flatten(0, 1)
     labels = batch.labels.flatten()
@@ -107,10 +123,11 @@ def loss_of(
     losses = F.cross_entropy(logits, labels, reduction="none")
     words = (labels >= FIRST_TEXT) | (labels == BEGIN_IMAGE) | (labels < 4)
     weights = torch.where(words, options.words_weight, 1.0)
-    total, scenes = (losses * weights).sum(), torch.full((3,), float("nan"))
+    total, scenes = (losses * weights).sum(), torch.full((4,), float("nan"))
     if len(batch.scenes):
         scenes = heads(layers, batch)
-        total = total + options.scene_weight * 3 * len(batch.scenes) * scenes.sum()
+        named = torch.tensor([1.0, 1.0, 1.0, options.drawn_weight])
+        total = total + options.scene_weight * 3 * len(batch.scenes) * (named * scenes).sum()
     return total, torch.cat([losses[~words].mean()[None], losses[words].mean()[None], scenes]).detach()
 
 
@@ -222,9 +239,9 @@ def train(
         with torch.no_grad():
             torch._foreach_lerp_(list(averages.values()), list(learned), 1 - keep)
         if step % 50 == 0 and rank == 0:
-            codes, words, seen, planned, shared = np.nanmean(torch.stack(shown[-100:]).numpy(), axis=0)
+            codes, words, seen, planned, shared, drawn = np.nanmean(torch.stack(shown[-100:]).numpy(), axis=0)
             told = f"draw {codes:.3f} words {words:.3f} seen {seen:.3f} planned {planned:.3f} shared {shared:.3f}"
-            print(f"transformer {step} {told} {time.monotonic() - started:.0f}s", flush=True)
+            print(f"transformer {step} {told} drawn {drawn:.3f} {time.monotonic() - started:.0f}s", flush=True)
         if step % options.save_every == 0 or step == options.n_steps:
             save([optimizer.state_dict() for optimizer in optimizers], own)
             if rank == 0:
