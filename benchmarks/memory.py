@@ -1,9 +1,9 @@
-"""Peak memory of drawing, beside what is estimated: weights, cache, and what the picture codec takes in passing.
+"""Peak memory of drawing, beside what is estimated: weights, cache, and what the picture's decoder takes in passing.
 
 `python -m benchmarks.memory [--models demo 290m] [--pictures 1 4]`. Each drawing is a process of its own, which looks
 at its peak (VmHWM of /proc/self/status, so on Linux) after importing, after loading, while the codec decodes one
-picture alone, and while drawing. Weights and cache are estimated by mmgen.fit, which refuses what does not fit; what
-is imported, and the codec's passing maps, have no estimate of their own there but 700 MB for both, and are measured.
+picture alone, and while drawing. All but the imports is estimated, as by mmgen.fit, which refuses what does not fit;
+there they are part of 700 MB. What the decoder takes is measured beside.
 """
 
 import argparse
@@ -53,23 +53,25 @@ def estimate(name: str, dtype: str, cached_tokens: float) -> dict[str, float]:
     checkpoint = catalog.find(name)
     loading = Loading(dtype=dtype, device_map="cpu")
     chosen = fit.dtype_name(loading, checkpoint.n_bytes, on_gpu=False)
-    plan = fit.plan(checkpoint, loading, machine.look(), families.cached_tokens(checkpoint, PICTURES))
+    reply = families.reply(checkpoint, PICTURES)
+    plan = fit.plan(checkpoint, loading, machine.look(), reply)
     return {
         "weights": fit.weights_bytes(checkpoint, chosen),
         "cache": cached_tokens * fit.cache_per_token(checkpoint, chosen),
+        "decoding": reply.decoding,
         "fit": plan.n_bytes,
     }
 
 
 def report(name: str, pictures: int, found: dict[str, float], said: dict[str, float]) -> None:
     """Print one case."""
-    expected = found["imports"] + said["weights"] + said["cache"] + found["codec"]
+    expected = found["imports"] + said["weights"] + said["cache"] + said["decoding"]
     own = found["drawing"] - found["imports"]
     own_expected = expected - found["imports"]
     mb = {part: f"{n_bytes / 1e6:.0f} MB" for part, n_bytes in (found | said).items()}
     print(f"\n{name}, {pictures} picture(s)")
-    print(f"  imports {mb['imports']} measured, weights {mb['weights']} and cache {mb['cache']} estimated, "
-          f"codec {mb['codec']} measured")  # fmt: skip
+    print(f"  imports {mb['imports']} measured; weights {mb['weights']}, cache {mb['cache']}, decoding "
+          f"{mb['decoding']} estimated ({mb['codec']} measured)")  # fmt: skip
     print(f"  peak of drawing {mb['drawing']}, {found['drawing'] / expected - 1:+.0%} of their sum; "
           f"without imports {own / own_expected - 1:+.0%}")  # fmt: skip
     print(f"  loaded {mb['loaded']} ({mb['loaded_files']} of it mapped files), peak of loading {mb['loading_peak']}")

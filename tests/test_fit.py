@@ -22,7 +22,7 @@ from mmgen.headers import TensorHeader
 from mmgen.machine import Gpu, Machine
 from mmgen.request import BOTH, PICTURES, WORDS, Loading
 from tests.chat_checkpoints import make_mllama
-from tests.checkpoints import make_checkpoint
+from tests.checkpoints import SIZE_PX, make_checkpoint
 from tests.drawing_checkpoints import make_emu3
 from tests.hub import write_hollow
 from tests.scripted import run
@@ -89,9 +89,9 @@ def test_a_picture_is_as_many_tokens_as_its_vq_makes(seven: Checkpoint, tmp_path
 # --- does it fit --------------------------------------------------------------------------------------------------
 
 
-def refusal(checkpoint: Checkpoint, here: Machine, n_tokens: int = fit.TOKENS, **options: Any) -> MmgenError | None:
+def refusal(checkpoint: Checkpoint, here: Machine, reply: fit.Reply = fit.USUAL, **options: Any) -> MmgenError | None:
     try:
-        fit.check(checkpoint, Loading(**options), here, n_tokens)
+        fit.check(checkpoint, Loading(**options), here, reply)
     except MmgenError as error:
         return error
     return None
@@ -176,13 +176,14 @@ def _stop() -> None:
 
 
 def test_drawing_counts_the_picture_s_rows(huge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(fit, "check", lambda found, how, here, n_tokens: asked.append(n_tokens))
+    asked: list[fit.Reply] = []
+    monkeypatch.setattr(fit, "check", lambda found, how, here, reply: asked.append(reply))
     monkeypatch.setattr(catalog, "fetch", lambda found: _stop())
     for want in (WORDS, PICTURES):
         with pytest.raises(InterruptedError):
             families.open_model(str(huge), want=want)
-    assert asked == [fit.TOKENS, fit.TOKENS + 3 * 16]
+    maps = 5 * SIZE_PX**2 * 32 * 4  # of 32 channels in float32
+    assert asked == [fit.Reply(fit.TOKENS, 0), fit.Reply(fit.TOKENS + 3 * 16, maps)]
 
 
 def test_what_is_said_to_fit_has_room_for_drawing_too(huge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,8 +200,7 @@ def test_what_fits_to_draw_may_not_fit_to_interleave(tmp_path: Path, monkeypatch
     long = str(make_checkpoint(tmp_path / "long", positions=4096))
     found = catalog.find(long)
     drawing, mixed = (
-        fit.plan(found, Loading(), Machine(GB, GB), families.cached_tokens(found, want)).n_bytes
-        for want in (PICTURES, BOTH)
+        fit.plan(found, Loading(), Machine(GB, GB), families.reply(found, want)).n_bytes for want in (PICTURES, BOTH)
     )
     assert drawing < mixed
     for free, fits in ((mixed, (True, True)), (mixed - 1, (True, False)), (drawing - 1, (False, False))):
@@ -209,7 +209,7 @@ def test_what_fits_to_draw_may_not_fit_to_interleave(tmp_path: Path, monkeypatch
         assert (way["n_bytes"], way["interleave"]["n_bytes"]) == (drawing, mixed)
         assert (way["fits"], way["interleave"]["fits"]) == fits
         for want, goes_on in zip((PICTURES, BOTH), fits, strict=True):
-            assert (refusal(found, machine.look(), families.cached_tokens(found, want)) is None) == goes_on
+            assert (refusal(found, machine.look(), families.reply(found, want)) is None) == goes_on
         (said,) = [line for line in run("models", long).out.splitlines() if "(default)" in line]
         assert said.endswith({(True, True): "  yes", (True, False): "  not to interleave"}.get(fits, "  no"))
 

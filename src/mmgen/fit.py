@@ -25,9 +25,25 @@ _SIZES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 # Of a quantised weight, with the scales: 4 bits and a float32 for each 64 weights (QLoRA, arXiv 2305.14314, without
 # its double quantisation); 8 bits and a number for each row, which is next to nothing.
 _QUANTISED = {"4bit": 0.5 + 4 / 64, "8bit": 1.0, "quanto-int8": 1.0}
-_WORKSPACE = 700_000_000  # torch and transformers themselves, and what is in passing
+_WORKSPACE = 700_000_000  # torch and transformers themselves (400 MB), and what is in passing
 _CODEC = "vqmodel."  # of pictures, always in float32: in fewer bits its choice of the nearest code flips
 _ATTENTION = re.compile(r"(.*\blayers)\.\d+\.(.*)\b[kv]_proj\.weight")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a reply takes beside the weights.
+
+    Attributes:
+        tokens: how many are cached at once.
+        decoding: bytes that a picture's decoder takes in passing.
+    """
+
+    tokens: int = TOKENS
+    decoding: int = 0
+
+
+USUAL = Reply()
 
 
 @dataclass(frozen=True)
@@ -37,7 +53,7 @@ class Plan:
     Attributes:
         flags: what to say on the command line for it.
         weights: bytes of the weights.
-        n_bytes: bytes in all, with the cache of a usual reply.
+        n_bytes: bytes in all, with what a reply takes.
         room: bytes that are free where it would go; None if that is not known.
         is_default: whether it is what comes without any flags.
     """
@@ -55,19 +71,16 @@ class Plan:
         return self.room is None or self.n_bytes <= self.room
 
 
-def check(checkpoint: Checkpoint, loading: Loading, machine: Machine, n_tokens: int = TOKENS) -> None:
+def check(checkpoint: Checkpoint, loading: Loading, machine: Machine, reply: Reply = USUAL) -> None:
     """Refuse what cannot fit into memory, and say what would.
-
-    Args:
-        n_tokens: how many are cached at once.
 
     Raises:
         MmgenError: it does not fit.
     """
-    asked = plan(checkpoint, loading, machine, n_tokens)
+    asked = plan(checkpoint, loading, machine, reply)
     if asked.fits:
         return
-    others = plans(checkpoint, loading, machine, n_tokens)
+    others = plans(checkpoint, loading, machine, reply)
     fitting = [f"{other.flags} ({gigabytes(other.n_bytes)})" for other in others if other.fits]
     least = min(others, key=lambda other: other.n_bytes, default=asked)
     hint = (
@@ -83,7 +96,7 @@ def check(checkpoint: Checkpoint, loading: Loading, machine: Machine, n_tokens: 
     )
 
 
-def plans(checkpoint: Checkpoint, loading: Loading, machine: Machine, n_tokens: int = TOKENS) -> list[Plan]:
+def plans(checkpoint: Checkpoint, loading: Loading, machine: Machine, reply: Reply = USUAL) -> list[Plan]:
     """List ways of loading a checkpoint, the most exact first; devices stay as they were asked for, or go to the CPU.
 
     A checkpoint that is stored quantised has one way only.
@@ -95,11 +108,11 @@ def plans(checkpoint: Checkpoint, loading: Loading, machine: Machine, n_tokens: 
         ways = [replace(plain, dtype="auto")]
     if _on_gpu(loading, machine):
         ways += [replace(way, device_map="cpu") for way in ways]
-    return [plan(checkpoint, way, machine, n_tokens, before=loading) for way in ways]
+    return [plan(checkpoint, way, machine, reply, before=loading) for way in ways]
 
 
 def plan(
-    checkpoint: Checkpoint, loading: Loading, machine: Machine, n_tokens: int = TOKENS, before: Loading | None = None
+    checkpoint: Checkpoint, loading: Loading, machine: Machine, reply: Reply = USUAL, before: Loading | None = None
 ) -> Plan:
     """Work out one way of loading a checkpoint.
 
@@ -108,7 +121,7 @@ def plan(
     """
     dtype = dtype_name(loading, checkpoint.n_bytes, _on_gpu(loading, machine))
     weights = weights_bytes(checkpoint, dtype, loading.quantize)
-    cached = n_tokens * cache_per_token(checkpoint, dtype) + cache_per_look(checkpoint, dtype)
+    cached = reply.tokens * cache_per_token(checkpoint, dtype) + cache_per_look(checkpoint, dtype)
     flags = []
     if before is not None and loading.device_map != before.device_map:
         flags.append(f"--device-map {loading.device_map}")
@@ -118,7 +131,7 @@ def plan(
         flags.append(f"--dtype {loading.dtype}")
     auto = dtype_name(replace(loading, dtype="auto"), checkpoint.n_bytes, _on_gpu(loading, machine))
     is_default = dtype == auto and loading.quantize is None and loading.device_map == (before or loading).device_map
-    n_bytes = weights + cached + _WORKSPACE
+    n_bytes = weights + cached + reply.decoding + _WORKSPACE
     return Plan(loading, " ".join(flags) or "as stored", weights, n_bytes, _room(loading, machine), is_default)
 
 

@@ -111,7 +111,7 @@ def _report(checkpoint: Checkpoint, loading: Loading, machine: Machine, as_json:
     able, n_codes = families.abilities(checkpoint), families.picture_tokens(checkpoint)
 
     def plans(want: frozenset[Kind]) -> list[Plan]:
-        return fit.plans(checkpoint, loading, machine, families.cached_tokens(checkpoint, want))
+        return fit.plans(checkpoint, loading, machine, families.reply(checkpoint, want))
 
     draws = "image" in able.gives
     usual = plans(PICTURES if draws else WORDS)

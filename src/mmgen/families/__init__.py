@@ -64,6 +64,7 @@ _FAMILIES = {
 }
 _CHAT = Family("chat", "chat_inputs", Abilities(WORDS))  # all others, as far as their templates and processors say
 _GUIDANCE_ROWS = 3  # of a picture under way, at most
+_MAPS = 5  # of a picture's full size that its decoder holds at once in float32, as measured for Chameleon's
 
 
 def open_model(
@@ -89,7 +90,7 @@ def open_model(
     able = abilities(checkpoint)
     able.check(name, want, requests)
     if loading.fit_check and checkpoint.n_bytes > fit.SMALL:
-        fit.check(checkpoint, loading, machine.look(), cached_tokens(checkpoint, want))
+        fit.check(checkpoint, loading, machine.look(), reply(checkpoint, want))
     catalog.check_tokenizer(checkpoint)
     if "torch" not in sys.modules:
         # Threads that spin while they wait make a small model up to 20 times slower on a busy machine (GNU OpenMP).
@@ -111,11 +112,20 @@ def abilities(checkpoint: Checkpoint) -> Abilities:
     return family.abilities if draws else replace(family.abilities, gives=WORDS)
 
 
-def cached_tokens(checkpoint: Checkpoint, want: frozenset[Kind]) -> int:
-    """Say how many tokens the cache of one reply may hold, all guidance rows together."""
+def reply(checkpoint: Checkpoint, want: frozenset[Kind]) -> fit.Reply:
+    """Say what a reply may take: the cache of all guidance rows together, and what decodes a picture."""
+    if "image" not in want:
+        return fit.USUAL
+    config = checkpoint.config
+    n_codes = picture_tokens(checkpoint)
     if want == BOTH:  # as long as it likes, and every row has room for all of it
-        return _GUIDANCE_ROWS * int(checkpoint.config.get("max_position_embeddings", 4096))
-    return fit.TOKENS + (_GUIDANCE_ROWS * picture_tokens(checkpoint) if "image" in want else 0)
+        n_tokens = _GUIDANCE_ROWS * int(config.get("max_position_embeddings", 4096))
+    else:
+        n_tokens = fit.TOKENS + _GUIDANCE_ROWS * n_codes
+    vq = config.get("vq_config") or {}
+    widths = vq.get("channel_multiplier") or (1, 1, 2, 2, 4)  # each level but one doubles height and width
+    n_values = n_codes * 4 ** (len(widths) - 1) * widths[0] * vq.get("base_channels", 128)
+    return fit.Reply(n_tokens, _MAPS * 4 * n_values)
 
 
 def picture_tokens(checkpoint: Checkpoint) -> int:
