@@ -25,6 +25,8 @@ from .tokenizer import BEGIN_IMAGE, BOS, END_IMAGE, END_TURN, EOS, FIRST_CODE, P
 
 IGNORED = -100  # label of a place without loss
 FROM_PLAN = 0.5  # share of drawings and variations that see what was asked through their begin-image alone
+DISTURBED = 0.5  # share of them that see codes of another picture among their own
+MOST_DISTURBED = 0.4  # of a picture's codes
 
 
 @dataclass
@@ -94,9 +96,9 @@ class Writer:
         prompt, scene = pick(lambda: text.draw(rng))
         asked = [BOS, *self.words(prompt), END_TURN]
         reply = [*self.picture(scene, rng), EOS]
-        return Row(shows=[scene], from_plan=rng.random() < FROM_PLAN).trunk(
-            asked + reply, [False] * len(asked) + [True] * len(reply)
-        )
+        row = Row(shows=[scene], from_plan=rng.random() < FROM_PLAN)
+        row.trunk(asked + reply, [False] * len(asked) + [True] * len(reply))
+        return self._disturb(row, rng)
 
     def look(self, rng: random.Random) -> Row:
         """A picture (also learned as drawn from nothing), then as branches a caption and questions, most of yes or no.
@@ -119,7 +121,8 @@ class Writer:
             asked = [BOS, *self.words(prompt), *self.picture(before, rng), END_TURN]
             reply = [*self.picture(after, rng), EOS]
             row = Row(shows=[before, after], from_plan=rng.random() < FROM_PLAN)
-            return row.trunk(asked + reply, [False] * len(asked) + [True] * len(reply))
+            row.trunk(asked + reply, [False] * len(asked) + [True] * len(reply))
+            return self._disturb(row, rng)
         row = self._with_picture(before, rng, learned=True)
         row.from_plan = rng.random() < FROM_PLAN
         asked = [] if rng.random() < 0.2 else [*self.words(prompt), END_TURN]  # none: the image row of guidance
@@ -128,7 +131,7 @@ class Writer:
         reply = [*self.picture(after, rng), EOS]
         row.shows.append(after)
         row.branch(asked + reply, [False] * len(asked) + [bool(asked) or i > 0 for i in range(len(reply))])
-        return row
+        return self._disturb(row, rng)
 
     def two(self, rng: random.Random) -> Row:
         """Two pictures, and what they have in common."""
@@ -171,6 +174,25 @@ class Writer:
         row = Row().trunk([BOS], [False])
         for _ in range(12):
             self._answer(row, *text.talk(rng))
+        return row
+
+    def _disturb(self, row: Row, rng: random.Random) -> Row:
+        """Let the last picture see codes of one with another subject among its own, and learn its own all the same.
+
+        What a picture has drawn so far always agrees with its plan in training. So where a code was sampled that did
+        not, the model believed what it saw, and went on drawing something else (exposure bias; Bengio et al.,
+        "Scheduled sampling", arXiv 1506.03099, feed samples for the same reason).
+        """
+        if rng.random() < DISTURBED:
+            scene = row.shows[-1]
+            other = self.picture(
+                rng.choice([s for s in TRAINED if (s.colour, s.place) == (scene.colour, scene.place)]), rng
+            )
+            begin = len(row.ids) - 1 - row.ids[::-1].index(BEGIN_IMAGE)
+            share = rng.uniform(0, MOST_DISTURBED)
+            for place in range(1, len(other) - 1):
+                if rng.random() < share:
+                    row.ids[begin + place] = other[place]
         return row
 
     def _with_picture(self, scene: Scene, rng: random.Random, learned: bool) -> Row:
