@@ -7,13 +7,14 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from mmgen.errors import MmgenError, OutOfMemoryError
-from mmgen.request import Done, Piece, Request
+from mmgen.request import Done, Piece, Progress, Request
 from tests.scripted import Scripted, install, picture, run
 
 
@@ -391,3 +392,26 @@ def test_pictures_are_those_of_the_seeds(model: Scripted) -> None:
     run("draw", "a cat", "--seed", "8", "-o", "alone.png")
     with Image.open("cat-2.png") as one, Image.open("alone.png") as other:
         assert one.tobytes() == other.tobytes()
+
+
+class SideBySide(Scripted):
+    """Draws all pictures at once: after nine of ten seconds each is at nine tenths."""
+
+    now = 0.0
+
+    def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done]]:
+        SideBySide.now += 9
+        yield from ((number, Progress(9, 10)) for number in range(len(requests)))
+        SideBySide.now += 1
+        for number, request in enumerate(requests):
+            yield number, picture(request.seed)
+            yield number, Done()
+
+
+def test_the_time_left_counts_pictures_under_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    install(monkeypatch, SideBySide())
+    monkeypatch.setattr("mmgen.batch.time", SimpleNamespace(monotonic=lambda: SideBySide.now))
+    shown = run("draw", "a cat", "-n", "4", "--seed", "1", terminal=True)
+    assert "1 of 4, 0.37 a second, 1 s left" in shown.err
+    assert "4 of 4, 0.4 a second\r" in shown.err

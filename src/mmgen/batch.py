@@ -86,6 +86,7 @@ class Batch:
         self._model: Model | None = None
         self._stopping = False
         self._settled: dict[int, tuple[_Ready, Outcome | None]] = {}  # not yet written: an earlier one is not there
+        self._under_way: dict[int, float] = {}  # pictures that are drawn side by side: the share that is done
         self._next = 0
         self._started = self._since = time.monotonic()
         self._n_items: int | None = None
@@ -225,15 +226,14 @@ class Batch:
         numbers = list(requests)
         outcomes = {number: Outcome() for number in numbers}
         too_much = []
-        under_way: set[int] = set()  # pictures; of those side by side only the first is shown
         for position, piece in model.replies(list(requests.values())):
             number = numbers[position]
             if isinstance(piece, Progress):
-                under_way.add(number)
-                if number == min(under_way):
+                self._under_way[number] = piece.done / piece.total
+                if number == min(self._under_way):  # of those side by side only the first is shown
                     self._show_drawing(number, piece)
                 continue
-            under_way.discard(number)
+            self._under_way.pop(number, None)
             if isinstance(piece, str | Picture):
                 if isinstance(piece, Picture):
                     self._notes.detail(piece.effort)
@@ -317,10 +317,12 @@ class Batch:
         done, seconds = self.counts.done + self.counts.failed, time.monotonic() - self._started
         if self._n_items == 1 or not done:
             return
-        rate = done / max(seconds, 1e-3)
+        computed = sum(outcome is not None for _, outcome in self._settled.values())
+        in_hand = computed + sum(self._under_way.values())  # as much as so many items
+        rate = (done + in_hand) / max(seconds, 1e-3)
         left = ""
-        if self._n_items is not None:
-            left = f", {duration((self._n_items - self._next) / rate)} left"
+        if self._n_items is not None and self._next < self._n_items:
+            left = f", {duration((self._n_items - self._next - in_hand) / rate)} left"
         of = f" of {self._n_items}" if self._n_items is not None else ""
         self._notes.progress(f"{self._next}{of}, {rate:.2g} a second{left}")
 

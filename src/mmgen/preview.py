@@ -52,7 +52,7 @@ class Drawing:
             self._which, self._began, self._spent = which, (now, progress.done), 0.0
         self._done = progress.done
         since, n_before = self._began
-        text, left = f"drawing {which}{progress.done}/{progress.total}", 0.0
+        text, left = f"{which or 'drawing '}{progress.done}/{progress.total}", 0.0
         if n_before < progress.done < progress.total:
             left = (now - since) / (progress.done - n_before) * (progress.total - progress.done)
             text += f", {duration(left)} left"

@@ -177,17 +177,17 @@ class Writer:
         return row
 
     def _disturb(self, row: Row, rng: random.Random) -> Row:
-        """Let the last picture see codes of one with another subject among its own, and learn its own all the same.
+        """Let the last picture see codes of another among its own, and learn its own all the same.
 
         What a picture has drawn so far always agrees with its plan in training. So where a code was sampled that did
         not, the model believed what it saw, and went on drawing something else (exposure bias; Bengio et al.,
-        "Scheduled sampling", arXiv 1506.03099, feed samples for the same reason).
+        "Scheduled sampling", arXiv 1506.03099, feed samples for the same reason). In half of them the other differs
+        in its subject alone: that is what went wrong most.
         """
         if rng.random() < DISTURBED:
-            scene = row.shows[-1]
-            other = self.picture(
-                rng.choice([s for s in TRAINED if (s.colour, s.place) == (scene.colour, scene.place)]), rng
-            )
+            own = row.shows[-1]
+            alike = [scene for scene in TRAINED if (scene.colour, scene.place) == (own.colour, own.place)]
+            other = self.picture(rng.choice(alike if rng.random() < 0.5 else TRAINED), rng)
             begin = len(row.ids) - 1 - row.ids[::-1].index(BEGIN_IMAGE)
             share = rng.uniform(0, MOST_DISTURBED)
             for place in range(1, len(other) - 1):
