@@ -1,6 +1,6 @@
 """Make the built-in checkpoint from nothing: `python -m tools.demo.build`. Seeded; each stage is resumed or skipped.
 
-Stages: render, vq, codes, transformer, refine (the decoder), judge, export, evaluate. About six hours on two cores.
+Stages: render, vq, codes, transformer, refine (the decoder), judge, export, evaluate. About seven hours on two cores.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from .vq_model import VQ, vq_config
 
 REPOSITORY = Path(__file__).parents[2]
 N_PROCESSES = 2  # that train the transformer together
-N_ENCODED = 160_000  # pictures that the transformer sees: it learns fewer by heart, background and all
+N_ENCODED = 200_000  # pictures that the transformer sees: it learns fewer by heart, background and all
 CHECKPOINT = REPOSITORY / "src" / "mmgen" / "checkpoints" / "demo"
 
 

@@ -23,7 +23,7 @@ from .vq_model import N_CODES
 class Training:
     """How the transformer is trained."""
 
-    n_steps: int = 15_700
+    n_steps: int = 19_900
     muon_rate: float = 0.02  # of the hidden matrices (Jordan et al., "Muon", kellerjordan.github.io/posts/muon)
     embedding_rate: float = 8e-3
     adam_rate: float = 3e-3  # of head and norms
@@ -39,7 +39,7 @@ class Training:
 # Kind of rows, rows a batch (even: two processes share them), share of the steps; each step also has drawings.
 DRAWINGS = 8
 OTHERS = (
-    ("look", 8, 0.14), ("vary", 8, 0.48), ("two", 8, 0.13), ("pairs", 8, 0.10), ("story", 4, 0.12), ("talk", 8, 0.03)
+    ("look", 8, 0.14), ("vary", 8, 0.50), ("two", 8, 0.12), ("pairs", 8, 0.05), ("story", 4, 0.16), ("talk", 8, 0.03)
 )  # fmt: skip
 
 
