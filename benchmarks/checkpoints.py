@@ -18,6 +18,7 @@ from transformers.models.chameleon.image_processing_pil_chameleon import Chamele
 from mmgen.catalog import Checkpoint
 from mmgen.families.chameleon import Anole, Chameleon
 from mmgen.families.chameleon_prompt import Prompter
+from mmgen.headers import TensorHeader
 from mmgen.model import Abilities
 from tests.checkpoints import make_tokenizer
 
@@ -65,7 +66,8 @@ def make_in_memory(
     """
     config = _write_small_files(folder, SHAPES[name], side)
     model = _random(config, device, dtype, seed)
-    checkpoint = Checkpoint(f"random {name}", folder, None, config.to_dict(), {})
+    headers = {key: TensorHeader("F32", tuple(value.shape), value.nbytes) for key, value in model.state_dict().items()}
+    checkpoint = Checkpoint(f"random {name}", folder, None, config.to_dict(), headers)  # its size decides on threads
     return Chameleon(checkpoint, Abilities(), Prompter(checkpoint), model, window=None)
 
 
