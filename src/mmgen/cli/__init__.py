@@ -88,9 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MmgenError as error:
         return _report(error, error)
     except OSError as error:
-        if error.filename is not None:
+        if not {"--help", "--version"} & set(arguments):  # these Typer writes; all else has told stdout's failures
             raise
-        failure = stdout_failure(error)  # of help and version, which Typer writes
+        failure = stdout_failure(error)
         if not isinstance(failure, MmgenError):
             return PIPE_CLOSED
         return _report(failure, error)
