@@ -2,7 +2,7 @@
 
 A: a Chameleon that does not mask its image codes, `guidance_scale` for guidance (a second forward of each step), and
 the default cache. B: the same with `cache_implementation="static"`, which compiles the step on a GPU. The weights are
-the very tensors of the model that mmgen draws with; sampling is the same: temperature, top-p, image codes alone. No
+those of the model that mmgen draws with; sampling is the same: temperature, top-p, image codes alone. No
 end of sequence: always the full count of codes. Pixels and PNG are made as mmgen makes them, so only the codes differ.
 """
 
@@ -60,7 +60,7 @@ class Stock:
         self._subject, self._static = model, static
         with torch.device("meta"):
             self._model = Unmasked(model.model.config)
-        self._model.model, self._model.lm_head = model.model.model, model.model.lm_head
+        _share(model.model, self._model)
         self._model.generation_config = GenerationConfig()  # no end of sequence
         self._model.eval()
 
@@ -118,6 +118,16 @@ class Stock:
             codes=tuple(codes),
         )
         return run.scaled_to(v.n_codes)
+
+
+def _share(ours: torch.nn.Module, stock: torch.nn.Module) -> None:
+    """Give a model another's weights: the very tensors, except that those in oneDNN's order are put back as stored."""
+    weights = {name: tensor.to_dense() if tensor.is_mkldnn else tensor for name, tensor in ours.state_dict().items()}
+    stock.load_state_dict(weights, strict=False, assign=True)  # Anole's decoder has no place there
+    for name, buffer in ours.named_buffers():
+        if name not in weights:  # what is computed, and not stored
+            parent, _, own = name.rpartition(".")
+            stock.get_submodule(parent).register_buffer(own, buffer, persistent=False)
 
 
 class _CodesOnly(LogitsProcessor):

@@ -20,6 +20,7 @@ from mmgen.families.chameleon import Anole, Chameleon
 from mmgen.families.chameleon_prompt import Prompter
 from mmgen.headers import TensorHeader
 from mmgen.model import Abilities
+from mmgen.packing import pack
 from tests.checkpoints import make_tokenizer
 
 _PIXELS_PER_CODE = 16
@@ -66,6 +67,7 @@ def make_in_memory(
     """
     config = _write_small_files(folder, SHAPES[name], side)
     model = _random(config, device, dtype, seed)
+    pack(model.get_decoder())  # as it is loaded
     headers = {key: TensorHeader("F32", tuple(value.shape), value.nbytes) for key, value in model.state_dict().items()}
     checkpoint = Checkpoint(f"random {name}", folder, None, config.to_dict(), headers)  # its size decides on threads
     return Chameleon(checkpoint, Abilities(), Prompter(checkpoint), model, window=None)

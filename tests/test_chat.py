@@ -18,6 +18,7 @@ from mmgen import catalog, cli, hub, tasks
 from mmgen.errors import MmgenError
 from mmgen.families import chat
 from mmgen.families.chat import Chat
+from mmgen.packing import PackedLinear
 from mmgen.request import Turn
 from mmgen.streams import clean
 from tests.chat_checkpoints import MAKERS
@@ -280,7 +281,7 @@ def test_quantized_are_all_linear_layers_but_head_and_projector(
 ) -> None:
     small, whole = opened(folders[family], quantize=quantize), opened(folders[family])
     layer = {"8bit": "Linear8bitLt", "4bit": "Linear4bit", "quanto-int8": "QLinear"}[quantize]
-    linear = {name for name, module in whole.model.named_modules() if type(module) is torch.nn.Linear}
+    linear = {name for name, module in whole.model.named_modules() if type(module) in (torch.nn.Linear, PackedLinear)}
     quantized = {name for name, module in small.model.named_modules() if type(module).__name__ == layer}
     assert linear - quantized == {name for name in ("lm_head", "model.multi_modal_projector") if name in linear}
     assert quantized < linear

@@ -147,8 +147,9 @@ def test_equal_prompts_are_fed_once() -> None:
 
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 6, 32, 1000])
 def test_a_window_is_chosen_for_any_number_of_rows(n_rows: int) -> None:
-    cpu, gpu = (choose_window(torch.device(kind), n_rows) for kind in ("cpu", "cuda"))
-    assert 1 <= cpu <= gpu
+    large, small = (choose_window(torch.device("cpu"), n_rows, is_small=is_small) for is_small in (False, True))
+    gpu = choose_window(torch.device("cuda"), n_rows, is_small=False)
+    assert 1 <= large <= small <= gpu
     assert gpu * n_rows <= 128 or gpu == 1
 
 

@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "decoding.vq",
         "decoding.cache",
     ),
-    ("decoding.stepwise", "decoding.pieces", "lean", "fit", "conversation", "families.token_prompt"),
+    ("decoding.stepwise", "decoding.pieces", "packing", "lean", "fit", "conversation", "families.token_prompt"),
     ("decoding.jacobi", "loading"),
     ("decoding.replies", "families.*_prompt", "families.chat_inputs", "families.generation"),
     ("families.speaking",),
@@ -53,7 +53,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 
 # Which modules may import a heavy package as they are imported themselves.
 ROOMS = {
-    "torch": ("decoding.*", "loading", "families.*"),
+    "torch": ("decoding.*", "packing", "loading", "families.*"),
     "transformers": ("loading", "families.*"),
     "PIL": ("images", "decoding.pieces", "families.*"),
     "tokenizers": ("families.*",),

@@ -11,6 +11,7 @@ from benchmarks.quantized_captions import BARS, compare
 from mmgen.families import open_model
 from mmgen.families.chameleon import Chameleon
 from mmgen.loading import QUANTIZED
+from mmgen.packing import PackedLinear
 from mmgen.request import Loading
 from tests.checkpoints import make_checkpoint
 
@@ -30,7 +31,7 @@ def test_quantized_are_all_linear_layers_but_the_head_and_nothing_of_the_codec(
 ) -> None:
     folder = make_checkpoint(tmp_path / "model", decoder=decoder)
     whole, small = opened(folder, None), opened(folder, quantize)
-    linear = {name for name, module in whole.named_modules() if type(module) is torch.nn.Linear}
+    linear = {name for name, module in whole.named_modules() if type(module) in (torch.nn.Linear, PackedLinear)}
     changed = {
         name: type(module).__name__
         for name, module in small.named_modules()

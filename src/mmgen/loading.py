@@ -23,6 +23,7 @@ from mmgen import catalog
 from mmgen.catalog import Checkpoint
 from mmgen.errors import MmgenError, UsageError
 from mmgen.fit import dtype_name
+from mmgen.packing import leave_files, pack
 from mmgen.request import Loading
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
@@ -71,6 +72,9 @@ def load_model(
     checkpoint = catalog.fetch(checkpoint)  # all that can be refused without the weights has been by now
     model, report = _from_pretrained(model_class, checkpoint, loading, present)
     _check(checkpoint, report, may_ignore)
+    is_whole = quantization is None and "quantization_config" not in checkpoint.config
+    if is_whole and pack(cast(Any, model).get_decoder()):
+        leave_files(model)
     return model
 
 

@@ -27,6 +27,7 @@ class Cache:
         self._rows = range(0)
         self._positions = torch.empty(0)
         self._start = self._extent = 0
+        self._is_level = False  # all rows begin at one position, with room for all of the pass
 
     def aim(self, rows: range, positions: Tensor) -> Tensor | None:
         """Say where the next pass writes: `rows` (neighbours), positions [r, T] int64.
@@ -38,7 +39,9 @@ class Cache:
         self._rows, self._positions = rows, positions
         self._start = max(lengths)
         self._extent = min(self.capacity, self._start + positions.shape[1])
-        if min(lengths) == self._start:
+        begin_alike = min(lengths) == self._start
+        self._is_level = begin_alike and self._extent == self._start + positions.shape[1]
+        if begin_alike:
             return None
         slots = torch.arange(self._extent, device=positions.device)
         return (slots <= positions[:, :, None])[:, None]
@@ -60,7 +63,10 @@ class Cache:
         found = []
         for stored, new in zip(self._layers[layer_idx], (key, value), strict=True):
             mine = stored[self._rows.start : self._rows.stop]
-            mine.transpose(1, 2)[rows, positions] = new.transpose(1, 2)
+            if self._is_level:
+                mine[:, :, self._start : self._extent] = new
+            else:
+                mine.transpose(1, 2)[rows, positions] = new.transpose(1, 2)
             found.append(mine[:, :, : self._extent])
         return found[0], found[1]
 

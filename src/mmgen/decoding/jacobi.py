@@ -22,13 +22,19 @@ from mmgen.decoding.sampling import Noise, log_probabilities, mix, pick
 from mmgen.decoding.stepwise import Network, forward
 from mmgen.request import ImageSampling
 
-_CPU_TOKENS = 16  # of one pass, over all its rows: beyond it a pass takes longer in proportion
-_GPU_TOKENS = 128
+# Tokens of one pass over all its rows, beyond which it takes longer in proportion; and places beyond which guesses are
+# wrong too often to be worth it.
+_GPU, _SMALL_ON_CPU, _LARGE_ON_CPU = (128, 64), (64, 16), (16, 16)
 
 
-def choose_window(device: torch.device, n_rows: int) -> int:
-    """Choose how many places a pass looks at, for pictures of `n_rows` rows in all: as many as cost little more."""
-    return max(1, (_CPU_TOKENS if device.type == "cpu" else _GPU_TOKENS) // n_rows)
+def choose_window(device: torch.device, n_rows: int, *, is_small: bool) -> int:
+    """Choose how many places a pass looks at, for pictures of `n_rows` rows in all: as many as cost little more.
+
+    Args:
+        is_small: a pass of the network takes longer to set off than to compute.
+    """
+    n_tokens, most = _GPU if device.type != "cpu" else _SMALL_ON_CPU if is_small else _LARGE_ON_CPU
+    return max(1, min(most, n_tokens // n_rows))
 
 
 @dataclass

@@ -32,6 +32,7 @@ class Speaker:
         detokenise: words' ids -> text.
         vq_decode: codes [1, h, w] int64 -> pixels [1, 3, H, W] float in [-1, 1].
         window: most places of a picture that one pass looks at; None chooses, 1 is one by one.
+        is_small: see jacobi.choose_window.
     """
 
     network: Network
@@ -40,6 +41,7 @@ class Speaker:
     detokenise: Callable[[Sequence[int]], str]
     vq_decode: Callable[[Tensor], Tensor]
     window: int | None = None
+    is_small: bool = False
 
 
 def say(speaker: Speaker, requests: Sequence[Request], prompts: Sequence[Prompt]) -> Iterator[tuple[int, Piece]]:
@@ -96,7 +98,7 @@ def _pictures(
     canvas: Canvas,
 ) -> Iterator[tuple[int, Progress | Picture]]:
     """Choose the codes of a picture for each seed, given what its guidance rows hold, and decode what is whole."""
-    window = speaker.window or choose_window(hidden.device, len(rows))
+    window = speaker.window or choose_window(hidden.device, len(rows), is_small=speaker.is_small)
     loop = stepwise.picture if window == 1 else partial(jacobi.picture, window=window)
     codes: list[list[int]] = [[] for _ in seeds]
     passes = [0] * len(seeds)

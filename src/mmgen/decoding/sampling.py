@@ -22,8 +22,17 @@ class Noise:
         self._generator = torch.Generator().manual_seed(seed ^ _WORDS_STREAM if words else seed)
 
     def row(self, size: int) -> Tensor:
-        """Draw the next row: [size] float32. `rand`, because `randn` can depend on how many are drawn at once."""
-        return -torch.log(-torch.log(torch.rand(size, generator=self._generator)))
+        """Draw the next row: [size] float32."""
+        return gumbel([self], size)[0]
+
+    def uniform(self, size: int) -> Tensor:
+        """Draw what the next row is made of: [size] float32 in [0, 1). `randn` can depend on how many are drawn."""
+        return torch.rand(size, generator=self._generator)
+
+
+def gumbel(noises: Sequence[Noise], size: int) -> Tensor:
+    """Draw the next row of each: [B, size] float32."""
+    return -torch.log(-torch.log(torch.stack([noise.uniform(size) for noise in noises])))
 
 
 def guidance_weights(guidance: float, image_guidance: float, *, has_pictures: bool) -> dict[str, float]:
@@ -73,14 +82,13 @@ def log_probabilities(logits: Tensor, temperature: float, top_k: int, top_p: flo
     return log_p
 
 
-def pick(log_p: Tensor, gumbel: Tensor) -> Tensor:
+def pick(log_p: Tensor, noise: Tensor) -> Tensor:
     """Sample by the Gumbel-max trick: log P [..., K], noise [..., K] -> choices [...] int64."""
-    return (log_p + gumbel.to(log_p.device)).argmax(-1)
+    return (log_p + noise.to(log_p.device)).argmax(-1)
 
 
 def choose(logits: Tensor, temperature: float, top_k: int, top_p: float, noises: Sequence[Noise]) -> Tensor:
     """Choose one in each row under that row's noise, or the likeliest at temperature 0: logits [B, K] -> [B] int64."""
     if temperature == 0:
         return logits.argmax(-1)
-    gumbel = torch.stack([noise.row(logits.shape[-1]) for noise in noises])
-    return pick(log_probabilities(logits, temperature, top_k, top_p), gumbel)
+    return pick(log_probabilities(logits, temperature, top_k, top_p), gumbel(noises, logits.shape[-1]))

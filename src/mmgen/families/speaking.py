@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import TypeVar, cast
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -28,6 +27,7 @@ from mmgen.families.token_prompt import TokenPrompter
 from mmgen.fit import SMALL
 from mmgen.loading import load_model, ran_out_of_memory
 from mmgen.model import Abilities, Model
+from mmgen.packing import packed
 from mmgen.request import BOTH, PICTURES, WORDS, Done, Loading, Picture, Piece, Request
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
@@ -69,8 +69,12 @@ class SpeakingModel(Model):
         self._n_lanes = torch.get_num_threads() if self._is_small else 1  # of batches side by side
         v, head = prompter.vocabulary, cast(torch.nn.Linear, model.lm_head)
         ids = torch.tensor(v.code_ids if code_ids is None else code_ids, device=self._embedding.weight.device)
-        network = Network(self._body, head, CodeHead(head, ids) if code_head is None else code_head, ids)
-        self.speaker = Speaker(network, v, prompter.context, prompter.decode, self.decode, window)
+        code_head = code_head or CodeHead(head, ids)
+        model.lm_head = packed(head)
+        network = Network(self._body, model.lm_head, code_head, ids)
+        self.speaker = Speaker(
+            network, v, prompter.context, prompter.decode, self.decode, window, is_small=self._is_small
+        )
 
     @abstractmethod
     def picture_ids(self, images: Sequence[Image.Image]) -> list[list[int]]:
@@ -224,18 +228,23 @@ class CodeHead:
     """
 
     def __init__(self, head: torch.nn.Linear, code_ids: Tensor) -> None:
-        self._head, self._code_ids = head, code_ids
-        self._rows: Tensor | None = None
-        if not head.weight.is_meta:  # a head kept off its device by accelerate only works as a whole
+        self._code_ids, self._device = code_ids, head.weight.device
+        self._head: torch.nn.Linear | None = None
+        if head.weight.is_meta:  # kept off its device by accelerate: it only works as a whole
+            self._head = head
+        else:
             first = int(code_ids[0])
             in_order = bool((code_ids == torch.arange(first, first + len(code_ids), device=code_ids.device)).all())
-            self._rows = head.weight[first : first + len(code_ids)] if in_order else head.weight[code_ids]
+            weight = head.weight[first : first + len(code_ids)] if in_order else head.weight[code_ids]
+            rows = torch.nn.Linear(head.in_features, len(code_ids), bias=False, device="meta")
+            rows.weight = torch.nn.Parameter(weight, requires_grad=False)
+            self._rows = packed(rows)
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        if self._rows is None:
+        if self._head is not None:
             logits: Tensor = self._head(hidden)
             return logits[..., self._code_ids]
-        return F.linear(hidden.to(self._rows.device), self._rows)
+        return cast(Tensor, self._rows(hidden.to(self._device)))
 
 
 def load_with_codec(

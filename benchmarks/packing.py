@@ -1,0 +1,68 @@
+"""Linear layers with their weights in oneDNN's order, beside the same as stored: what one pass through them takes.
+
+`python -m benchmarks.packing [--repeat 30]`. The linear layers of the 290 M model and of the built-in one, in bfloat16
+and float32, with 1 to 256 tokens; both ways take turns. Medians in ms, and what putting in order took.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Sequence
+
+import torch
+
+from mmgen.packing import packed
+
+from .measures import environment
+
+WIDTHS = {"290m": (1024, 4096, 16), "demo": (256, 512, 6)}  # hidden, inner, layers
+TOKENS = (1, 2, 4, 8, 16, 64, 256)
+
+
+def layers(hidden: int, inner: int, n_layers: int, dtype: torch.dtype) -> list[torch.nn.Linear]:
+    """Make the linear layers of a decoder: queries, keys, values, output, gate, up, down."""
+    shapes = [(hidden, hidden)] * 4 + [(hidden, inner)] * 2 + [(inner, hidden)]
+    return [torch.nn.Linear(*shape, bias=False, dtype=dtype) for _ in range(n_layers) for shape in shapes]
+
+
+@torch.inference_mode()
+def seconds(linears: Sequence[torch.nn.Module], n_tokens: int, dtype: torch.dtype) -> float:
+    """Time one pass through all of them."""
+    inputs = {width: torch.randn(1, n_tokens, width, dtype=dtype) for width in {each.in_features for each in linears}}
+    started = time.perf_counter()
+    for linear in linears:
+        linear(inputs[linear.in_features])
+    return time.perf_counter() - started
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Time all, and print a table and JSON for each model and type."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=tuple(WIDTHS), default=list(WIDTHS))
+    parser.add_argument("--repeat", type=int, default=30)
+    asked = parser.parse_args(arguments)
+    facts = environment(torch.device("cpu"))
+    print(", ".join(f"{name} {value}" for name, value in facts.items()))
+    for model in asked.models:
+        for dtype in (torch.bfloat16, torch.float32):
+            stored = layers(*WIDTHS[model], dtype)
+            started = time.perf_counter()
+            in_order = [packed(linear) for linear in stored]
+            spent = time.perf_counter() - started
+            rows = {}
+            for n_tokens in TOKENS:
+                rounds = [
+                    [seconds(ways, n_tokens, dtype) for ways in (stored, in_order)] for _ in range(asked.repeat + 1)
+                ][1:]
+                a, b = (1000 * statistics.median(times) for times in zip(*rounds, strict=True))
+                rows[n_tokens] = {"stored_ms": a, "packed_ms": b, "times": statistics.median(x / y for x, y in rounds)}
+            print(f"\n{model}, {str(dtype).removeprefix('torch.')}: put in order in {spent:.2f} s")
+            print(f"{'tokens':>8}{'stored':>9}{'packed':>9}{'times as fast':>15}")
+            for n_tokens, row in rows.items():
+                print(f"{n_tokens:>8}{row['stored_ms']:>9.1f}{row['packed_ms']:>9.1f}{row['times']:>15.2f}")
+            print(json.dumps({"model": model, "dtype": str(dtype), "pack_seconds": spent, "tokens": rows, **facts}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Weights of linear layers in the order in which oneDNN computes with them, on x86-64 processors. Knows no model.
+
+As stored, a weight is gone through against the grain, or put in order anew by every pass. In order once, it costs the
+time of reading it, for 16 tokens hardly more than for one (`benchmarks.packing`).
+"""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+_MAPS = Path("/proc/self/maps")
+_TOKENS = 16  # of the passes it is put in order for; others are right, too, and were found to be no slower for it
+
+
+class PackedLinear(torch.nn.Linear):
+    """A linear layer with its weight in oneDNN's order; it cannot be trained.
+
+    Attributes:
+        weight: [out, in], opaque; `to_dense` gives it as it was.
+        bias: [out], or None.
+    """
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
+        in_order = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _TOKENS)
+        self.weight = torch.nn.Parameter(in_order, requires_grad=False)
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], ""))
+
+
+def packed(linear: torch.nn.Linear) -> torch.nn.Linear:
+    """Return the layer with its weight in order, or itself if that cannot be or would gain nothing."""
+    return PackedLinear(linear) if _can_pack(linear) else linear
+
+
+def pack(module: torch.nn.Module) -> bool:
+    """Put the weights of all linear layers within a module in order, one after the other, each in place of the old.
+
+    Returns:
+        Whether there were any.
+    """
+    done = False
+    names = [name for name, layer in module.named_modules() if isinstance(layer, torch.nn.Linear)]  # to hold no layer
+    for name in names:
+        linear = cast(torch.nn.Linear, module.get_submodule(name))
+        if name and _can_pack(linear):
+            module.set_submodule(name, PackedLinear(linear))
+            done = True
+    return done
+
+
+def leave_files(model: torch.nn.Module) -> None:
+    """Give what still lies in mapped checkpoints memory of its own: till then, all their pages stay (on Linux)."""
+    if not _MAPS.exists():
+        return
+    mapped = [line.split()[0].split("-") for line in _MAPS.read_text().splitlines() if line.endswith(".safetensors")]
+    ranges = [range(int(start, 16), int(end, 16)) for start, end in mapped]
+    for tensor in (*model.parameters(), *model.buffers()):
+        is_plain = tensor.device.type == "cpu" and not tensor.is_mkldnn
+        if is_plain and any(tensor.data_ptr() in addresses for addresses in ranges):
+            tensor.data = tensor.data.clone()
+
+
+def _can_pack(linear: torch.nn.Linear) -> bool:
+    weight = linear.weight
+    if type(linear) is not torch.nn.Linear or weight.device.type != "cpu" or hasattr(linear, "_hf_hook"):
+        return False  # quantised, on a GPU, or brought from disk by accelerate
+    if platform.machine() not in ("x86_64", "AMD64") or not torch._C._has_mkldnn:
+        return False
+    if weight.dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return weight.dtype == torch.float32
