@@ -83,12 +83,12 @@ def _name(window: int | None) -> str:
 # --- what is shown ------------------------------------------------------------------------------------------------
 
 
-def against(runs: Mapping[str, Sequence[Run]], baseline: str, name: str) -> float | None:
-    """How many times as fast as a baseline: the median over the rounds."""
+def against(runs: Mapping[str, Sequence[Run]], baseline: str, name: str, part: str = "seconds") -> float | None:
+    """How many times as fast as a baseline, in all or in a part: the median over the rounds."""
     if baseline not in runs:
         return None
     pairs = zip(runs[baseline], runs[name], strict=True)
-    return statistics.median(stock.seconds / own.seconds for stock, own in pairs)
+    return statistics.median(getattr(stock, part) / getattr(own, part) for stock, own in pairs)
 
 
 def rows_of(
@@ -106,6 +106,7 @@ def rows_of(
             "seconds": statistics.median(run.seconds for run in found),
             **{letter: against(runs, BASELINES[letter], name) for letter in BASELINES},
             **{part: getattr(run, part) / run.n_pictures for part in ("prefill", "decode", "vq", "png")},
+            **{f"decode_{letter}": against(runs, BASELINES[letter], name, "decode") for letter in BASELINES},
             "passes": run.passes if own and trained else None,
             "bandwidth": rate / bandwidth if own else None,
             "peak_gb": run.peak_bytes / 1e9,
@@ -115,8 +116,9 @@ def rows_of(
 
 def table(rows: Mapping[str, Mapping[str, float | None]]) -> str:
     """Write the rows beneath each other."""
-    titles = ("s/picture", "x A", "x B", "prefill", "decode", "VQ", "PNG", "passes", "bandwidth", "peak GB")
-    formats = (".3f", ".2f", ".2f", ".3f", ".3f", ".3f", ".3f", ".1f", ".0%", ".2f")
+    titles = ("s/picture", "x A", "x B", "prefill", "decode", "VQ", "PNG", "dec. x A", "dec. x B")
+    titles += ("passes", "bandwidth", "peak GB")
+    formats = (".3f", ".2f", ".2f", ".3f", ".3f", ".3f", ".3f", ".2f", ".2f", ".1f", ".0%", ".2f")
     lines = [f"{'':<22}" + "".join(f"{title:>10}" for title in titles)]
     for name, row in rows.items():
         cells = zip(row.values(), formats, strict=True)

@@ -7,9 +7,10 @@ import json
 import pytest
 import torch
 
-from benchmarks import draw, gpu, start_up, subject
+from benchmarks import draw, gpu, packing, start_up, subject
 from benchmarks.baselines import Stock
 from benchmarks.checkpoints import make_in_memory
+from benchmarks.windows import energy_test
 from mmgen.families.chameleon import Chameleon
 from mmgen.request import ImageSampling
 
@@ -72,3 +73,17 @@ def test_codes_that_part_without_a_tie_fail_a_check(tiny: Chameleon) -> None:
     wrong = [right[0], (*right[1][:5], (right[1][5] + 32) % 64, *right[1][6:])]
     checks.same("another", requests, right, wrong)
     assert checks.failed == 1
+
+
+def test_the_energy_test_sees_a_shift_and_nothing_where_there_is_none() -> None:
+    generator = torch.Generator().manual_seed(0)
+    one, two = (list(torch.randn(60, 8, generator=generator)) for _ in range(2))
+    assert energy_test(one, two, 199) > 0.05
+    assert energy_test(one, [vector + 0.7 for vector in two], 199) < 0.01
+
+
+def test_linear_layers_are_shown_as_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    packing.main(["--models", "demo", "--repeat", "1"])
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert [each["dtype"] for each in found] == ["torch.bfloat16", "torch.float32"]
+    assert all(list(each["tokens"]) == ["1", "2", "4", "8", "16", "64", "256"] for each in found)
