@@ -75,11 +75,12 @@ def test_codes_that_part_without_a_tie_fail_a_check(tiny: Chameleon) -> None:
     assert checks.failed == 1
 
 
-def test_the_energy_test_sees_a_shift_and_nothing_where_there_is_none() -> None:
+def test_the_energy_test_sees_a_shift_and_is_even_where_there_is_none() -> None:
     generator = torch.Generator().manual_seed(0)
-    one, two = (list(torch.randn(60, 8, generator=generator)) for _ in range(2))
-    assert energy_test(one, two, 199) > 0.05
-    assert energy_test(one, [vector + 0.7 for vector in two], 199) < 0.01
+    samples = [list(torch.randn(48, 8, generator=generator)) for _ in range(40)]
+    p_values = [energy_test(one, two, 99) for one, two in zip(samples[::2], samples[1::2], strict=True)]
+    assert 0.3 < sum(p_values) / 20 < 0.7  # three standard errors of an even spread
+    assert energy_test(samples[0], [vector + 0.7 for vector in samples[1]], 99) == 0.01
 
 
 def test_linear_layers_are_shown_as_json_too(capsys: pytest.CaptureFixture[str]) -> None:
