@@ -64,7 +64,7 @@ _FAMILIES = {
 }
 _CHAT = Family("chat", "chat_inputs", Abilities(WORDS))  # all others, as far as their templates and processors say
 _GUIDANCE_ROWS = 3  # of a picture under way, at most
-_MAPS = 5  # of a picture's full size that its decoder holds at once in float32, as measured for Chameleon's
+_MAPS = 6  # of a picture's full size that its decoder holds at once in float32, as measured for Chameleon's
 
 
 def open_model(
