@@ -48,21 +48,32 @@ class Unmasked(ChameleonForConditionalGeneration):
         return CausalLMOutputWithPast(logits=logits, past_key_values=out.past_key_values)
 
 
+def unmasked(model: SpeakingModel) -> Unmasked:
+    """Build the stock network of a model: with its very tensors, except that packed weights are put back as stored."""
+    ours = model.model
+    with torch.device("meta"):
+        network = Unmasked(ours.config)
+    weights = {name: tensor.to_dense() if tensor.is_mkldnn else tensor for name, tensor in ours.state_dict().items()}
+    network.load_state_dict(weights, strict=False, assign=True)  # Anole's decoder has no place there
+    for name, buffer in ours.named_buffers():
+        if name not in weights:  # what is computed, and not stored
+            parent, _, own = name.rpartition(".")
+            network.get_submodule(parent).register_buffer(own, buffer, persistent=False)
+    network.generation_config = GenerationConfig()  # no end of sequence
+    return network.eval()
+
+
 class Stock:
     """Draws with `generate`.
 
     Args:
-        model: whose weights, prompts and codec are used.
+        model: whose prompts and codec are used.
+        network: with its weights, as transformers has them.
         static: with the static cache (B).
     """
 
-    def __init__(self, model: SpeakingModel, *, static: bool) -> None:
-        self._subject, self._static = model, static
-        with torch.device("meta"):
-            self._model = Unmasked(model.model.config)
-        _share(model.model, self._model)
-        self._model.generation_config = GenerationConfig()  # no end of sequence
-        self._model.eval()
+    def __init__(self, model: SpeakingModel, network: Unmasked, *, static: bool) -> None:
+        self._subject, self._model, self._static = model, network, static
 
     @torch.inference_mode()
     def draw(self, n: int, sampling: ImageSampling, seed: int, n_codes: int | None = None) -> Run:
@@ -118,16 +129,6 @@ class Stock:
             codes=tuple(codes),
         )
         return run.scaled_to(v.n_codes)
-
-
-def _share(ours: torch.nn.Module, stock: torch.nn.Module) -> None:
-    """Give a model another's weights: the very tensors, except that those in oneDNN's order are put back as stored."""
-    weights = {name: tensor.to_dense() if tensor.is_mkldnn else tensor for name, tensor in ours.state_dict().items()}
-    stock.load_state_dict(weights, strict=False, assign=True)  # Anole's decoder has no place there
-    for name, buffer in ours.named_buffers():
-        if name not in weights:  # what is computed, and not stored
-            parent, _, own = name.rpartition(".")
-            stock.get_submodule(parent).register_buffer(own, buffer, persistent=False)
 
 
 class _CodesOnly(LogitsProcessor):

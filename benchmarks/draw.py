@@ -25,7 +25,7 @@ from mmgen.loading import quiet
 from mmgen.request import ImageSampling
 
 from . import subject
-from .baselines import Stock
+from .baselines import Stock, unmasked
 from .checkpoints import SHAPES, make_in_memory
 from .measures import Run, copy_bandwidth, environment, median
 
@@ -179,7 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quiet()
     with tempfile.TemporaryDirectory() as folder:
         model = open_subject(asked.model, asked.dtype, device, asked.codes, Path(folder))
-        stocks = {letter: Stock(model, static=letter == "B") for letter in asked.baselines}
+        network = unmasked(model)
+        stocks = {letter: Stock(model, network, static=letter == "B") for letter in asked.baselines}
         bandwidth = copy_bandwidth(device, 2**24 if asked.model == "tiny" else None)
         facts = {
             "model": model.name,

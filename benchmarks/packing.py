@@ -14,9 +14,11 @@ import torch
 
 from mmgen.packing import packed
 
+from .checkpoints import SHAPES
 from .measures import environment
 
-WIDTHS = {"290m": (1024, 4096, 16), "demo": (256, 512, 6)}  # hidden, inner, layers
+_290M = SHAPES["290m"]
+WIDTHS = {"290m": (_290M.hidden, _290M.inner, _290M.layers), "demo": (256, 512, 6)}  # hidden, inner, layers
 TOKENS = (1, 2, 4, 8, 16, 64, 256)
 
 

@@ -116,7 +116,7 @@ def as_pixels(picture: Picture) -> Tensor:
 
 
 def as_counts(picture: Picture) -> Tensor:
-    """How often each code is in it, as roots of shares: their distance is Hellinger's."""
+    """How often each code is in it, as roots of shares: their distance is in proportion to Hellinger's."""
     codes = torch.tensor(picture.codes)
     return (torch.bincount(codes, minlength=int(codes.max()) + 1) / len(codes)).sqrt()
 
@@ -133,9 +133,9 @@ def energy_test(one: Sequence[Tensor], two: Sequence[Tensor], n_permutations: in
         return float(-signs @ distances @ signs)
 
     observed, n_larger = energy(), 0
+    of_prompts = [(strata == prompt).nonzero()[:, 0] for prompt in range(len(PROMPTS))]
     for _ in range(n_permutations):
-        for prompt in range(len(PROMPTS)):
-            places = (strata == prompt).nonzero()[:, 0]
+        for places in of_prompts:
             signs[places] = signs[places[torch.randperm(len(places), generator=generator)]]
         n_larger += energy() >= observed
     return (n_larger + 1) / (n_permutations + 1)

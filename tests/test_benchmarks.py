@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import draw, gpu, packing, start_up, subject
-from benchmarks.baselines import Stock
+from benchmarks.baselines import Stock, unmasked
 from benchmarks.checkpoints import make_in_memory
 from benchmarks.windows import energy_test
 from mmgen.families.chameleon import Chameleon
@@ -27,11 +27,11 @@ def test_a_baseline_draws_the_same_where_nothing_is_left_to_chance(
 ) -> None:
     own = subject.draw(tiny, 2, ImageSampling(temperature=0, guidance=guidance), 1, seed=1)
     cold = ImageSampling(temperature=1e-6, guidance=guidance)  # `generate` refuses to sample at 0
-    assert Stock(tiny, static=static).draw(2, cold, seed=1).codes == own.codes
+    assert Stock(tiny, unmasked(tiny), static=static).draw(2, cold, seed=1).codes == own.codes
 
 
 def test_fewer_codes_of_a_baseline_are_its_first(tiny: Chameleon) -> None:
-    stock = Stock(tiny, static=False)
+    stock = Stock(tiny, unmasked(tiny), static=False)
     whole, few = (stock.draw(2, ImageSampling(), 1, n_codes) for n_codes in (None, 6))
     assert [codes[:6] for codes in whole.codes] == list(few.codes)
     assert few.n_codes == whole.n_codes == 16  # of the seconds: they are scaled

@@ -145,12 +145,17 @@ def test_equal_prompts_are_fed_once() -> None:
     assert widths[1:] == [6] * 15
 
 
-@pytest.mark.parametrize("n_rows", [1, 2, 3, 6, 32, 1000])
-def test_a_window_is_chosen_for_any_number_of_rows(n_rows: int) -> None:
-    large, small = (choose_window(torch.device("cpu"), n_rows, is_small=is_small) for is_small in (False, True))
-    gpu = choose_window(torch.device("cuda"), n_rows, is_small=False)
-    assert 1 <= large <= small <= gpu
-    assert gpu * n_rows <= 128 or gpu == 1
+@pytest.mark.parametrize(
+    ("device", "is_small", "by_rows"),
+    [
+        ("cpu", False, {1: 16, 2: 8, 3: 5, 16: 1, 1000: 1}),
+        ("cpu", True, {1: 16, 2: 16, 4: 16, 8: 8, 16: 4, 1000: 1}),
+        ("cuda", False, {1: 64, 2: 64, 3: 42, 32: 4, 1000: 1}),
+    ],
+)
+def test_a_window_is_chosen_for_any_number_of_rows(device: str, is_small: bool, by_rows: dict[int, int]) -> None:
+    found = {n_rows: choose_window(torch.device(device), n_rows, is_small=is_small) for n_rows in by_rows}
+    assert found == by_rows
 
 
 # The built-in model. benchmarks/windows.py does the same with more prompts, seeds and windows.

@@ -8,7 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mmgen.families import open_model
+from mmgen.families.chameleon import Chameleon
 from mmgen.packing import PackedLinear, _can_pack, leave_files, pack, packed
+from mmgen.request import Loading
+
+from .checkpoints import make_checkpoint
 
 pytestmark = pytest.mark.skipif(
     not _can_pack(torch.nn.Linear(2, 2)), reason="weights are put in order on x86-64 processors only"
@@ -63,11 +68,31 @@ def test_all_linear_layers_are_packed_in_place_and_nothing_else_is() -> None:
     assert set(dict(model.named_parameters())) == {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
 
 
-def test_a_mapped_file_is_let_go(tmp_path: Path) -> None:
+def test_what_is_shared_stays_as_it_is() -> None:
+    embedding, head, twice = torch.nn.Embedding(6, 4), torch.nn.Linear(4, 6, bias=False), torch.nn.Linear(4, 4)
+    head.weight = embedding.weight
+    model = torch.nn.ModuleDict({"embedding": embedding, "head": head, "one": twice, "two": twice})
+    assert not pack(model)
+    assert model["head"] is head
+    assert model["one"] is model["two"] is twice
+
+
+@pytest.mark.parametrize("draws", [True, False])
+def test_a_model_is_opened_packed(tmp_path: Path, draws: bool) -> None:
+    model = open_model(str(make_checkpoint(tmp_path / "model", decoder=draws)), Loading(dtype="float32"))
+    assert isinstance(model, Chameleon)
+    layers = [each for each in model.model.get_decoder().modules() if isinstance(each, torch.nn.Linear)]
+    assert len(layers) == 14  # seven in each of two layers
+    assert {type(each) for each in (*layers, model.model.lm_head)} == {PackedLinear}
+    assert not any(isinstance(each, PackedLinear) for each in model.model.get_submodule("model.vqmodel").modules())
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "0123456789abcdef"])  # the Hub's cache links to such names
+def test_a_mapped_file_is_let_go(tmp_path: Path, name: str) -> None:
     def is_mapped() -> bool:
         return str(path) in Path("/proc/self/maps").read_text()
 
-    path = tmp_path / "model.safetensors"
+    path = tmp_path / name
     stored = {"0.weight": torch.randn(64, 64), "1.weight": torch.randn(64), "1.bias": torch.zeros(64)}
     save_file(stored, path)
     model = torch.nn.Sequential(torch.nn.Linear(64, 64, bias=False), torch.nn.LayerNorm(64))

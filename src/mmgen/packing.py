@@ -7,6 +7,7 @@ time of reading it, for 16 tokens hardly more than for one (`benchmarks.packing`
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from pathlib import Path
 from typing import cast
 
@@ -14,11 +15,13 @@ import torch
 from torch import Tensor
 
 _MAPS = Path("/proc/self/maps")
-_TOKENS = 16  # of the passes it is put in order for; others are right, too, and were found to be no slower for it
+_TOKENS = 16  # of the passes it is put in order for; others are right, too, and gain as well (`benchmarks.packing`)
 
 
 class PackedLinear(torch.nn.Linear):
-    """A linear layer with its weight in oneDNN's order; it cannot be trained.
+    """A linear layer with its weight in oneDNN's order, to be called and no more.
+
+    It cannot be trained, copied or brought to another type, nor can anything else compute with its weight.
 
     Attributes:
         weight: [out, in], opaque; `to_dense` gives it as it was.
@@ -44,11 +47,16 @@ def packed(linear: torch.nn.Linear) -> torch.nn.Linear:
 def pack(module: torch.nn.Module) -> bool:
     """Put the weights of all linear layers within a module in order, one after the other, each in place of the old.
 
+    Those that are shared, as a head's with the embedding, stay as they are.
+
     Returns:
-        Whether there were any.
+        Whether any was put in order.
     """
+    named = list(module.named_modules(remove_duplicate=False))
+    owners = Counter(id(weight) for _, each in named for weight in each.parameters(recurse=False))
+    names = [name for name, layer in named if isinstance(layer, torch.nn.Linear) and owners[id(layer.weight)] == 1]
+    del named  # or no weight would be freed as it is replaced
     done = False
-    names = [name for name, layer in module.named_modules() if isinstance(layer, torch.nn.Linear)]  # to hold no layer
     for name in names:
         linear = cast(torch.nn.Linear, module.get_submodule(name))
         if name and _can_pack(linear):
@@ -58,11 +66,12 @@ def pack(module: torch.nn.Module) -> bool:
 
 
 def leave_files(model: torch.nn.Module) -> None:
-    """Give what still lies in mapped checkpoints memory of its own: till then, all their pages stay (on Linux)."""
+    """Give what still lies in a mapped file memory of its own: till then, all pages of the file stay (on Linux)."""
     if not _MAPS.exists():
         return
-    mapped = [line.split()[0].split("-") for line in _MAPS.read_text().splitlines() if line.endswith(".safetensors")]
-    ranges = [range(int(start, 16), int(end, 16)) for start, end in mapped]
+    mapped = [fields for line in _MAPS.read_text().splitlines() if len(fields := line.split(maxsplit=5)) == 6]
+    ends = [fields[0].split("-") for fields in mapped if fields[5].startswith("/")]
+    ranges = [range(int(start, 16), int(end, 16)) for start, end in ends]
     for tensor in (*model.parameters(), *model.buffers()):
         is_plain = tensor.device.type == "cpu" and not tensor.is_mkldnn
         if is_plain and any(tensor.data_ptr() in addresses for addresses in ranges):

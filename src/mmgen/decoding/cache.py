@@ -30,7 +30,7 @@ class Cache:
         self._is_level = False  # all rows begin at one position, with room for all of the pass
 
     def aim(self, rows: range, positions: Tensor) -> Tensor | None:
-        """Say where the next pass writes: `rows` (neighbours), positions [r, T] int64.
+        """Say where the next pass writes: `rows` (neighbours), positions [r, T] int64 from each row's length on.
 
         Returns:
             Which slots each token may look at: [r, 1, T, extent] bool; None if all rows begin at one position.
@@ -58,15 +58,14 @@ class Cache:
         if layer_idx not in self._layers:
             shape = (len(self.lengths), key.shape[1], self.capacity, key.shape[3])
             self._layers[layer_idx] = (key.new_zeros(shape), value.new_zeros(shape))
-        rows = torch.arange(len(self._rows), device=key.device)[:, None]
-        positions = self._positions.to(key.device)
         found = []
         for stored, new in zip(self._layers[layer_idx], (key, value), strict=True):
             mine = stored[self._rows.start : self._rows.stop]
             if self._is_level:
                 mine[:, :, self._start : self._extent] = new
             else:
-                mine.transpose(1, 2)[rows, positions] = new.transpose(1, 2)
+                each = torch.arange(len(self._rows), device=key.device)[:, None]
+                mine.transpose(1, 2)[each, self._positions.to(key.device)] = new.transpose(1, 2)
             found.append(mine[:, :, : self._extent])
         return found[0], found[1]
 

@@ -224,7 +224,8 @@ class SpeakingModel(Model):
 class CodeHead:
     """The rows of the head that belong to image codes, in the order of the codes: hidden [..., D] -> logits [..., K].
 
-    Inside a picture nothing else may follow, and the head's other rows are most of its bytes.
+    Inside a picture nothing else may follow, and the head's other rows are most of its bytes. Where weights are packed
+    they are a copy.
     """
 
     def __init__(self, head: torch.nn.Linear, code_ids: Tensor) -> None:
