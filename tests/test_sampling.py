@@ -46,6 +46,12 @@ def test_the_likeliest_always_stays() -> None:
     assert (kept > -torch.inf).sum(-1).tolist() == [1, 1, 1, 1]
 
 
+def test_what_is_as_likely_as_the_last_that_stays_stays_too() -> None:
+    logits = torch.tensor([[1.0, 0, 2, 1, 1], [0, 0, 0, 0, 0]])
+    kept = log_probabilities(logits, 1.0, 0, 0.6)  # e² / (e² + 3e + 1) = 0.446: the second likeliest is needed
+    assert (kept > -torch.inf).tolist() == [[True, False, True, True, True], [True] * 5]
+
+
 def test_repetition_penalty_is_that_of_transformers() -> None:
     logits, seen = random_logits(1, 50), torch.tensor([3, 3, 7, 49])
     theirs = RepetitionPenaltyLogitsProcessor(1.3)(seen[None], logits[None].clone())[0]

@@ -65,7 +65,8 @@ def log_probabilities(logits: Tensor, temperature: float, top_k: int, top_p: flo
     """Temper and cut: logits [..., K] -> log P [..., K] float32, minus infinity where cut.
 
     Temperature first, then the `top_k` likeliest (0 keeps all), then the smallest set whose probability reaches
-    `top_p` (Holtzman et al., arXiv 1904.09751; 1 keeps all). The likeliest one always stays.
+    `top_p` (Holtzman et al., arXiv 1904.09751; 1 keeps all). Those as likely as its last stay, too: which of them came
+    first would be up to the sorting.
     """
     logits = logits.float()
     logits = (logits - logits.amax(-1, keepdim=True)) / temperature  # the largest at 0: no temperature overflows it
@@ -74,12 +75,20 @@ def log_probabilities(logits: Tensor, temperature: float, top_k: int, top_p: flo
         logits = logits.masked_fill(logits < kth, -torch.inf)
     log_p = logits.log_softmax(-1)
     if top_p < 1:
-        ordered, order = log_p.sort(dim=-1, descending=True)
-        before = ordered.exp().cumsum(-1) - ordered.exp()  # probability of all likelier ones
-        cut = (before >= top_p).scatter(-1, order, before >= top_p)
-        cut.scatter_(-1, order[..., :1], False)
-        log_p = log_p.masked_fill(cut, -torch.inf).log_softmax(-1)
+        ordered = _descending(log_p)
+        p = ordered.exp()
+        n_kept = (p.cumsum(-1) - p < top_p).sum(-1, keepdim=True)  # before each stands the probability of likelier ones
+        log_p = log_p.masked_fill(log_p < ordered.gather(-1, (n_kept - 1).clamp(min=0)), -torch.inf).log_softmax(-1)
     return log_p
+
+
+def _descending(values: Tensor) -> Tensor:
+    """Sort the last dimension. NumPy's sort takes half of the time of torch's on a CPU."""
+    if values.device.type != "cpu":
+        return values.sort(dim=-1, descending=True).values
+    ordered = values.clone()
+    ordered.numpy().sort(axis=-1)
+    return ordered.flip(-1)
 
 
 def pick(log_p: Tensor, noise: Tensor) -> Tensor:
