@@ -69,9 +69,9 @@ def leave_files(model: torch.nn.Module) -> None:
     """Give what still lies in a mapped file memory of its own: till then, all pages of the file stay (on Linux)."""
     if not _MAPS.exists():
         return
-    mapped = [fields for line in _MAPS.read_text().splitlines() if len(fields := line.split(maxsplit=5)) == 6]
-    ends = [fields[0].split("-") for fields in mapped if fields[5].startswith("/")]
-    ranges = [range(int(start, 16), int(end, 16)) for start, end in ends]
+    lines = [line.split(maxsplit=5) for line in _MAPS.read_text().splitlines()]  # address range, mode, …, file
+    mapped = [fields[0].split("-") for fields in lines if fields[1] == "rw-p" and fields[5:] and ".so" not in fields[5]]
+    ranges = [range(int(start, 16), int(end, 16)) for start, end in mapped]
     for tensor in (*model.parameters(), *model.buffers()):
         is_plain = tensor.device.type == "cpu" and not tensor.is_mkldnn
         if is_plain and any(tensor.data_ptr() in addresses for addresses in ranges):
