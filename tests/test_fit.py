@@ -182,7 +182,7 @@ def test_drawing_counts_the_picture_s_rows(huge: Path, monkeypatch: pytest.Monke
     for want in (WORDS, PICTURES):
         with pytest.raises(InterruptedError):
             families.open_model(str(huge), want=want)
-    maps = 5 * SIZE_PX**2 * 32 * 4  # of 32 channels in float32
+    maps = 6 * SIZE_PX**2 * 32 * 4  # of 32 channels in float32
     assert asked == [fit.Reply(fit.TOKENS, 0), fit.Reply(fit.TOKENS + 3 * 16, maps)]
 
 
