@@ -135,7 +135,7 @@ def picture(
         _leave(drafts, cache, rows, n_kinds)
         if not drafts:
             return
-        width = min(window, max(canvas.n_places - draft.n for draft in drafts))
+        width = window
         fed = torch.tensor([draft.guess(width) for draft in drafts], device=ids.device)
         active = range(rows.start, rows.start + len(drafts) * n_kinds)
         hidden = forward(network, cache, active, ids[fed].repeat_interleave(n_kinds, 0))
