@@ -6,6 +6,7 @@ those of the model that mmgen draws with; sampling is the same: temperature, top
 end of sequence: always the full count of codes. Pixels and PNG are made as mmgen makes them, so only the codes differ.
 """
 
+import copy
 from typing import Any
 
 import torch
@@ -51,8 +52,10 @@ class Unmasked(ChameleonForConditionalGeneration):
 def unmasked(model: SpeakingModel) -> Unmasked:
     """Build the stock network of a model: with its very tensors, except that packed weights are put back as stored."""
     ours = model.model
+    config = copy.deepcopy(ours.config)
+    config._attn_implementation = "sdpa"  # which ours may have a way of its own to use
     with torch.device("meta"):
-        network = Unmasked(ours.config)
+        network = Unmasked(config)
     weights = {name: tensor.to_dense() if tensor.is_mkldnn else tensor for name, tensor in ours.state_dict().items()}
     network.load_state_dict(weights, strict=False, assign=True)  # Anole's decoder has no place there
     for name, buffer in ours.named_buffers():

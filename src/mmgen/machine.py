@@ -1,14 +1,17 @@
-"""What memory this machine has free. Without torch; knows nothing of models."""
+"""What this machine is, and what memory it has free. Without torch; knows nothing of models."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+IS_X86 = platform.machine() in ("x86_64", "AMD64")
 
 _CGROUPS = Path("/sys/fs/cgroup")
 

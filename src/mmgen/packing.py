@@ -6,13 +6,14 @@ time of reading it, for 16 tokens hardly more than for one (`benchmarks.packing`
 
 from __future__ import annotations
 
-import platform
 from collections import Counter
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor
+
+from mmgen.machine import IS_X86
 
 _MAPS = Path("/proc/self/maps")
 _TOKENS = 16  # of the passes it is put in order for; others are right, too, and gain as well (`benchmarks.packing`)
@@ -82,7 +83,7 @@ def _can_pack(linear: torch.nn.Linear) -> bool:
     weight = linear.weight
     if type(linear) is not torch.nn.Linear or weight.device.type != "cpu" or hasattr(linear, "_hf_hook"):
         return False  # quantised, on a GPU, or brought from disk by accelerate
-    if platform.machine() not in ("x86_64", "AMD64") or not torch._C._has_mkldnn:
+    if not (IS_X86 and torch._C._has_mkldnn):
         return False
     if weight.dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

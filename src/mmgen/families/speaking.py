@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from mmgen import machine
 from mmgen.ahead import side_by_side
+from mmgen.attention import ask_twice
 from mmgen.catalog import Checkpoint
 from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Prompt
@@ -71,6 +72,7 @@ class SpeakingModel(Model):
         ids = torch.tensor(v.code_ids if code_ids is None else code_ids, device=self._embedding.weight.device)
         code_head = code_head or CodeHead(head, ids)
         model.lm_head = packed(head)
+        ask_twice(model)
         network = Network(self._body, model.lm_head, code_head, ids)
         self.speaker = Speaker(
             network, v, prompter.context, prompter.decode, self.decode, window, is_small=self._is_small
