@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import draw, gpu, packing, start_up, subject
+from benchmarks import attention, draw, gpu, packing, start_up, subject
 from benchmarks.baselines import Stock, unmasked
 from benchmarks.checkpoints import make_in_memory
 from benchmarks.windows import energy_test
@@ -88,3 +88,10 @@ def test_linear_layers_are_shown_as_json_too(capsys: pytest.CaptureFixture[str])
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert [each["dtype"] for each in found] == ["torch.bfloat16", "torch.float32"]
     assert all(list(each["tokens"]) == ["1", "2", "4", "8", "16", "64", "256"] for each in found)
+
+
+def test_attention_asked_twice_is_shown_as_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    attention.main(["--models", "290m", "--repeat", "1"])
+    (found,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert [(case["rows"], case["keys"]) for case in found["cases"][:2]] == [(1, 16), (1, 32)]
+    assert all(case["once_ms"] > 0 and case["twice_ms"] > 0 for case in found["cases"])

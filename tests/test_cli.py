@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from mmgen.cli import main
 from mmgen.errors import MmgenError
 from mmgen.request import Progress
 from tests.scripted import Scripted, install, run
@@ -386,6 +389,23 @@ def test_every_command_loads_as_it_is_told(model: Scripted, command: str) -> Non
     assert (loading.revision, loading.dtype, loading.device_map) == ("main", "float32", "cpu")
     assert (loading.quantize, loading.attn, loading.offline) == ("4bit", "sdpa", True)
     assert want == model.requests[0].want
+
+
+def test_a_process_of_its_own_looks_for_garbage_rarely_and_not_at_its_end() -> None:
+    before = gc.get_threshold()
+    main(["--version"])
+    assert gc.get_threshold() == before
+    script = """
+        import atexit, gc, sys
+        from mmgen.cli import main
+        sys.argv = ["mmgen", "--version"]
+        main()
+        assert gc.isenabled() and gc.get_threshold()[0] > 10_000
+        atexit._run_exitfuncs()
+        assert gc.get_freeze_count() > 10_000
+    """
+    process = python(textwrap.dedent(script))
+    assert process.wait() == 0, process.communicate()[1].decode()
 
 
 def test_a_bad_seed_is_misuse_for_several_pictures_too(model: Scripted) -> None:

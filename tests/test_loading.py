@@ -323,6 +323,38 @@ def test_optimisers_are_imported_when_they_are_called(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_what_models_define_is_found_when_it_is_asked_for(tmp_path: Path) -> None:
+    listing = "import json, transformers; print(json.dumps(sorted(dir(transformers))))"
+    whole = run([sys.executable, "-c", listing], tmp_path)
+    script = """
+        from pathlib import Path
+        from mmgen.lean import without_unused
+        with without_unused():
+            import transformers.models.chameleon.modeling_chameleon
+            from transformers import PreTrainedModel
+        import transformers.utils.import_utils as lists
+        looked, look = [], lists.create_import_structure_from_path
+        lists.create_import_structure_from_path = lambda path: looked.append(Path(path).name) or look(path)
+        assert "MllamaConfig" not in vars(transformers)["_class_to_module"], "transformers lists its models anew"
+        assert transformers.MllamaConfig().model_type == "mllama" and looked.count("models") == 1
+        assert not hasattr(transformers, "Nonsense")
+        from transformers import Idefics2Config, AutoModelForImageTextToText
+        assert looked.count("models") == 1
+    """
+    done = run([sys.executable, "-c", textwrap.dedent(script)], tmp_path)
+    assert done.returncode == 0, done.stderr
+    script = """
+        from mmgen.lean import without_unused
+        with without_unused():
+            import transformers
+    """
+    lean = run([sys.executable, "-c", textwrap.dedent(script) + listing], tmp_path)
+    assert lean.returncode == 0, lean.stderr
+    names = [set(json.loads(done.stdout)) for done in (whole, lean)]
+    assert "MllamaForConditionalGeneration" in names[0]
+    assert names[0] <= names[1]
+
+
 def test_the_collector_is_as_it_was() -> None:
     was_enabled = gc.isenabled()
     try:

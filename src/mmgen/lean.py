@@ -2,9 +2,9 @@
 
 transformers decorates a few functions with torch's compiler's directives and asks whether torch can work in many
 processes. Each brings in `torch._dynamo` or `torch.distributed.tensor`, and those SymPy. It imports SciPy's optimisers
-for the losses of object detection, and looks through the files of all its models twice. That is about a second and a
-half before the first word. Until the first model is loaded, stand-ins are there, in all threads; what compiles later
-finds the real ones.
+for the losses of object detection, and looks through the files of all its models twice. That is about two seconds
+before the first word. Until the first model is loaded, stand-ins are there, in all threads; what compiles later finds
+the real ones, and who asks transformers for a name that it does not know yet has its models looked through then.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ _ALGEBRA = "sympy"
 _SHAPES = "torch.fx.experimental.symbolic_shapes"  # asked for whenever something is made on the meta device
 _OPTIMISERS = "scipy.optimize"
 _MODELS = "transformers.models"
+_LISTS = "transformers.utils.import_utils"  # makes lists of what models define
 
 
 @contextmanager
@@ -47,7 +50,8 @@ def without_unused() -> Iterator[None]:
     torch._dynamo = sys.modules[_COMPILER]
     torch.distributed.is_available = lambda: False
     try:
-        sys.modules.setdefault(_MODELS, _Models())
+        with without_collection():
+            _import_transformers()
         yield
     finally:
         torch.distributed.is_available = is_available
@@ -121,13 +125,76 @@ def _linear_sum_assignment(*arguments: object, **named: object) -> Any:
     return import_module(_OPTIMISERS).linear_sum_assignment(*arguments, **named)
 
 
+def _import_transformers() -> None:
+    """Import it without what its models define: it finds that out if it is asked."""
+    lists = _Lists()
+    sys.meta_path.insert(0, lists)
+    try:
+        import transformers
+    finally:
+        sys.meta_path.remove(lists)
+    sys.modules.setdefault(_MODELS, _Models(transformers))
+
+
+class _Lists(MetaPathFinder):
+    """Finds transformers' module that lists what its packages define, and has it leave out what the models do."""
+
+    def find_spec(self, fullname: str, path: Any, target: types.ModuleType | None = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(fullname, path) if fullname == _LISTS else None
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: types.ModuleType) -> None:
+                execute(module)
+                _list_later(module)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def _list_later(lists: Any) -> None:
+    lazy: Any = getattr(lists, "_LazyModule", None)
+    define: Any = getattr(lists, "define_import_structure", None)
+    if lazy is None or define is None:
+        return  # of another version of transformers: it lists them at once
+
+    class Completing(lazy):  # type: ignore[misc]
+        """A package that looks through its models when it is asked for what it does not know."""
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                if self.__name__ != "transformers" or name.startswith("__"):
+                    raise
+                if PathFinder.find_spec(f"{self.__name__}.{name}", self.__path__) is not None:
+                    raise  # what is on disk `from ... import` finds next
+            self._complete()
+            return getattr(self, name)
+
+        def __dir__(self) -> list[str]:
+            if self.__name__ != "transformers":
+                return list(super().__dir__())
+            self._complete()
+            return dir(self)
+
+        def _complete(self) -> None:
+            found = define(Path(self.__path__[0]) / "models", prefix="models")
+            found[frozenset()].update(self._import_structure)
+            self.__class__ = lazy
+            lazy.__init__(self, self.__name__, self.__file__, found, self.__spec__, self._objects)
+
+    def define_later(path: object, prefix: str | None = None) -> Any:
+        return {frozenset(): {}} if prefix == "models" else define(path, prefix)
+
+    lists._LazyModule, lists.define_import_structure = Completing, define_later
+
+
 class _Models(types.ModuleType):
     """`transformers.models` without a list of its own: a folder of packages, which is asked. It stays."""
 
-    def __init__(self) -> None:
+    def __init__(self, transformers: Any) -> None:
         super().__init__(_MODELS)
-        import transformers
-
         self.__path__ = [str(Path(transformers.__path__[0], "models"))]
 
     def __getattr__(self, name: str) -> Any:

@@ -16,7 +16,8 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoImageProcessor, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, QuantoConfig
+from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, QuantoConfig
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.utils.import_utils import is_flash_attn_2_available, is_optimum_quanto_available
 
 from mmgen import catalog

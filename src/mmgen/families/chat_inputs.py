@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 from PIL import Image
-from transformers import CONFIG_MAPPING, AutoProcessor, BatchFeature
+from transformers import BatchFeature
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.models.auto.processing_auto import AutoProcessor
 
 from mmgen.errors import MmgenError, TooLongError
 from mmgen.loading import quiet, read_config
