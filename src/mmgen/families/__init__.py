@@ -5,8 +5,6 @@ A model type without a family of its own is left to `chat`, which takes it by it
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -92,9 +90,7 @@ def open_model(
     if loading.fit_check and checkpoint.n_bytes > fit.SMALL:
         fit.check(checkpoint, loading, machine.look(), reply(checkpoint, want))
     catalog.check_tokenizer(checkpoint)
-    if "torch" not in sys.modules:
-        # Threads that spin while they wait make a small model up to 20 times slower on a busy machine (GNU OpenMP).
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    machine.wait_briefly()
     prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)
     for request in requests:
         prompter.check(request)
