@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from mmgen import attention
+from mmgen import attention, machine
 from mmgen.attention import _attend
 from mmgen.families import open_model
 from mmgen.families.chameleon import Chameleon
@@ -47,7 +47,7 @@ def test_a_single_query_gets_the_attention_it_is_due(n_keys: int, layer: Any, ma
 def test_a_model_asks_twice_in_bfloat16_unless_told_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, attn: str, asks_twice: bool
 ) -> None:
-    monkeypatch.setattr(attention, "IS_X86", True)
+    monkeypatch.setattr(machine, "is_x86", lambda: True)
     model = open_model(str(make_checkpoint(tmp_path)), Loading(dtype=dtype, attn=attn, device_map="cpu"))
     assert isinstance(model, Chameleon)
     chosen = {layer.self_attn.config._attn_implementation for layer in model.model.get_decoder().layers}
@@ -55,6 +55,6 @@ def test_a_model_asks_twice_in_bfloat16_unless_told_otherwise(
 
 
 def test_other_processors_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "IS_X86", False)
+    monkeypatch.setattr(machine, "is_x86", lambda: False)
     model = cast(Chameleon, open_model(str(make_checkpoint(tmp_path)), Loading(dtype="bfloat16", device_map="cpu")))
     assert model.model.config._attn_implementation == "sdpa"

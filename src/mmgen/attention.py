@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from mmgen.machine import IS_X86
+from mmgen import machine
 
 _NAME = "sdpa_asked_twice"  # in transformers' tables
 _LEAST_KEYS = 32  # with fewer there is more to prepare than to multiply
@@ -22,7 +22,7 @@ _LEAST_KEYS = 32  # with fewer there is more to prepare than to multiply
 
 def ask_twice(model: PreTrainedModel) -> None:
     """Let a model that uses PyTorch's attention do so in this way, where it gains by it."""
-    is_slow = IS_X86 and model.device.type == "cpu" and model.dtype == torch.bfloat16
+    is_slow = machine.is_x86() and model.device.type == "cpu" and model.dtype == torch.bfloat16
     if is_slow and model.config._attn_implementation == "sdpa":
         AttentionInterface.register(_NAME, _attend)
         AttentionMaskInterface.register(_NAME, sdpa_mask)

@@ -12,8 +12,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-IS_X86 = platform.machine() in ("x86_64", "AMD64")
-
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -39,6 +37,11 @@ class Machine:
     total: int
     gpus: tuple[Gpu, ...] = ()
     unsure: bool = False
+
+
+def is_x86() -> bool:
+    """Whether this is an x86-64 processor."""
+    return platform.machine() in ("x86_64", "AMD64")
 
 
 def wait_briefly() -> None:

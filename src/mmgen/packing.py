@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from mmgen.machine import IS_X86
+from mmgen import machine
 
 _MAPS = Path("/proc/self/maps")
 _TOKENS = 16  # of the passes it is put in order for; others are right, too, and gain as well (`benchmarks.packing`)
@@ -83,7 +83,7 @@ def _can_pack(linear: torch.nn.Linear) -> bool:
     weight = linear.weight
     if type(linear) is not torch.nn.Linear or weight.device.type != "cpu" or hasattr(linear, "_hf_hook"):
         return False  # quantised, on a GPU, or brought from disk by accelerate
-    if not (IS_X86 and torch._C._has_mkldnn):
+    if not (machine.is_x86() and torch._C._has_mkldnn):
         return False
     if weight.dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

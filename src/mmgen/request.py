@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias, Union
 
@@ -152,6 +151,8 @@ MAX_SEED = 2**32 - 1  # torch's CPU generator keeps the low 32 bits of a seed
 
 def fresh_seed() -> int:
     """Draw a seed for a user who gave none."""
+    import secrets  # a twentieth of what help takes
+
     return secrets.randbelow(2**31)
 
 
