@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 import torch
 
-from mmgen import attention, machine
-from mmgen.attention import _attend
-from mmgen.families import open_model
+from mmgen import machine
+from mmgen.families import attention, open_model
+from mmgen.families.attention import _attend
 from mmgen.families.chameleon import Chameleon
 from mmgen.request import Loading
 
@@ -38,6 +38,35 @@ def test_a_single_query_gets_the_attention_it_is_due(n_keys: int, layer: Any, ma
     scores = (query.double() @ each[0].transpose(2, 3) / 8**0.5).masked_fill(~is_seen, -torch.inf)
     expected = (scores.softmax(-1) @ each[1]).transpose(1, 2)  # [3, 1, heads, 8]
     torch.testing.assert_close(found.double(), expected, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("n_queries", "n_keys", "layer", "masked", "n_asked"),
+    [
+        (1, 31, LAYER, False, 1),
+        (1, 32, LAYER, False, 2),
+        (1, 32, LAYER, True, 2),
+        (3, 32, LAYER, True, 3),
+        (1, 32, GROUPED, False, 2),
+        (1, 32, GROUPED, True, 1),
+    ],
+)
+def test_it_is_asked_twice_where_that_gains(
+    monkeypatch: pytest.MonkeyPatch, n_queries: int, n_keys: int, layer: Any, masked: bool, n_asked: int
+) -> None:
+    asked: list[int] = []
+    attend = attention.sdpa_attention_forward
+
+    def record(module: Any, query: torch.Tensor, *arguments: Any, **named: Any) -> Any:
+        asked.append(query.shape[2])
+        return attend(module, query, *arguments, **named)
+
+    monkeypatch.setattr(attention, "sdpa_attention_forward", record)
+    query = torch.randn(1, 2 * layer.num_key_value_groups, n_queries, 8).bfloat16()
+    keys, values = torch.randn(2, 1, 2, n_keys, 8).bfloat16()
+    mask = torch.zeros(1, 1, n_queries, n_keys).bfloat16() if masked else None
+    assert _attend(layer, query, keys, values, mask)[0].shape == (1, n_queries, query.shape[1], 8)
+    assert asked == [n_asked]
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "families.token_prompt",
     ),
     ("decoding.jacobi", "loading"),
-    ("decoding.replies", "families.*_prompt", "families.chat_inputs", "families.generation"),
+    ("decoding.replies", "families.*_prompt", "families.chat_inputs", "families.generation", "families.attention"),
     ("families.speaking",),
     ("families.*",),
     ("families",),

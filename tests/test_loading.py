@@ -323,36 +323,46 @@ def test_optimisers_are_imported_when_they_are_called(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_what_models_define_is_found_when_it_is_asked_for(tmp_path: Path) -> None:
-    listing = "import json, transformers; print(json.dumps(sorted(dir(transformers))))"
-    whole = run([sys.executable, "-c", listing], tmp_path)
+LEAN = """
+    from mmgen.lean import without_unused
+    with without_unused():
+        import transformers.models.chameleon.modeling_chameleon
+        from transformers import PreTrainedModel
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        ("transformers.MllamaConfig.model_type", "mllama"),
+        ("transformers.GPT2TokenizerFast.__name__", "GPT2Tokenizer"),  # it takes others for one it does not know
+        ("transformers.models.llama.__name__", "transformers.models.llama"),
+        ("hasattr(transformers, 'Nonsense')", "False"),
+    ],
+)
+def test_what_models_define_is_found_when_it_is_asked_for(tmp_path: Path, asked: str, answer: str) -> None:
     script = """
-        from pathlib import Path
-        from mmgen.lean import without_unused
-        with without_unused():
-            import transformers.models.chameleon.modeling_chameleon
-            from transformers import PreTrainedModel
-        import transformers.utils.import_utils as lists
-        looked, look = [], lists.create_import_structure_from_path
-        lists.create_import_structure_from_path = lambda path: looked.append(Path(path).name) or look(path)
         assert "MllamaConfig" not in vars(transformers)["_class_to_module"], "transformers lists its models anew"
-        assert transformers.MllamaConfig().model_type == "mllama" and looked.count("models") == 1
-        assert not hasattr(transformers, "Nonsense")
-        from transformers import Idefics2Config, AutoModelForImageTextToText
-        assert looked.count("models") == 1
-    """
-    done = run([sys.executable, "-c", textwrap.dedent(script)], tmp_path)
+        import transformers.models.llama
+        print(ASKED)
+    """.replace("ASKED", asked)
+    done = run([sys.executable, "-c", textwrap.dedent(LEAN) + textwrap.dedent(script)], tmp_path)
     assert done.returncode == 0, done.stderr
-    script = """
-        from mmgen.lean import without_unused
-        with without_unused():
-            import transformers
-    """
-    lean = run([sys.executable, "-c", textwrap.dedent(script) + listing], tmp_path)
-    assert lean.returncode == 0, lean.stderr
-    names = [set(json.loads(done.stdout)) for done in (whole, lean)]
-    assert "MllamaForConditionalGeneration" in names[0]
-    assert names[0] <= names[1]
+    assert done.stdout.split() == [answer]
+
+
+def test_all_that_models_define_is_listed_when_all_is_asked_for(tmp_path: Path) -> None:
+    listing = "import json, transformers; print(json.dumps(sorted(ALL)))"
+    names = {}
+    for before in ("", LEAN):
+        for asked in ("transformers.__all__", "dir(transformers)"):
+            script = textwrap.dedent(before) + listing.replace("ALL", asked)
+            done = run([sys.executable, "-c", script], tmp_path)
+            assert done.returncode == 0, done.stderr
+            names[before, asked] = set(json.loads(done.stdout))
+    assert "MllamaForConditionalGeneration" in names["", "dir(transformers)"]
+    assert names["", "transformers.__all__"] == names[LEAN, "transformers.__all__"]
+    assert names["", "dir(transformers)"] <= names[LEAN, "dir(transformers)"]
 
 
 def test_the_collector_is_as_it_was() -> None:

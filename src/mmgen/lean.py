@@ -4,7 +4,7 @@ transformers decorates a few functions with torch's compiler's directives and as
 processes. Each brings in `torch._dynamo` or `torch.distributed.tensor`, and those SymPy. It imports SciPy's optimisers
 for the losses of object detection, and looks through the files of all its models twice. That is about two seconds
 before the first word. Until the first model is loaded, stand-ins are there, in all threads; what compiles later finds
-the real ones, and who asks transformers for a name that it does not know yet has its models looked through then.
+the real ones. The list of what transformers' models define is made when somebody asks for one of its names.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 _COMPILER = "torch._dynamo"
@@ -26,6 +27,7 @@ _ALGEBRA = "sympy"
 _SHAPES = "torch.fx.experimental.symbolic_shapes"  # asked for whenever something is made on the meta device
 _OPTIMISERS = "scipy.optimize"
 _MODELS = "transformers.models"
+_PACKAGE = "transformers"
 _LISTS = "transformers.utils.import_utils"  # makes lists of what models define
 
 
@@ -156,38 +158,47 @@ def _list_later(lists: Any) -> None:
     lazy: Any = getattr(lists, "_LazyModule", None)
     define: Any = getattr(lists, "define_import_structure", None)
     if lazy is None or define is None:
-        return  # of another version of transformers: it lists them at once
+        return  # another version of transformers, whose lists are left alone
+    lock = Lock()
 
-    class Completing(lazy):  # type: ignore[misc]
-        """A package that looks through its models when it is asked for what it does not know."""
+    class Listing(lazy):  # type: ignore[misc]
+        """transformers, which looks through its models when it is asked for what it does not know."""
+
+        def __new__(cls, name: str, *arguments: Any, **named: Any) -> Any:
+            return super().__new__(cls, name) if name == _PACKAGE else lazy(name, *arguments, **named)
+
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            del self.__all__
 
         def __getattr__(self, name: str) -> Any:
-            try:
-                return super().__getattr__(name)
-            except AttributeError:
-                if self.__name__ != "transformers" or name.startswith("__"):
-                    raise
-                if PathFinder.find_spec(f"{self.__name__}.{name}", self.__path__) is not None:
-                    raise  # what is on disk `from ... import` finds next
-            self._complete()
-            return getattr(self, name)
+            # Before the package's own way is asked: that would take the next best tokenizer for one it does not know.
+            is_known = name in self._class_to_module or name in self._modules or name in self._objects
+            if name == "__all__" or not (is_known or name.startswith("_") or self._has_file(name)):
+                self._list()
+                return getattr(self, name)
+            return super().__getattr__(name)
 
         def __dir__(self) -> list[str]:
-            if self.__name__ != "transformers":
-                return list(super().__dir__())
-            self._complete()
+            self._list()
             return dir(self)
 
-        def _complete(self) -> None:
-            found = define(Path(self.__path__[0]) / "models", prefix="models")
-            found[frozenset()].update(self._import_structure)
-            self.__class__ = lazy
-            lazy.__init__(self, self.__name__, self.__file__, found, self.__spec__, self._objects)
+        def _has_file(self, name: str) -> bool:
+            return PathFinder.find_spec(f"{_PACKAGE}.{name}", self.__path__) is not None
 
-    def define_later(path: object, prefix: str | None = None) -> Any:
-        return {frozenset(): {}} if prefix == "models" else define(path, prefix)
+        def _list(self) -> None:
+            with lock:
+                if type(self) is Listing:
+                    found = define(Path(self.__path__[0], "models"), prefix="models")
+                    found[frozenset()].update(self._import_structure)
+                    self.__dict__.update(vars(lazy(_PACKAGE, self.__file__, found, self.__spec__, self._objects)))
+                    self.__class__ = lazy
 
-    lists._LazyModule, lists.define_import_structure = Completing, define_later
+    def define_later(path: Any, prefix: str | None = None) -> Any:
+        of_all_models = prefix == "models" and Path(path).parent == Path(lists.__file__).parents[1]
+        return {frozenset(): {"models": set()}} if of_all_models else define(path, prefix)
+
+    lists._LazyModule, lists.define_import_structure = Listing, define_later
 
 
 class _Models(types.ModuleType):

@@ -1,4 +1,4 @@
-"""What this machine is, and what memory it has free. Without torch; knows nothing of models."""
+"""What this machine is, what memory it has free, and how threads wait on it. Without torch; knows no model."""
 
 from __future__ import annotations
 
@@ -45,15 +45,14 @@ def is_x86() -> bool:
 
 
 def wait_briefly() -> None:
-    """Let threads that wait for each other go to sleep soon, unless torch is there or the environment says how to wait.
+    """Let threads that wait for each other sleep soon (GNU OpenMP), unless torch is there or OMP_WAIT_POLICY is set.
 
-    To spin, as GNU OpenMP has it, makes models up to 20 times slower on a busy machine; where they sleep at once, a
-    pass of 300 million parameters takes a third longer on an idle one (benchmarks/README.md). Most waits end within
-    50 µs.
+    Measured with 300 million parameters in two threads (benchmarks/README.md): to spin on, as is the default, makes a
+    pass about five times slower where another process computes; to sleep at once a third slower on an idle machine.
     """
     if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # turns of a loop, of about 15 ns each
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 def look() -> Machine:

@@ -77,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit code: 0 done, 1 failed, 2 misused, 130 interrupted, 141 pipe closed."""
     if arguments is None:  # the process is ours
         gc.set_threshold(_NEW_OBJECTS)
-        atexit.register(gc.freeze)  # to look through half a million objects at the end takes most of a second
+        # Looking through half a million objects at the end takes most of a second; files are closed where they are used
+        atexit.register(gc.freeze)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     _replace_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names come out as they went in, in any locale

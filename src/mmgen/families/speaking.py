@@ -17,13 +17,13 @@ from transformers import PreTrainedModel
 
 from mmgen import machine
 from mmgen.ahead import side_by_side
-from mmgen.attention import ask_twice
 from mmgen.catalog import Checkpoint
 from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Prompt
 from mmgen.decoding.replies import Speaker, draw, say, tell
 from mmgen.decoding.stepwise import Network
 from mmgen.errors import MmgenError, OutOfMemoryError
+from mmgen.families.attention import ask_twice
 from mmgen.families.token_prompt import TokenPrompter
 from mmgen.fit import SMALL
 from mmgen.loading import load_model, ran_out_of_memory

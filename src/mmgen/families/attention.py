@@ -17,7 +17,7 @@ from transformers.masking_utils import sdpa_mask
 from mmgen import machine
 
 _NAME = "sdpa_asked_twice"  # in transformers' tables
-_LEAST_KEYS = 32  # with fewer there is more to prepare than to multiply
+_LEAST_KEYS = 32  # from which it gains (`benchmarks.attention`)
 
 
 def ask_twice(model: PreTrainedModel) -> None:
@@ -32,9 +32,19 @@ def ask_twice(model: PreTrainedModel) -> None:
 def _attend(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """Attend as transformers' function for sdpa: query [B, heads, T, D] -> [B, T, heads, D]."""
-    shares_keys = key.shape[1] != query.shape[1]  # heads that do are several queries already
-    if query.shape[2] != 1 or shares_keys or key.shape[2] < _LEAST_KEYS:
+    """Attend as transformers' function for sdpa, whose signature this is.
+
+    Args:
+        query: [B, heads, T, D].
+        key, value: [B, groups of heads, N, D].
+        attention_mask: [B, 1, T, N], added to the scores; None for causal order.
+
+    Returns:
+        [B, T, heads, D].
+    """
+    # With a mask, transformers takes heads that share their keys for several queries already.
+    is_grouped = attention_mask is not None and key.shape[1] != query.shape[1]
+    if query.shape[2] != 1 or is_grouped or key.shape[2] < _LEAST_KEYS:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     query = query.expand(-1, -1, 2, -1)
     answers, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs | {"is_causal": False})
