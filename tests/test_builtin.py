@@ -108,6 +108,19 @@ def test_it_finds_what_two_pictures_have_in_common(demo: Model) -> None:
     assert "red" in answer.lower()
 
 
+def test_one_picture_needs_no_list(demo: Model, tmp_path: Path) -> None:
+    (picture,) = mmgen.draw(demo, "a red cat", seed=3)
+    picture.image.save(tmp_path / "cat.png")
+    answers = {mmgen.ask(demo, images=images) for images in (picture.image, [picture.image], str(tmp_path / "cat.png"))}
+    assert len(answers) == 1
+    assert "cat" in answers.pop()
+
+
+def test_the_package_names_what_it_offers() -> None:
+    assert {"load", "ask", "draw", "Picture"} <= set(dir(mmgen))
+    assert all(getattr(mmgen, name) is not None for name in dir(mmgen))
+
+
 def test_a_story_has_pictures_that_match_its_words(demo: Model, judge: See) -> None:
     text, pictures = "", []
     for piece in mmgen.interleave(demo, "Can you draw a snowman and explain how to build one?", seed=0):

@@ -51,7 +51,7 @@ def caption(
 def ask(
     model: Model,
     question: str = tasks.ASK,
-    images: Sequence[ImageLike] = (),
+    images: ImageLike | Sequence[ImageLike] = (),
     *,
     text: TextSampling | None = None,
     seed: int | None = None,
@@ -65,7 +65,7 @@ def ask(
         complete: continue the text instead of answering it.
         history: earlier questions and answers, in turn.
     """
-    opened = [_open(image) for image in images]
+    opened = _open_all(images)
     return _words(model, tasks.ask(question, opened, text=text, seed=seed, complete=complete, history=history))
 
 
@@ -94,14 +94,14 @@ def vary(
 def interleave(
     model: Model,
     prompt: str,
-    images: Sequence[ImageLike] = (),
+    images: ImageLike | Sequence[ImageLike] = (),
     *,
     text: TextSampling = tasks.INTERLEAVE_TEXT,
     image: ImageSampling | None = None,
     seed: int | None = None,
 ) -> Iterator[Piece]:
     """Answer in words and pictures: yields str as words are finished, Progress, and each Picture."""
-    opened = [_open(each) for each in images]
+    opened = _open_all(images)
     return model.reply(tasks.interleave(prompt, opened, text=text, image=image, seed=seed))
 
 
@@ -118,6 +118,13 @@ def _pictures(model: Model, requests: Sequence[Request]) -> list[Picture]:
         if isinstance(piece, Picture):
             found[index] = piece
     return [found[index] for index in range(len(requests))]
+
+
+def _open_all(images: ImageLike | Sequence[ImageLike]) -> list[Image.Image]:
+    from PIL import Image
+
+    several = [images] if isinstance(images, str | Path | Image.Image) else images
+    return [_open(each) for each in several]
 
 
 def _open(image: ImageLike) -> Image.Image:

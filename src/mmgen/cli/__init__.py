@@ -21,9 +21,9 @@ import typer
 from mmgen import __version__
 from mmgen.cli import ask, caption, chat, draw, interleave, models, report, vary
 from mmgen.errors import MmgenError, UsageError
+from mmgen.interrupt import INTERRUPTED
 from mmgen.streams import Notes, PipeClosedError, stdout_failure
 
-INTERRUPTED = 130
 PIPE_CLOSED = 141  # what a shell sees of any program that a closed pipe ended
 _NEW_OBJECTS = 50_000  # after which garbage is looked for: imports make ten times as many, and nearly all of them stay
 

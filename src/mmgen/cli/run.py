@@ -22,6 +22,7 @@ from mmgen.cli.names import JOURNAL
 from mmgen.cli.options import Many
 from mmgen.errors import MmgenError, UsageError
 from mmgen.finding import PICTURE_ENDINGS, Found, NotFoundError, Selection, check_file, find, is_url, read_names
+from mmgen.interrupt import nothing_in_hand
 from mmgen.items import Item, Job
 from mmgen.model import Model
 from mmgen.output import Sidecars, Sink
@@ -173,7 +174,8 @@ def open_model(name: str, loading: Loading, want: frozenset[Kind], requests: Seq
 
     notes.progress(f"loading {name}")
     try:
-        model = families.open_model(name, loading, want, requests)
+        with nothing_in_hand():
+            model = families.open_model(name, loading, want, requests)
     finally:
         notes.clear()
     if model.note:
