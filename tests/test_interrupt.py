@@ -55,27 +55,33 @@ def test_a_download_is_stopped_by_an_exception(tmp_path: Path) -> None:
 def test_afterwards_an_interrupt_is_what_it_was_or_an_exception(tmp_path: Path) -> None:
     script = """
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        with interrupt.nothing_in_hand():
-            pass
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        with interrupt.nothing_in_hand():  # in a process that is somebody else's
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         interrupt.leave_at_once()
         with interrupt.nothing_in_hand():
             pass
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         own = lambda number, frame: None
         signal.signal(signal.SIGINT, own)
-        interrupt.leave_at_once()
         with interrupt.nothing_in_hand():
             assert signal.getsignal(signal.SIGINT) is not own
         assert signal.getsignal(signal.SIGINT) is own
+    """
+    done = run(
+        [sys.executable, "-c", "import signal\nfrom mmgen import interrupt\n" + textwrap.dedent(script)], tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_to_ignore_interrupts_goes_on_doing_so(tmp_path: Path) -> None:
+    script = """
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         interrupt.leave_at_once()
         with interrupt.nothing_in_hand():
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     """
-    done = run(
-        [sys.executable, "-c", "import signal\nfrom mmgen import interrupt\n" + textwrap.dedent(script)], tmp_path
-    )
+    head = "import signal\nfrom mmgen import interrupt\n"
+    done = run([sys.executable, "-c", head + textwrap.dedent(script)], tmp_path)
     assert done.returncode == 0, done.stderr
 
 
@@ -85,6 +91,7 @@ def ends(code: str, folder: Path, *, kill: bool = True) -> int:
         import os, signal, sys, threading, time, types
         from mmgen import interrupt
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupt.leave_at_once()
         def kill(): threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
         with interrupt.nothing_in_hand():
     """

@@ -17,20 +17,24 @@ from types import FrameType
 INTERRUPTED = 130  # the exit code
 
 
+_is_ours = False  # the process
+
+
 def leave_at_once() -> None:
-    """Let Ctrl-C end the process from here on, unless it is to be ignored."""
+    """Let Ctrl-C end the process, which is our own, from here on, unless it is to be ignored."""
+    global _is_ours
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
+        _is_ours = True
 
 
 @contextmanager
 def nothing_in_hand() -> Iterator[None]:
-    """Let Ctrl-C end the process meanwhile, but for a download, which it stops; after that something may be in hand."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, signal.SIG_DFL, None):
+    """Let Ctrl-C end our own process meanwhile, but for a download, which it stops; then something may be in hand."""
+    if not _is_ours or threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGINT, _leave)
+    before = signal.signal(signal.SIGINT, _leave)
     try:
         yield
     finally:
