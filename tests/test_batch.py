@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from mmgen.batch import _rate
 from mmgen.errors import MmgenError, OutOfMemoryError
 from mmgen.request import Done, Piece, Progress, Request
 from tests.scripted import Scripted, install, picture, run
@@ -415,3 +416,8 @@ def test_the_time_left_counts_pictures_under_way(monkeypatch: pytest.MonkeyPatch
     shown = run("draw", "a cat", "-n", "4", "--seed", "1", terminal=True)
     assert "1 of 4, 0.37 a second, 1 s left" in shown.err
     assert "4 of 4, 0.4 a second\r" in shown.err
+
+
+@pytest.mark.parametrize(("per_second", "words"), [(0.0371, "0.037"), (3.68, "3.7"), (27.4, "27"), (612.3, "612")])
+def test_a_rate_is_written_as_people_say_it(per_second: float, words: str) -> None:
+    assert _rate(per_second) == f"{words} a second"

@@ -140,7 +140,7 @@ class Batch:
     def summary(self) -> str:
         """Say in a line how it went."""
         seconds, counts = time.monotonic() - self._started, self.counts
-        rate = f", {counts.done / seconds:.2g} a second" if counts.done and seconds > 0 else ""
+        rate = f", {_rate(counts.done / seconds)}" if counts.done and seconds > 0 else ""
         return f"{counts.done} done, {counts.skipped} skipped, {counts.failed} failed in {seconds:.1f} s{rate}"
 
     # Looking
@@ -324,7 +324,7 @@ class Batch:
         if self._n_items is not None and self._next < self._n_items:
             left = f", {duration((self._n_items - self._next - in_hand) / rate)} left"
         of = f" of {self._n_items}" if self._n_items is not None else ""
-        self._notes.progress(f"{self._next}{of}, {rate:.2g} a second{left}")
+        self._notes.progress(f"{self._next}{of}, {_rate(rate)}{left}")
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -349,6 +349,10 @@ class Batch:
             signal.signal(signal.SIGINT, before)
         if interrupted:
             raise KeyboardInterrupt
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:.2g} a second" if per_second < 10 else f"{per_second:.0f} a second"
 
 
 def _short(text: str, n_letters: int = 60) -> str:
