@@ -6,15 +6,15 @@ so that keys and values come from memory as they do in a pass; both ways take tu
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from .checkpoints import SHAPES
-from .measures import environment
+from .measures import compare, environment
 
 MODELS = {"290m": (1, 2, 16), "7b": (1, 2)}  # rows in a batch
 KEYS = {"290m": (16, 32, 64, 128, 256), "7b": (128, 512, 1024)}
@@ -47,12 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             layers = [tuple(torch.randn(2, *size, dtype=torch.bfloat16)) for _ in range(_LAYERS)]
             once = torch.randn(n_rows, shape.heads, 1, size[3], dtype=torch.bfloat16)
             for n_keys in KEYS[model]:
-                rounds = [
-                    [seconds(query, layers, n_keys) for query in (once, once.expand(-1, -1, 2, -1))]
-                    for _ in range(asked.repeat + 1)
-                ][1:]
-                a, b = (1000 * statistics.median(times) for times in zip(*rounds, strict=True))
-                times = statistics.median(x / y for x, y in rounds)
+                ways = [partial(seconds, query, layers, n_keys) for query in (once, once.expand(-1, -1, 2, -1))]
+                a, b, times = compare(*ways, asked.repeat)
                 print(f"{n_rows:>8}{n_keys:>8}{a:>9.3f}{b:>9.3f}{times:>15.2f}", flush=True)
                 rows.append({"rows": n_rows, "keys": n_keys, "once_ms": a, "twice_ms": b, "times": times})
         print(json.dumps({"model": model, "cases": rows, **facts}))

@@ -6,16 +6,16 @@ and float32, with 1 to 256 tokens; both ways take turns. Medians in ms, and what
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from mmgen.packing import packed
 
 from .checkpoints import SHAPES
-from .measures import environment
+from .measures import compare, environment
 
 _290M = SHAPES["290m"]
 WIDTHS = {"290m": (_290M.hidden, _290M.inner, _290M.layers), "demo": (256, 512, 6)}  # hidden, inner, layers
@@ -54,11 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             spent = time.perf_counter() - started
             rows = {}
             for n_tokens in TOKENS:
-                rounds = [
-                    [seconds(ways, n_tokens, dtype) for ways in (stored, in_order)] for _ in range(asked.repeat + 1)
-                ][1:]
-                a, b = (1000 * statistics.median(times) for times in zip(*rounds, strict=True))
-                rows[n_tokens] = {"stored_ms": a, "packed_ms": b, "times": statistics.median(x / y for x, y in rounds)}
+                ways = [partial(seconds, linears, n_tokens, dtype) for linears in (stored, in_order)]
+                a, b, times = compare(*ways, asked.repeat)
+                rows[n_tokens] = {"stored_ms": a, "packed_ms": b, "times": times}
             print(f"\n{model}, {str(dtype).removeprefix('torch.')}: put in order in {spent:.2f} s")
             print(f"{'tokens':>8}{'stored':>9}{'packed':>9}{'times as fast':>15}")
             for n_tokens, row in rows.items():

@@ -397,9 +397,9 @@ def test_a_process_of_its_own_looks_for_garbage_rarely_and_not_at_its_end() -> N
     assert gc.get_threshold() == before
     script = """
         import atexit, gc, sys
-        from mmgen.cli import main
+        from mmgen.__main__ import run
         sys.argv = ["mmgen", "--version"]
-        main()
+        run()
         assert gc.isenabled() and gc.get_threshold()[0] > 10_000
         atexit._run_exitfuncs()
         assert gc.get_freeze_count() > 10_000

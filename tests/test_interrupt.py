@@ -55,29 +55,50 @@ def test_a_download_is_stopped_by_an_exception(tmp_path: Path) -> None:
 def test_afterwards_an_interrupt_is_what_it_was_or_an_exception(tmp_path: Path) -> None:
     script = """
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        with interrupt.nothing_in_hand():  # in a process that is somebody else's
+        with interrupt.nothing_in_hand(interrupt.undo_nothing):  # in a process that is somebody else's
             assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         interrupt.leave_at_once()
-        with interrupt.nothing_in_hand():
-            pass
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         own = lambda number, frame: None
-        signal.signal(signal.SIGINT, own)
-        with interrupt.nothing_in_hand():
-            assert signal.getsignal(signal.SIGINT) is not own
+        whole = signal.signal(signal.SIGINT, own)
+        with interrupt.nothing_in_hand(interrupt.undo_nothing):
+            assert signal.getsignal(signal.SIGINT) is whole
         assert signal.getsignal(signal.SIGINT) is own
+        signal.signal(signal.SIGINT, whole)
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            sys.exit(7)
     """
-    done = run(
-        [sys.executable, "-c", "import signal\nfrom mmgen import interrupt\n" + textwrap.dedent(script)], tmp_path
-    )
-    assert done.returncode == 0, done.stderr
+    head = "import signal, sys\nfrom mmgen import interrupt\n"
+    done = run([sys.executable, "-c", head + textwrap.dedent(script)], tmp_path)
+    assert done.returncode == 7, done.stderr
+
+
+def test_a_batch_stopped_while_it_loads_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a red cat")
+    script = """
+        import os, signal, sys, time
+        from mmgen import families
+        from mmgen.__main__ import run
+        def load(*arguments):
+            assert os.path.exists("d.jsonl") and os.path.exists(os.environ["TMPDIR"])
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(9)
+        families.open_model = load
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.argv = ["mmgen", "draw", "--prompts", "prompts.txt", "-o", "pictures/", "--jsonl", "d.jsonl"]
+        sys.exit(run())
+    """
+    done = run([sys.executable, "-c", textwrap.dedent(script)], tmp_path, TMPDIR=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (INTERRUPTED, "", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["prompts.txt"]
 
 
 def test_what_is_to_ignore_interrupts_goes_on_doing_so(tmp_path: Path) -> None:
     script = """
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         interrupt.leave_at_once()
-        with interrupt.nothing_in_hand():
+        with interrupt.nothing_in_hand(interrupt.undo_nothing):
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     """
     head = "import signal\nfrom mmgen import interrupt\n"
@@ -93,7 +114,7 @@ def ends(code: str, folder: Path, *, kill: bool = True) -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         interrupt.leave_at_once()
         def kill(): threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-        with interrupt.nothing_in_hand():
+        with interrupt.nothing_in_hand(interrupt.undo_nothing):
     """
     body = textwrap.indent(("kill()\n" if kill else "") + code, "    ")
     process = subprocess.run(

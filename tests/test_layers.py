@@ -40,7 +40,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "decoding.stepwise",
         "decoding.pieces",
         "packing",
-        "attention",
         "lean",
         "fit",
         "conversation",

@@ -5,8 +5,6 @@ Light on purpose: what commands need is imported in their bodies, so that `mmgen
 
 from __future__ import annotations
 
-import atexit
-import gc
 import io
 import os
 import sys
@@ -25,7 +23,6 @@ from mmgen.interrupt import INTERRUPTED
 from mmgen.streams import Notes, PipeClosedError, stdout_failure
 
 PIPE_CLOSED = 141  # what a shell sees of any program that a closed pipe ended
-_NEW_OBJECTS = 50_000  # after which garbage is looked for: imports make ten times as many, and nearly all of them stay
 
 _COMMANDS = ("caption", "ask", "draw", "vary", "interleave", "chat", "models", "report")
 
@@ -75,10 +72,6 @@ def _mmgen(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit code: 0 done, 1 failed, 2 misused, 130 interrupted, 141 pipe closed."""
-    if arguments is None:  # the process is ours
-        gc.set_threshold(_NEW_OBJECTS)
-        # Looking through half a million objects at the end takes most of a second; files are closed where they are used
-        atexit.register(gc.freeze)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     _replace_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names come out as they went in, in any locale

@@ -22,7 +22,7 @@ from mmgen.cli.names import JOURNAL
 from mmgen.cli.options import Many
 from mmgen.errors import MmgenError, UsageError
 from mmgen.finding import PICTURE_ENDINGS, Found, NotFoundError, Selection, check_file, find, is_url, read_names
-from mmgen.interrupt import nothing_in_hand
+from mmgen.interrupt import nothing_in_hand, undo_nothing
 from mmgen.items import Item, Job
 from mmgen.model import Model
 from mmgen.output import Sidecars, Sink
@@ -163,8 +163,19 @@ def read_prompts(
 # The model
 
 
-def open_model(name: str, loading: Loading, want: frozenset[Kind], requests: Sequence[Request], notes: Notes) -> Model:
-    """Open the model, with its own note about itself."""
+def open_model(
+    name: str,
+    loading: Loading,
+    want: frozenset[Kind],
+    requests: Sequence[Request],
+    notes: Notes,
+    undo: Callable[[], None] = undo_nothing,
+) -> Model:
+    """Open the model, with its own note about itself.
+
+    Args:
+        undo: what to do before Ctrl-C ends it all meanwhile.
+    """
     if notes.quiet or not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if notes.quiet:
@@ -174,7 +185,7 @@ def open_model(name: str, loading: Loading, want: frozenset[Kind], requests: Seq
 
     notes.progress(f"loading {name}")
     try:
-        with nothing_in_hand():
+        with nothing_in_hand(undo):
             model = families.open_model(name, loading, want, requests)
     finally:
         notes.clear()
@@ -227,9 +238,11 @@ class Command:
         return fresh_seed() if self.seed is None else self.seed
 
 
-def open_for(command: Command, requests: Sequence[Request], first_seed: int) -> Model:
-    """Open the model of a command, and say the seed that was drawn."""
-    model = open_model(command.model, command.loading, command.want, requests, command.notes)
+def open_for(
+    command: Command, requests: Sequence[Request], first_seed: int, undo: Callable[[], None] = undo_nothing
+) -> Model:
+    """Open the model of a command, and say the seed that was drawn; undo: see open_model."""
+    model = open_model(command.model, command.loading, command.want, requests, command.notes, undo)
     if command.by_chance and command.seed is None:
         command.notes.say(f"seed: {first_seed}")
     return model
@@ -274,7 +287,7 @@ def run_batch(
         is_silent = isinstance(kind, Sidecars)  # on stdout
         batch = Batch(
             job, catalog.identity(checkpoint) if journal else "", kind, notes,
-            lambda requests: open_for(command, requests, seed), many.choice, journal,
+            lambda requests: open_for(command, requests, seed, stack.close), many.choice, journal,
             as_json=command.as_json, drawn_seed=seed if command.seed is None else None,
         )  # fmt: skip
         if many.plan:
