@@ -1,0 +1,3 @@
+from tests.contract.row import Row
+
+ROWS: tuple[Row, ...] = ()
