@@ -457,14 +457,12 @@ LISTS = (
         writes="pictures/mmgen.jsonl",
     ),
     Row(
-        "a list of prompts that is not there is an error",
+        "a list of prompts is there",
         "mmgen draw --prompts none.txt -o a/",
         code=1,
         error="cannot open none.txt",
     ),
-    Row(
-        "an empty list of prompts is an error", "mmgen ask --prompts -", stdin="\n", code=1, error="no prompts on stdin"
-    ),
+    Row("a list of prompts is not empty", "mmgen ask --prompts -", stdin="\n", code=1, error="no prompts on stdin"),
 )
 
 PAGES = (

@@ -98,9 +98,9 @@ STDIN = (
     ),
     Row(
         "what to tell may be read from stdin",
-        "mmgen interleave - -o story --seed 7 --json",
-        stdin="Can you draw a snowman?\n",
-        records={"-": [{"prompt": "Can you draw a snowman?", "output": "story"}]},
+        "mmgen interleave - -o story --seed 7 --json --max-tokens 2",
+        stdin="Once upon a time\n",
+        records={"-": [{"prompt": "Once upon a time", "output": "story"}]},
         writes="story/*",
     ),
     Row(
@@ -193,11 +193,13 @@ SHELL = (
         shell=True,
     ),
     Row(
-        "a picture is redirected into a file",
-        'mmgen draw "a red cat on the grass" --seed 7 -o - > out.png',
+        "a picture is redirected into a file, which says how it was made",
+        'mmgen draw "a red cat on the grass" --seed 7 -o - > out.png; ls -A',
+        out="cat.png\nout.png\n",
         writes="out.png",
         files={"cat.png": CAT},
         same=("out.png", "cat.png"),
+        tells={"out.png": ['"prompt": "a red cat on the grass"', '"seed": 7']},
         shell=True,
     ),
     Row(
