@@ -185,6 +185,7 @@ def test_the_command_line_keeps_its_contract(
     assert code == row.code, err
     if "-" not in row.records:
         assert _fits(row.out, out), out.decode(errors="replace")
+    assert b"\x1b[" not in out or out.startswith(b"\x89PNG"), "something is coloured on stdout"
     _check_said(row, err)
     for text in row.never:
         assert text not in out.decode(errors="replace") + err

@@ -63,6 +63,13 @@ PICTURES = (
         never=["note:"],
         files={"cat.png": CAT},
     ),
+    Row(
+        "an address that gives no picture is an error",
+        "mmgen caption http://127.0.0.1:9/cat.png",
+        code=1,
+        error="cannot download http://127.0.0.1:9/cat.png",
+        hint="check the address",
+    ),
     Row("pictures have to be named", "mmgen caption", code=2, error="missing IMAGE", hint="name files"),
     Row("a picture to vary has to be named", "mmgen vary", code=2, error="missing IMAGE", hint="name files"),
     Row("a prompt has to be given", "mmgen draw", code=2, error="missing PROMPT", hint="say in words"),
@@ -135,7 +142,7 @@ MODELS = (
 )
 
 # As a terminal's Ctrl-C: to a process that has not been told to ignore it, once its first picture is there.
-STARTED = f"set -m; mmgen {ONE_CALL} > out & pid=$!; until [ -s out ]; do sleep 0.05; done; "
+STARTED = f"set -m; mmgen {ONE_CALL} > out & pid=$!; until [ -s out ] || ! kill -0 $pid; do sleep 0.05; done; "
 
 SIGNALS = (
     Row(
@@ -150,7 +157,7 @@ SIGNALS = (
     Row(
         "an interrupt that was ignored when mmgen began stays ignored",
         "mmgen draw 'a red cat' -n 4 --seed 7 -o cat.png -q > out & pid=$!; "  # in a script bash starts it like that
-        'until [ -s out ]; do sleep 0.05; done; kill -INT $pid; wait $pid; echo "code $?"',
+        'until [ -s out ] || ! kill -0 $pid; do sleep 0.05; done; kill -INT $pid; wait $pid; echo "code $?"',
         out="code 0\n",
         writes="out cat-1.png cat-2.png cat-3.png cat-4.png",
         shell=True,

@@ -134,6 +134,14 @@ LOADING = (
             ("--revision main", "demo is a folder on this machine: it has no revision main"),
         )
     ),
+    *(
+        Row(f"{variable} stands for its option", f"mmgen {words}", code=2, error=error, env={variable: value})
+        for words, variable, value, error in (
+            ("ask hi", "MMGEN_DEVICE_MAP", "nowhere", "unknown device map: nowhere"),
+            ("ask hi", "MMGEN_REVISION", "main", "demo is a folder on this machine: it has no revision main"),
+            ("draw a", "MMGEN_NEGATIVE_PROMPT", "blur", "demo has no use for a negative prompt"),
+        )
+    ),
     Row(
         "the built-in model cannot steer away from words, and says so",
         "mmgen draw a --negative-prompt blur",

@@ -29,7 +29,6 @@ class Row:
     Attributes:
         name: the promise, as a sentence.
         command: of mmgen's, run in this process.
-        shell: the command is bash's.
         code: the exit code.
         out: stdout, all of it.
         error, hint: how the lines begin that say so on stderr, in their order; without an error there must be neither.
@@ -45,6 +44,7 @@ class Row:
         tells, hides: files with words that they have in them, or have not, in whatever encoding of Unicode.
         same, differ: two pictures whose pixels are equal, or are not.
         terminal: stdout and stderr are one.
+        shell: the command is bash's, and mmgen a process of its own; it has an empty stdin.
     """
 
     name: str

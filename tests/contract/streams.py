@@ -210,7 +210,7 @@ SHELL = (
     ),
     Row(
         "help for nobody ends quietly",
-        '{ mmgen draw --help; echo "code $?" >&2; } | true',
+        '{ sleep 0.5; mmgen draw --help; echo "code $?" >&2; } | true',
         err="code 141\n",
         shell=True,
     ),
