@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import cast
 
 import torch
+import transformers
 
 import mmgen
 from mmgen.families.speaking import SpeakingModel
-from mmgen.loading import quiet
 from mmgen.request import ImageSampling
 
 from . import subject
@@ -176,7 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Time all and print tables and JSON."""
     asked = read_arguments(arguments)
     device = torch.device(asked.device)
-    quiet()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         model = open_subject(asked.model, asked.dtype, device, asked.codes, Path(folder))
         network = unmasked(model)

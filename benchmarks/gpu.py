@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import transformers
 
 import mmgen
 from mmgen import tasks
 from mmgen.families.speaking import SpeakingModel
-from mmgen.loading import quiet
 from mmgen.request import ImageSampling, Request
 
 from . import subject
@@ -150,7 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not asked.tiny and not torch.cuda.is_available():
         parser.error("there is no GPU here; --tiny tries the script on a CPU")
     device = torch.device("cpu" if asked.tiny else "cuda")
-    quiet()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     if asked.checks:
         return int(check(device, asked.tiny) > 0)
     facts = environment(device)

@@ -19,6 +19,7 @@ from PIL import Image
 from mmgen.cli import main
 from mmgen.errors import MmgenError
 from mmgen.request import Progress
+from tests import shell
 from tests.scripted import Scripted, install, run
 
 COMMANDS = ("caption", "ask", "draw", "vary", "interleave", "chat")
@@ -429,3 +430,11 @@ def test_closed_streams_are_no_traceback(closed: str, code: int) -> None:
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_completion_is_installed_and_shown(tmp_path: Path) -> None:
+    installed = shell.run("mmgen --install-completion", tmp_path, HOME=str(tmp_path))
+    assert (installed.returncode, "completion installed" in installed.stdout) == (0, True)
+    assert list(tmp_path.rglob("mmgen*"))
+    shown = shell.run("mmgen --show-completion bash", tmp_path, HOME=str(tmp_path))
+    assert (shown.returncode, "_mmgen_completion" in shown.stdout) == (0, True)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -283,28 +281,3 @@ def test_a_torch_without_cuda_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(machine, "_torch_has_cuda", lambda: True)
     monkeypatch.setattr("shutil.which", lambda program: None)
     assert machine.look().gpus == ()
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ({}, ("PASSIVE", "3000")),
-        ({"GOMP_SPINCOUNT": "7"}, ("PASSIVE", "7")),
-        ({"OMP_WAIT_POLICY": "ACTIVE"}, ("ACTIVE", None)),
-    ],
-)
-def test_threads_wait_as_the_environment_says_or_else_briefly(
-    monkeypatch: pytest.MonkeyPatch, before: dict[str, str], after: tuple[str, str | None]
-) -> None:
-    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-    for name in names:
-        monkeypatch.setenv(name, "")  # so that it is put back
-        monkeypatch.delenv(name)
-    for name, value in before.items():
-        monkeypatch.setenv(name, value)
-    said = tuple(os.environ.get(name) for name in names)
-    machine.wait_briefly()  # torch is here already
-    assert tuple(os.environ.get(name) for name in names) == said
-    monkeypatch.delitem(sys.modules, "torch")
-    machine.wait_briefly()
-    assert tuple(os.environ.get(name) for name in names) == after

@@ -19,7 +19,7 @@ SOURCE = Path(catalog.__file__).parent
 
 # From the ground up. A module may import what stands on a lower floor; the first pattern that fits is its own.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "ahead", "interrupt"),
+    ("errors", "ahead"),
     ("request", "streams", "files", "finding"),
     ("model", "tasks", "images", "aliases", "headers", "machine", "preview"),
     ("hub", "rerun", "items"),
@@ -40,7 +40,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "decoding.stepwise",
         "decoding.pieces",
         "packing",
-        "lean",
         "fit",
         "conversation",
         "families.token_prompt",

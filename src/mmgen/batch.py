@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -84,7 +84,7 @@ class Batch:
         self._open_model = open_model
         self._choice, self._journal, self._as_json, self._drawn_seed = choice, journal, as_json, drawn_seed
         self._model: Model | None = None
-        self._stopping = False
+        self._stopping = self._interrupted = False
         self._settled: dict[int, tuple[_Ready, Outcome | None]] = {}  # not yet written: an earlier one is not there
         self._under_way: dict[int, float] = {}  # pictures that are drawn side by side: the share that is done
         self._next = 0
@@ -110,7 +110,7 @@ class Batch:
             KeyboardInterrupt: it was interrupted; what was in hand is finished and kept.
         """
         self._n_items = n_items
-        with self._interruptible():
+        with ExitStack() as self._undo:
             number = n_computed = 0
             group: dict[int, _Ready] = {}
             for ready in ahead(self._look, items, 2 * self._choice.group):
@@ -135,6 +135,8 @@ class Batch:
             if group and not self._stopping:
                 self._compute(group)
             self._write_settled()
+        if self._interrupted:
+            raise KeyboardInterrupt
         return self.counts
 
     def summary(self) -> str:
@@ -216,6 +218,7 @@ class Batch:
             is_same = len(shapes) == 1  # one too long, all too long
             self._model = self._open_model(requests if is_same else [])
             self._started = self._since = time.monotonic()
+            self._finish_on_interrupt()
         for number, outcome in self._answers(self._model, dict(zip(followers, requests, strict=True))):
             for each in followers[number]:
                 self._settled[each] = (group[each], outcome)
@@ -326,29 +329,18 @@ class Batch:
         of = f" of {self._n_items}" if self._n_items is not None else ""
         self._notes.progress(f"{self._next}{of}, {_rate(rate)}{left}")
 
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
+    def _finish_on_interrupt(self) -> None:
         """Let Ctrl-C finish what is in hand; a second one stops at once. A few items that were named: the first."""
         is_small = self._journal is None and self._n_items is not None and self._n_items <= GROUP
-        if threading.current_thread() is not threading.main_thread() or is_small:
-            yield
-            return
-        interrupted = False
+        is_ours = threading.current_thread() is threading.main_thread()
+        if is_ours and not is_small and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            self._undo.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, self._interrupt))
 
-        def stop(number: int, frame: FrameType | None) -> None:
-            nonlocal interrupted
-            if interrupted or self._model is None:  # until it is loaded nothing is in hand
-                raise KeyboardInterrupt
-            interrupted = self._stopping = True
-            self._notes.say("finishing what is in hand; Ctrl-C again stops at once")
-
-        before = signal.signal(signal.SIGINT, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-        if interrupted:
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._interrupted:
             raise KeyboardInterrupt
+        self._interrupted = self._stopping = True
+        self._notes.say("finishing what is in hand; Ctrl-C again stops at once")
 
 
 def _rate(per_second: float) -> str:

@@ -9,7 +9,9 @@ import fcntl
 import os
 import re
 import secrets
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +22,35 @@ from mmgen.errors import MmgenError
 _BESIDE = re.compile(r"\.mmgen-\d+-\w{8}")  # how `_beside` names a file: its process, and tempfile's eight letters
 
 
+interrupted = False  # by Ctrl-C, since something was first written
+_ends_at_once = False
+
+
+def end_on_interrupt() -> None:
+    """Let Ctrl-C end the process, which is our own, at once until something is written; unless it is ignored.
+
+    As an exception in the middle of an import it would be swallowed by whoever imports, or leave a module half made.
+    """
+    global _ends_at_once
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _ends_at_once = True
+
+
+def raise_on_interrupt() -> None:
+    """Let Ctrl-C be an exception again, if it was to end our own process: what is written now is not left half done."""
+    global _ends_at_once
+    if _ends_at_once and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _raise)
+        _ends_at_once = False
+
+
+def _raise(number: int, frame: object) -> None:
+    global interrupted
+    interrupted = True  # for whoever imports meanwhile, and may lose the exception
+    raise KeyboardInterrupt
+
+
 @contextmanager
 def replacing(target: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
     """Open a file beside `target` and move it there once it is written. If that fails, what was there stays.
@@ -27,6 +58,7 @@ def replacing(target: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
     Args:
         mode: its permissions, if not those of a new file.
     """
+    raise_on_interrupt()
     file, path = _beside(target.parent)
     try:
         with file:
@@ -59,6 +91,7 @@ def aside(path: Path) -> Iterator[None]:
     if not os.path.lexists(path):
         yield
         return
+    raise_on_interrupt()
     place = path.with_name(f".mmgen-{os.getpid()}-{secrets.token_hex(4)}")  # which `sweep` takes away after a kill
     path.rename(place)
     try:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import errno
 import io
 import json
+import re
 import struct
 import tempfile
-import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -88,30 +88,19 @@ def _header(file: IO[bytes], name: str) -> Image.Image:
         raise MmgenError(f"{name} is empty", _KNOWN)
     file.seek(0)
     try:
-        with _own_limit():
-            image = Image.open(file)
+        image = Image.open(file)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as failure:  # Pillow's own limit is higher
+        raise _too_large(name, int(re.findall(r"\d+", str(failure))[0])) from failure
     except _BROKEN as failure:
         raise MmgenError(f"{name} is not a picture that can be read", _KNOWN) from failure
-    width_px, height_px = image.size
-    if width_px * height_px > MAX_PIXELS:
-        size = f"{width_px} x {height_px} pixels"
-        raise MmgenError(f"{name} is too large: {size}", f"the limit is {MAX_PIXELS:,} pixels: scale it down")
+    n_pixels = image.width * image.height
+    if n_pixels > MAX_PIXELS:
+        raise _too_large(name, n_pixels)
     return image
 
 
-_limit_lock = threading.Lock()
-
-
-@contextmanager
-def _own_limit() -> Iterator[None]:
-    """Keep Pillow from judging a header by its own pixel limit: ours can say the size and does not warn first."""
-    with _limit_lock:
-        theirs = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = theirs
+def _too_large(name: str, n_pixels: int) -> MmgenError:
+    return MmgenError(f"{name} is too large: {n_pixels:,} pixels", f"the limit is {MAX_PIXELS:,} pixels: scale it down")
 
 
 def _decode(file: IO[bytes], name: str) -> Image.Image:

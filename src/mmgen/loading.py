@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
-import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, QuantoConfig
@@ -37,6 +35,7 @@ _ATTENTION = ("auto", "sdpa", "flash_attention_2", "eager")
 QUANTIZED = ("4bit", "8bit", "quanto-int8")
 # What transformers and torch raise of a config that no model can be built from.
 _IMPOSSIBLE = (StrictDataclassError, ValueError, ArithmeticError, LookupError, RuntimeError, AssertionError)
+_QUANTO = "pip install --no-deps optimum-quanto ninja"  # the rest that it asks for is here: torch is not replaced
 _SMALLER = "try --quantize 4bit, a second GPU, or --device-map cpu"
 
 
@@ -82,8 +81,7 @@ def load_model(
 def _from_pretrained(
     model_class: type[ModelT], checkpoint: Checkpoint, loading: Loading, arguments: dict[str, Any]
 ) -> tuple[ModelT, dict[str, Any]]:
-    """Call transformers, with its chatter off and its failures told apart; return the model and its loading report."""
-    quiet()
+    """Call transformers, with its failures told apart; return the model and its loading report."""
     try:
         loaded: Any = model_class.from_pretrained(
             checkpoint.folder,
@@ -122,7 +120,6 @@ def read_config(config_class: type[ConfigT], checkpoint: Checkpoint) -> ConfigT:
 
 def read_image_processor(checkpoint: Checkpoint) -> Any:
     """Read what prepares pictures, the kind that needs PIL alone."""
-    quiet()
     try:
         return AutoImageProcessor.from_pretrained(
             checkpoint.folder, backend="pil", local_files_only=True, trust_remote_code=False
@@ -266,7 +263,7 @@ def _choose_quantization(
 def _check_packages(quantize: str) -> None:
     if quantize == "quanto-int8":
         if not is_optimum_quanto_available():
-            raise MmgenError(f"--quantize {quantize} needs the package optimum-quanto", "pip install 'mmgen[quanto]'")
+            raise MmgenError(f"--quantize {quantize} needs the package optimum-quanto", _QUANTO)
         return
     for package in ("bitsandbytes", "accelerate"):
         if importlib.util.find_spec(package) is None:
@@ -291,14 +288,6 @@ def _without_weights(model_class: type[PreTrainedModel], checkpoint: Checkpoint)
             return model_class(config)
     except _IMPOSSIBLE as error:  # nothing but the config was read
         raise _bad_config(checkpoint, error) from error
-
-
-def quiet() -> None:
-    """Keep the libraries' reports and bars off the terminal; what matters in them is raised instead."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    for library in ("accelerate", "bitsandbytes"):
-        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 def _check(checkpoint: Checkpoint, report: Mapping[str, Any], may_ignore: Sequence[str]) -> None:

@@ -1,16 +1,19 @@
-"""What this machine is, what memory it has free, and how threads wait on it. Without torch; knows no model."""
+"""What this machine is, and what memory it has free. Without torch; knows no model."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
 import importlib.util
 import os
 import platform
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from mmgen.errors import MmgenError
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -44,15 +47,32 @@ def is_x86() -> bool:
     return platform.machine() in ("x86_64", "AMD64")
 
 
-def wait_briefly() -> None:
-    """Let threads that wait for each other sleep soon (GNU OpenMP), unless torch is there or OMP_WAIT_POLICY is set.
+def install_command(package: str) -> str:
+    """Say how to install a package in such a way that torch stays as it is."""
+    if package != "torchvision":  # each of which goes with one torch alone
+        return f"pip install {package}"
+    version = importlib.metadata.version("torch")  # such as 2.13.0+cpu
+    _, _, build = version.partition("+")
+    index = f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
+    return f"pip install torchvision torch=={version}{index}"
 
-    Measured with 300 million parameters in two threads (benchmarks/README.md): to spin on, as is the default, makes a
-    pass about five times slower where another process computes; to sleep at once a third slower on an idle machine.
+
+def check_torchvision() -> None:
+    """Refuse a torchvision that cannot be imported: transformers imports it wherever it finds the package.
+
+    Raises:
+        MmgenError: it is there, and broken, as one is that was built for another torch.
     """
-    if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    if importlib.util.find_spec("torchvision") is None:
+        return
+    try:
+        importlib.import_module("torchvision")
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:  # as seen of one for another torch
+        command = install_command("torchvision")
+        raise MmgenError(
+            f"the torchvision that is installed cannot be imported: {str(error).splitlines()[0]}",
+            f"pip uninstall torchvision, or install the one for this torch: {command}",
+        ) from error
 
 
 def look() -> Machine:

@@ -19,9 +19,9 @@ import typer
 from mmgen import __version__
 from mmgen.cli import ask, caption, chat, draw, interleave, models, report, vary
 from mmgen.errors import MmgenError, UsageError
-from mmgen.interrupt import INTERRUPTED
 from mmgen.streams import Notes, PipeClosedError, stdout_failure
 
+INTERRUPTED = 130
 PIPE_CLOSED = 141  # what a shell sees of any program that a closed pipe ended
 
 _COMMANDS = ("caption", "ask", "draw", "vary", "interleave", "chat", "models", "report")
@@ -79,8 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # odd EXIF is of no concern to who asks for a caption
     try:
         code = app(arguments, prog_name="mmgen", standalone_mode=False)
-    except (PipeClosedError, SystemExit):  # Typer and Rich exit where nobody reads the help they write
+    except PipeClosedError:
         return PIPE_CLOSED
+    except SystemExit as end:  # Typer's own, after --install-completion; or nobody reads the help that is written
+        is_closed = isinstance(end.__context__, BrokenPipeError)
+        return PIPE_CLOSED if is_closed else end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:
         return INTERRUPTED
     except typer.TyperException as error:

@@ -4,6 +4,7 @@ answer one request as it comes, or many as a batch.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -17,12 +18,11 @@ from pathlib import Path
 
 import typer
 
-from mmgen import prompts
+from mmgen import files, machine, prompts
 from mmgen.cli.names import JOURNAL
 from mmgen.cli.options import Many
 from mmgen.errors import MmgenError, UsageError
 from mmgen.finding import PICTURE_ENDINGS, Found, NotFoundError, Selection, check_file, find, is_url, read_names
-from mmgen.interrupt import nothing_in_hand, undo_nothing
 from mmgen.items import Item, Job
 from mmgen.model import Model
 from mmgen.output import Sidecars, Sink
@@ -169,29 +169,47 @@ def open_model(
     want: frozenset[Kind],
     requests: Sequence[Request],
     notes: Notes,
-    undo: Callable[[], None] = undo_nothing,
 ) -> Model:
-    """Open the model, with its own note about itself.
-
-    Args:
-        undo: what to do before Ctrl-C ends it all meanwhile.
-    """
-    if notes.quiet or not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    if notes.quiet:
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        warnings.simplefilter("ignore")
+    """Open the model, with its own note about itself."""
     from mmgen import families
 
     notes.progress(f"loading {name}")
     try:
-        with nothing_in_hand(undo):
-            model = families.open_model(name, loading, want, requests)
+        _quiet(notes)
+        _hide_broken_torchvision()
+        model = families.open_model(name, loading, want, requests)
     finally:
         notes.clear()
+        if files.interrupted:  # and whoever imported may have swallowed it, or turned it into something else
+            raise KeyboardInterrupt
+    files.raise_on_interrupt()  # from now on something is in hand
     if model.note:
         notes.say(f"note: {model.note}")
     return model
+
+
+def _quiet(notes: Notes) -> None:
+    """Keep the libraries' reports and bars off the terminal, which is ours: what matters in them is raised."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if notes.quiet or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if notes.quiet:
+        warnings.simplefilter("ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
+        disable_progress_bars()  # transformers asks it, too
+    for library in ("accelerate", "bitsandbytes", "huggingface_hub"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def _hide_broken_torchvision() -> None:
+    """Let our own process do without a torchvision that cannot be imported, as one that was made for another torch."""
+    try:
+        machine.check_torchvision()
+    except MmgenError:
+        sys.modules["torchvision"] = None  # type: ignore[assignment]  # so it is not found
 
 
 def stream(model: Model, request: Request, notes: Notes, take: Callable[[str | Picture], None]) -> None:
@@ -238,11 +256,9 @@ class Command:
         return fresh_seed() if self.seed is None else self.seed
 
 
-def open_for(
-    command: Command, requests: Sequence[Request], first_seed: int, undo: Callable[[], None] = undo_nothing
-) -> Model:
-    """Open the model of a command, and say the seed that was drawn; undo: see open_model."""
-    model = open_model(command.model, command.loading, command.want, requests, command.notes, undo)
+def open_for(command: Command, requests: Sequence[Request], first_seed: int) -> Model:
+    """Open the model of a command, and say the seed that was drawn."""
+    model = open_model(command.model, command.loading, command.want, requests, command.notes)
     if command.by_chance and command.seed is None:
         command.notes.say(f"seed: {first_seed}")
     return model
@@ -263,7 +279,7 @@ def run_batch(
         journal_path: where results are kept if --jsonl does not say.
     """
     from mmgen import catalog
-    from mmgen.batch import Batch
+    from mmgen.batch import Batch, Counts
     from mmgen.journal import Journal
 
     many, notes, loading = command.many, command.notes, command.loading
@@ -272,6 +288,8 @@ def run_batch(
     with ExitStack() as stack:
         journal = None
         path = Path(many.jsonl) if many.jsonl is not None else journal_path
+        if path is not None or many.html is not None:
+            files.raise_on_interrupt()
         if path is None and many.html is not None:
             path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mmgen-"))) / "journal.jsonl"
         if path is not None and not (many.plan and not path.exists()):
@@ -287,7 +305,7 @@ def run_batch(
         is_silent = isinstance(kind, Sidecars)  # on stdout
         batch = Batch(
             job, catalog.identity(checkpoint) if journal else "", kind, notes,
-            lambda requests: open_for(command, requests, seed, stack.close), many.choice, journal,
+            lambda requests: open_for(command, requests, seed), many.choice, journal,
             as_json=command.as_json, drawn_seed=seed if command.seed is None else None,
         )  # fmt: skip
         if many.plan:
@@ -297,7 +315,8 @@ def run_batch(
             counts = batch.run(items(seed), n_items)
         finally:
             notes.clear()
-            if journal is not None or batch.counts.is_notable or is_silent:
+            is_stopped_early = isinstance(sys.exception(), KeyboardInterrupt) and batch.counts == Counts()
+            if not is_stopped_early and (journal is not None or batch.counts.is_notable or is_silent):
                 notes.say(batch.summary())
             if many.html is not None and journal is not None:
                 from mmgen.report import write_report

@@ -13,7 +13,6 @@ from typing import Any
 from mmgen import catalog, fit, machine
 from mmgen.catalog import Checkpoint
 from mmgen.decoding.grammar import count_codes
-from mmgen.lean import without_collection, without_unused
 from mmgen.model import Abilities, Model
 from mmgen.request import BOTH, WORDS, Kind, Loading, Request
 
@@ -90,14 +89,12 @@ def open_model(
     if loading.fit_check and checkpoint.n_bytes > fit.SMALL:
         fit.check(checkpoint, loading, machine.look(), reply(checkpoint, want))
     catalog.check_tokenizer(checkpoint)
-    machine.wait_briefly()
+    machine.check_torchvision()
     prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)
     for request in requests:
         prompter.check(request)
-    with without_unused():
-        with without_collection():
-            module = import_module(f"mmgen.families.{family.module}")
-        model: Model = module.load(checkpoint, loading, able, prompter, requests)
+    module = import_module(f"mmgen.families.{family.module}")
+    model: Model = module.load(checkpoint, loading, able, prompter, requests)
     return model
 
 

@@ -17,14 +17,15 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.models.auto.processing_auto import AutoProcessor
 
+from mmgen import machine
 from mmgen.errors import MmgenError, TooLongError
-from mmgen.loading import quiet, read_config
+from mmgen.loading import read_config
 from mmgen.request import Part, Request
 
 if TYPE_CHECKING:
     from mmgen.catalog import Checkpoint
 
-_EXTRAS = ("torchvision", "num2words")  # packages that some processors want, and our extras of the same names
+_EXTRAS = ("torchvision", "num2words")  # packages that some processors want
 
 
 class Prompter:
@@ -44,7 +45,6 @@ class Prompter:
                 f'{checkpoint.name} is of model type "{checkpoint.model_type}", which mmgen does not know',
                 "it takes the image-text-to-text models of the transformers that is installed",
             )
-        quiet()
         self.config = read_config(CONFIG_MAPPING[checkpoint.model_type], checkpoint)
         self._name = checkpoint.name
         self._processor = _load_processor(checkpoint)
@@ -183,7 +183,7 @@ def _load_processor(checkpoint: Checkpoint) -> Any:
         package = next((name for name in _EXTRAS if name in str(error).lower()), None)
         if package is not None:
             raise MmgenError(
-                f"{checkpoint.name} needs the package {package} to prepare pictures", f"pip install 'mmgen[{package}]'"
+                f"{checkpoint.name} needs the package {package} to prepare pictures", machine.install_command(package)
             ) from error
         raise _no_processor(checkpoint, error) from error
     except OSError as error:
