@@ -68,9 +68,10 @@ def pack(module: torch.nn.Module) -> bool:
 
 def leave_files(model: torch.nn.Module) -> None:
     """Give what still lies in a mapped file memory of its own: till then, all pages of the file stay (on Linux)."""
-    if not _MAPS.exists():
+    try:
+        lines = [line.split(maxsplit=5) for line in _MAPS.read_text().splitlines()]  # address range, mode, …, file
+    except OSError:  # no Linux
         return
-    lines = [line.split(maxsplit=5) for line in _MAPS.read_text().splitlines()]  # address range, mode, …, file
     mapped = [fields[0].split("-") for fields in lines if fields[1] == "rw-p" and fields[5:] and ".so" not in fields[5]]
     ranges = [range(int(start, 16), int(end, 16)) for start, end in mapped]
     for tensor in (*model.parameters(), *model.buffers()):
