@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mmgen import files
 from mmgen.files import replacing, sweep
 
 
@@ -38,16 +38,14 @@ with replacing(Path({str(tmp_path / "a.txt")!r})) as file:
 def test_a_file_that_was_swept_before_it_was_locked_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock, n_calls = fcntl.flock, 0
+    lock = files.lock
 
-    def sweep_first(handle: int, how: int) -> None:
-        nonlocal n_calls
-        n_calls += 1
-        if n_calls == 1:
-            sweep(tmp_path)
-        lock(handle, how)
+    def sweep_first(file: int) -> bool | None:
+        monkeypatch.setattr(files, "lock", lock)
+        sweep(tmp_path)
+        return lock(file)
 
-    monkeypatch.setattr(fcntl, "flock", sweep_first)
+    monkeypatch.setattr(files, "lock", sweep_first)
     with replacing(tmp_path / "a.txt") as file:
         file.write(b"whole")
     assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"whole"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import tracemalloc
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,7 @@ def states(path: Path, **keys: str) -> list[State]:
 
 def crash(journal: Journal) -> None:
     """Leave a journal as a process does that is killed."""
-    journal._close()
+    journal._handle.close()
 
 
 @pytest.fixture
@@ -213,7 +215,7 @@ def test_a_clean_end_keeps_the_last_line_of_each_place_in_the_order_they_came(pa
     ]
 
 
-def test_after_a_crash_the_next_run_tidies_up(path: Path) -> None:
+def test_after_a_crash_the_next_run_tidies_up_at_its_end(path: Path) -> None:
     journal = Journal(path).__enter__()
     for each in (record(A, "x", error="1"), record(B, "y"), record(A, "x")):
         journal.append(each)
@@ -221,11 +223,14 @@ def test_after_a_crash_the_next_run_tidies_up(path: Path) -> None:
     assert len(path.read_text().splitlines()) == 3
     assert list(read_records(path)) == [record(B, "y"), record(A, "x")]
     with Journal(path) as journal:
-        assert len(path.read_text().splitlines()) == 2
         assert list(journal.records()) == [record(B, "y"), record(A, "x")]
         assert journal.result(A) == record(A, "x")
         journal.append(record(C, "z"))
-    assert list(read_records(path)) == [record(B, "y"), record(A, "x"), record(C, "z")]
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        record(B, "y"),
+        record(A, "x"),
+        record(C, "z"),
+    ]
 
 
 def test_a_file_in_which_nothing_was_replaced_is_not_written_again(path: Path) -> None:
@@ -378,7 +383,6 @@ class History(RuleBasedStateMachine):
         return next((line for line in reversed(self.lines) if line["place"] == place), None)
 
     def open(self) -> None:
-        self.lines = [line for line in self.lines if self.last(line["place"]) is line]
         self.journal = Journal(self.path).__enter__()
 
     @rule(place=st.sampled_from(places), key=st.sampled_from(keys), fails=st.booleans(), text=st.text(max_size=9))
@@ -389,6 +393,7 @@ class History(RuleBasedStateMachine):
     @rule()
     def end(self) -> None:
         self.journal.__exit__(None, None, None)
+        self.lines = [line for line in self.lines if self.last(line["place"]) is line]
         self.open()
 
     @rule()
@@ -491,17 +496,54 @@ def test_a_second_run_is_refused_while_the_first_lives(path: Path) -> None:
         pass
 
 
-def test_a_journal_is_locked_also_once_it_was_tidied_up(path: Path) -> None:
-    journal = Journal(path).__enter__()
-    for error in "12":
-        journal.append(record(A, "x", error=error))
-    crash(journal)
-    with (
-        Journal(path),
-        pytest.raises(UsageError, match="another run"),
-        Journal(path),
-    ):
-        pass
+def test_a_journal_is_locked_until_it_is_tidied_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace, refused = Path.replace, []
+
+    def look_in(self: Path, target: Path) -> Path:
+        for moment in "before", "after":
+            try:
+                Journal(path).__enter__()
+            except UsageError as error:
+                refused.append((moment, error.message))
+            if moment == "before":
+                replace(self, target)
+        return target
+
+    monkeypatch.setattr(Path, "replace", look_in)
+    written(path, record(A, "x", error="1"), record(A, "x"))
+    said = f"another run is writing {path}"
+    assert refused == [("before", said), ("after", said)]
+    assert list(read_records(path)) == [record(A, "x")]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_there_are_no_locks_it_goes_without(path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def fail(fd: int, *, blocking: bool = True) -> bool:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("filelock.lock_descriptor", fail)
+    written(path, record(A, "x", error="1"), record(A, "x"))
+    half = path.with_name(".mmgen-1-abcdefgh")  # perhaps somebody writes it still
+    half.touch()
+    assert states(path, x=A) == ["done"]
+    assert half.exists()
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_threads_look_things_up_while_it_is_written(path: Path) -> None:
+    with Journal(path) as journal, ThreadPoolExecutor(4) as threads:
+        for n in range(300):
+            journal.append(record(key_of(n), f"{n}", text="x" * (n * 37 % 9000)))
+
+        def look(n: int) -> bool:
+            last = journal.last(f"{n % 300}")
+            return last is not None and last["place"] == f"{n % 300}"
+
+        found = threads.map(look, range(3000))
+        for n in range(300, 600):
+            journal.append(record(key_of(n), f"{n}"))
+        assert all(found)
+    assert [each["place"] for each in read_records(path)] == [str(n) for n in range(600)]
 
 
 def test_a_file_at_its_limit_keeps_what_is_whole(path: Path) -> None:

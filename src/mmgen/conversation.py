@@ -10,12 +10,13 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from mmgen.errors import MmgenError, UsageError
+from mmgen.files import lock
 from mmgen.finding import is_url
 from mmgen.images import check_writable, open_image, save_image, write_file
 from mmgen.items import plain_name
@@ -91,15 +92,12 @@ def read_messages(path: str) -> Messages:
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Wait until no other mmgen adds to a conversation in a folder, and keep others waiting."""
-    import fcntl
-
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        with suppress(PermissionError):  # Windows opens no folders: comparing just before writing must do
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            lock(handle, wait=True)
         yield
-    finally:
-        os.close(handle)
 
 
 def entry(source: str, path: str) -> Entry:

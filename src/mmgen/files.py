@@ -5,21 +5,46 @@ Knows the file system; refuses to know what is in a file.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
 import signal
-import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from mmgen.errors import MmgenError
 
-_BESIDE = re.compile(r"\.mmgen-\d+-\w{8}")  # how `_beside` names a file: its process, and tempfile's eight letters
+_BESIDE = re.compile(r"\.mmgen-\d+-\w{8}")  # how `_name_beside` names a file: its process, and eight letters
+
+
+def lock(file: int, wait: bool = False) -> bool | None:
+    """Lock an open file until it is closed, if nobody else has; None: on a file system without locks.
+
+    On Windows a locked file is read through the handle that locked it, and through no other.
+    """
+    from filelock import lock_descriptor  # 30 ms: not on the way to --help
+
+    try:
+        return lock_descriptor(file, blocking=wait)
+    except OSError:  # such as Lustre, NFS, some of FUSE
+        return None
+
+
+def change_locked(change: Callable[[], object], *opened: IO[bytes]) -> None:
+    """Move or remove a file while it is open and locked, so that no other process takes it meanwhile.
+
+    Windows neither moves, replaces nor removes what is open: there it is closed first, with all that is `opened`. If
+    another process opens or sweeps it in between, the second try is an error, and what stood in its place stays.
+    """
+    try:
+        change()
+    except PermissionError:
+        for file in opened:
+            file.close()
+        change()
 
 
 interrupted = False  # by Ctrl-C, since something was first written
@@ -52,37 +77,41 @@ def _raise(number: int, frame: object) -> None:
 
 
 @contextmanager
-def replacing(target: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
+def replacing(target: Path, mode: int | None = None, *opened: IO[bytes]) -> Iterator[IO[bytes]]:
     """Open a file beside `target` and move it there once it is written. If that fails, what was there stays.
 
     Args:
         mode: its permissions, if not those of a new file.
+        opened: what we have open of `target`, which is closed where it could not be replaced otherwise.
     """
     raise_on_interrupt()
-    file, path = _beside(target.parent)
+    file, path = _beside(target, 0o666 if mode is None else mode)
     try:
         with file:
             yield file
             file.flush()
-            mask = os.umask(0)
-            os.umask(mask)
-            os.fchmod(file.fileno(), 0o666 & ~mask if mode is None else mode)  # tempfile makes it private
+            with suppress(OSError):  # a file system without permissions
+                if mode is not None:
+                    path.chmod(mode)  # also what the mask took
             os.fsync(file.fileno())
-            path.replace(target)  # before it is closed, and with that unlocked
+            change_locked(lambda: path.replace(target), file, *opened)
     except BaseException:  # an interruption too leaves nothing behind
         path.unlink(missing_ok=True)
         raise
 
 
-def _beside(folder: Path) -> tuple[IO[bytes], Path]:
+def _beside(target: Path, mode: int) -> tuple[IO[bytes], Path]:
     """Make a file for as long as something is written, locked: `sweep` takes away what nobody locks."""
     while True:
-        handle, name = tempfile.mkstemp(prefix=f".mmgen-{os.getpid()}-", dir=folder)
-        with suppress(OSError):  # a file system without locks, where nothing is swept
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.fstat(handle).st_nlink:
-            return os.fdopen(handle, "wb"), Path(name)
-        os.close(handle)  # swept away before it was locked
+        path = _name_beside(target)
+        file = open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
+        if lock(file.fileno()) is not False and os.fstat(file.fileno()).st_nlink:
+            return file, path
+        file.close()  # swept away before it was locked
+
+
+def _name_beside(target: Path) -> Path:
+    return target.with_name(f".mmgen-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 @contextmanager
@@ -92,7 +121,7 @@ def aside(path: Path) -> Iterator[None]:
         yield
         return
     raise_on_interrupt()
-    place = path.with_name(f".mmgen-{os.getpid()}-{secrets.token_hex(4)}")  # which `sweep` takes away after a kill
+    place = _name_beside(path)  # which `sweep` takes away after a kill
     path.rename(place)
     try:
         yield
@@ -111,14 +140,7 @@ def sweep(folder: Path) -> None:
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if _BESIDE.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                with suppress(OSError):
-                    _remove_unlocked(entry.path)
-
-
-def _remove_unlocked(path: str) -> None:
-    handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError: it is being written
-        Path(path).unlink()
-    finally:
-        os.close(handle)
+                path = Path(entry.path)
+                with suppress(OSError), path.open("rb+") as file:
+                    if lock(file.fileno()):  # else it is being written, or one cannot tell
+                        change_locked(path.unlink, file)

@@ -7,11 +7,12 @@ Knows of a line its `key` (what the result depends on), its `place` (which item 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
+import io
 import json
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, Self, TypeAlias
 
 from mmgen.errors import CannotGoOnError, MmgenError, UsageError
-from mmgen.files import replacing, sweep
+from mmgen.files import change_locked, lock, replacing, sweep
 from mmgen.streams import as_line
 
 Record: TypeAlias = dict[str, Any]  # a line, as JSON gives it
@@ -30,7 +31,6 @@ State: TypeAlias = Literal["new", "done", "stale", "failed", "copy"]
 
 SYNC_SECONDS = 1.0  # between two waits for the disk: what a reboot may cost
 _BEGINNING = b'{"key": "'  # of every line that `append` writes, by which one that was cut off is told
-_CHUNK = 4096  # bytes that are read at once when a line is looked up
 _MAX_OTHERS = 100  # lines that are no records, before the first one that is: then it is some other file
 
 
@@ -52,7 +52,7 @@ class Journal:
     """A journal that is being written, by nobody else. To be used in a `with` statement.
 
     On entry it is made, if it is not there, locked, mended if its end was cut off, and read. Lines that later ones have
-    replaced are taken out on exit, or on the next entry if that was not reached.
+    replaced are taken out at the end of a run that is not broken off.
 
     Attributes:
         path: as given.
@@ -69,6 +69,7 @@ class Journal:
         self._results: dict[bytes, int] = {}  # by key: where a line with its result begins
         self._replaced: set[int] = set()  # where lines begin that later ones replaced
         self._digests: dict[int, bytes] = {}  # of files, by hash of path, size and time
+        self._moving = threading.Lock()  # held while its place in the file is moved, to read or to write
         self._synced = 0.0
 
     # Opening and closing
@@ -77,15 +78,11 @@ class Journal:
         try:
             self._is_new = not self._file.exists()
             self._handle = _open_locked(self._file, self.path)
-            self._reader = self._file.open("rb")  # on its own: appending moves the other
             try:
                 sweep(self._file.parent)
                 self._read()
-                if self._replaced:
-                    self._compact()
-                    self._read()
             except BaseException:
-                self._close()
+                self._handle.close()
                 raise
         except OSError as failure:
             raise _failure("write", self.path, failure) from failure
@@ -94,36 +91,34 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         try:
             os.fsync(self._handle)
-            if kind is None and self._replaced and _names(self._file, self._handle):
-                self._compact()
-            if self._is_new and not os.fstat(self._handle).st_size and _names(self._file, self._handle):
-                self._file.unlink()
+            if _names(self._file, self._handle):
+                if kind is None and self._replaced:
+                    self._compact()
+                elif self._is_new and not os.fstat(self._handle.fileno()).st_size:
+                    change_locked(self._file.unlink, self._handle)
         except OSError as failure:
             raise _failure("write", self.path, failure) from failure
         finally:
-            self._close()
+            self._handle.close()  # and with that unlocks it
 
-    def _close(self) -> None:
-        self._reader.close()
-        os.close(self._handle)  # and with that unlocks it
+    def _lines_from(self, offset: int) -> IO[bytes]:
+        """Give what is in the file from there on; with the one handle, as Windows lets no other read what is locked."""
+        self._handle.seek(offset)
+        return os.fdopen(self._handle.fileno(), "rb", closefd=False)
 
     def _read(self) -> None:
         """Learn what is in the file; if its last line was cut off, mend that."""
-        self._reader.seek(0)
-        self._rows.clear()
-        self._results.clear()
-        self._replaced.clear()
         last: tuple[int, bytes, Record | None] = (0, b"\n", None)
-        for last in _lines(self._reader, self.path):
+        for last in _lines(self._lines_from(0), self.path):
             offset, line, record = last
             if record is not None:
                 self._learn(record, offset)
         offset, line, record = last
         if not line.endswith(b"\n"):
             if record is None:
-                os.ftruncate(self._handle, offset)
+                self._handle.truncate(offset)
             else:
-                os.write(self._handle, b"\n")
+                self._handle.write(b"\n")
 
     def _learn(self, record: Mapping[str, Any], offset: int) -> None:
         place = hash(record["place"])
@@ -153,24 +148,13 @@ class Journal:
         The others stay in the order in which they came, which needs no more memory than a line, and lines that are not
         ours stay with them. Where there is no room for a second file the first stays as it is.
         """
-        handle = -1
-        try:
-            with replacing(self._file, stat.S_IMODE(os.fstat(self._handle).st_mode)) as beside:
-                self._reader.seek(0)
-                offset = 0
-                for line in self._reader:
-                    if offset not in self._replaced:
-                        beside.write(line)
-                    offset += len(line)
-                handle = os.dup(beside.fileno())  # the same lock: the new file is never without one
-                fcntl.fcntl(handle, fcntl.F_SETFL, os.O_APPEND)
-        except OSError:
-            if handle >= 0:
-                os.close(handle)
-            return
-        self._close()
-        self._handle = handle
-        self._reader = self._file.open("rb")
+        mode = stat.S_IMODE(os.fstat(self._handle.fileno()).st_mode)
+        with suppress(OSError), replacing(self._file, mode, self._handle) as beside:
+            offset = 0
+            for line in self._lines_from(0):
+                if offset not in self._replaced:
+                    beside.write(line)
+                offset += len(line)
 
     # Looking up
 
@@ -199,19 +183,15 @@ class Journal:
 
     def _record_at(self, offset: int) -> Record:
         """Read a line. Threads may do so side by side."""
-        line = b""
-        while not line.endswith(b"\n"):
-            more = os.pread(self._reader.fileno(), _CHUNK, offset + len(line))
-            line += more[: more.find(b"\n") + 1] if b"\n" in more else more
+        with self._moving:
+            line = self._lines_from(offset).readline()
         record: Record = json.loads(line)
         return record
 
     def records(self) -> Iterator[Record]:
         """Yield the last record of each place, in the order in which they came."""
-        with self._file.open("rb") as file:
-            for offset, _, record in _lines(file, self.path):
-                if record is not None and offset not in self._replaced:
-                    yield record
+        for row in sorted(self._rows.values(), key=lambda row: row.offset):
+            yield self._record_at(row.offset)
 
     def digest(self, path: str) -> str:
         """Return the SHA-256 of a file's content, in hex; without reading it if size and time are as they were.
@@ -269,15 +249,16 @@ class Journal:
                 f"{self.path} was removed or replaced while it was being written",
                 "give the same command again: it goes on from what is there",
             )
-        end = os.fstat(self._handle).st_size
+        end = os.fstat(self._handle.fileno()).st_size
         try:
-            while line:  # once, unless the disk is full: then the second time says so
-                line = line[os.write(self._handle, line) :]
+            with self._moving:
+                while line:  # once, unless the disk is full: then the second time says so
+                    line = line[self._handle.write(line) :]
             if time.monotonic() >= self._synced + SYNC_SECONDS:
                 os.fsync(self._handle)
                 self._synced = time.monotonic()
         except BaseException:  # an interruption too leaves nothing torn
-            os.ftruncate(self._handle, end)
+            self._handle.truncate(end)
             raise
         return end
 
@@ -285,8 +266,8 @@ class Journal:
 # The file
 
 
-def _open_locked(file: Path, name: str | Path) -> int:
-    """Open a journal, which is made if it is not there, so that nobody else can.
+def _open_locked(file: Path, name: str | Path) -> io.FileIO:
+    """Open a journal, which is made if it is not there, so that nobody else can (where there are locks).
 
     Raises:
         UsageError: another run has it, or it is not a file.
@@ -295,24 +276,19 @@ def _open_locked(file: Path, name: str | Path) -> int:
     while True:
         with suppress(FileNotFoundError):
             _check_kind(file.stat(), name)
-        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # While we were opening it, the run before may have put its last version in place, or taken it away.
-            if _names(file, handle):
-                return handle
-        except BlockingIOError:
-            os.close(handle)
-            raise UsageError(f"another run is writing {name}", "wait for it to end, or choose another file") from None
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
+        handle = file.open("a+b", buffering=0)
+        if lock(handle.fileno()) is False:
+            handle.close()
+            raise UsageError(f"another run is writing {name}", "wait for it to end, or choose another file")
+        # While we were opening it, the run before may have put its last version in place, or taken it away.
+        if _names(file, handle):
+            return handle
+        handle.close()
 
 
-def _names(file: Path, handle: int) -> bool:
+def _names(file: Path, handle: io.FileIO) -> bool:
     """Say whether a path still leads to an open file."""
-    return file.exists() and os.path.samestat(file.stat(), os.fstat(handle))
+    return file.exists() and os.path.samestat(file.stat(), os.fstat(handle.fileno()))
 
 
 def _check_kind(found: os.stat_result, name: str | Path) -> None:
