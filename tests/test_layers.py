@@ -14,6 +14,7 @@ import pytest
 
 from mmgen import catalog
 from mmgen.aliases import ALIASES
+from tests import elsewhere
 
 SOURCE = Path(catalog.__file__).parent
 
@@ -72,6 +73,8 @@ ROOMS = {
     "numpy": (),
 }
 LIGHT = ("decoding.grammar", "families.*_prompt")  # run before the weights are read: these two never import torch
+
+MISSING = "ImportError|ModuleNotFoundError|AttributeError"  # raised for a module or a name that is not there
 
 MODEL_TYPES = ("chameleon", "anole", "mllama", "idefics", "janus", "emu3", "llava", "paligemma", "qwen", "gemma")
 
@@ -146,6 +149,36 @@ def test_heavy_packages_stay_in_their_rooms(module: str) -> None:
         assert fits(module, ROOMS[package]), f"mmgen.{module} imports {package} at its top"
     if fits(module, LIGHT):
         assert not packages & {"torch", "transformers"}
+
+
+def unguarded(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield a tree's nodes, but not what is only tried: below `try` or `suppress` of what is missing, or `hasattr`."""
+    match node:
+        case ast.Try(body, handlers):
+            tries = any(h.type is None or re.search(MISSING, ast.unparse(h.type)) for h in handlers)
+            children = [each for each in ast.iter_child_nodes(node) if not (tries and each in body)]
+        case ast.With(items) if any(re.search(rf"suppress\(.*({MISSING})", ast.unparse(item)) for item in items):
+            children = []
+        case ast.If(test) | ast.IfExp(test) if "hasattr" in ast.unparse(test):
+            children = []
+        case _:
+            children = list(ast.iter_child_nodes(node))
+    yield node
+    for child in children:
+        yield from unguarded(child)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "machine"])
+def test_what_windows_lacks_is_asked_for_with_care(module: str) -> None:
+    for node in unguarded(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            packages = {name.partition(".")[0] for name in imported(node)}
+            assert not packages & elsewhere.MODULES, f"mmgen.{module}: {ast.unparse(node)}"
+            names = set(imported(node))
+        else:
+            names = {ast.unparse(node)} if isinstance(node, ast.Attribute) else set()
+        for package, hidden in elsewhere.NAMES.items():
+            assert not names & {f"{package}.{name}" for name in hidden}, f"mmgen.{module}: {ast.unparse(node)}"
 
 
 def spoken(tree: ast.AST) -> Iterator[str]:
