@@ -6,7 +6,9 @@ import hashlib
 import json
 import math
 import os
+import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -36,6 +38,8 @@ class Hub(ThreadingHTTPServer):
         gated: whether files are refused (the repository's description never is).
         token: without it in the request there is no such repository, if it is set.
         cuts: how many more answers with weights (not with headers alone) break off in the middle.
+        pause: seconds that it waits after each megabyte.
+        n_sent: bytes of bodies so far.
         status: answers everything with this HTTP status, if it is set.
     """
 
@@ -48,7 +52,13 @@ class Hub(ThreadingHTTPServer):
         self.gated = False
         self.token: str | None = None
         self.cuts = 0
+        self.pause = 0.0
+        self.n_sent = 0
         self.status: int | None = None
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # the client may have had enough
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     @property
     def url(self) -> str:
@@ -123,6 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
             file.seek(start)
             for at in range(start, stop, _CHUNK):
                 self.wfile.write(file.read(min(_CHUNK, stop - at)))
+                self.server.n_sent += min(_CHUNK, stop - at)
+                time.sleep(self.server.pause)
         return stop - start
 
     def _json(self, value: object) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +20,11 @@ from transformers import AutoModelForImageTextToText, MllamaConfig
 from mmgen import catalog, machine
 from mmgen.aliases import ALIASES
 from mmgen.images import read_metadata
+from mmgen.interrupt import INTERRUPTED
 from mmgen.machine import Machine
 from tests.chat_checkpoints import make_idefics3
 from tests.checkpoints import make_checkpoint
-from tests.hub import COMMIT, Hub, etag, serve, write_hollow
+from tests.hub import COMMIT, Hub, serve, write_hollow
 from tests.scripted import run
 
 LLAMA = "llama-3.2-11b-vision"
@@ -253,15 +256,20 @@ def test_the_commit_is_recorded_with_what_it_made(tmp_path: Path) -> None:
         assert (read_metadata(path) or {})["revision"] == COMMIT  # type: ignore[typeddict-item]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_disk_that_fills_up_under_the_weights_is_an_error_with_a_hint(tmp_path: Path) -> None:
-    folder = make_checkpoint(tmp_path / "served")
-    blobs = tmp_path / "hub" / "models--org--tiny" / "blobs"
-    blobs.mkdir(parents=True)
-    (blobs / f"{etag(folder / 'model.safetensors')}.partial").symlink_to("/dev/full")
-    with serve(folder) as hub:
-        done, _ = mmgen("ask", "hello", "-m", "org/tiny", home=tmp_path, hub=hub)
-    assert (done.returncode, done.stdout) == (1, "")
-    error, hint = done.stderr.splitlines()
-    assert error.startswith("error: the disk is full: ")
-    assert hint.startswith("hint: make room, or set HF_HOME")
+def test_a_download_on_the_command_line_is_silent_and_ended_by_ctrl_c(tmp_path: Path) -> None:
+    with serve(make_checkpoint(tmp_path / "served")) as hub:
+        hub.cuts = 1  # after which the Hub's client waits for a second
+        hello = [sys.executable, "-m", "mmgen", "ask", "hello", "-m", "org/tiny"]
+        own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        process = subprocess.Popen(
+            hello, env=dict(os.environ) | own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        while hub.cuts:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == ("", "")
+        assert process.returncode == INTERRUPTED
+        assert not list((tmp_path / "hub").rglob("*.incomplete"))
+        hub.cuts = 1
+        assert mmgen(*hello[3:], home=tmp_path, hub=hub)[0].stderr == ""

@@ -15,6 +15,7 @@ _NEW_OBJECTS = 50_000  # after which garbage is looked for: imports make ten tim
 def run() -> int:
     """Run the command line and give its exit code."""
     end_on_interrupt()  # before anything is imported that takes time
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # what goes wrong there is raised, and said once
     gc.set_threshold(_NEW_OBJECTS)
     # Looking through half a million objects at the end takes most of a second; files are closed where they are used.
     atexit.register(gc.freeze)

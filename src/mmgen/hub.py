@@ -6,15 +6,13 @@ Knows files and failures; refuses to know what a checkpoint is. The HF_… varia
 from __future__ import annotations
 
 import errno
-import hashlib
-import logging
 import os
 import shutil
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,6 @@ from mmgen.headers import TensorHeader
 
 _SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "README.md"]
 _SECOND_COPIES = ["original/*", "onnx/*", "consolidated*"]  # of the same model, in other formats
-_AT_ONCE = 4  # files on their way
-_LOOK_SECONDS = 0.5  # how often what waits for another process looks whether it shall stop
 
 
 def describe(repo: str, revision: str | None, offline: bool) -> Path:
@@ -34,11 +30,8 @@ def describe(repo: str, revision: str | None, offline: bool) -> Path:
         Its folder there, which bears the commit's name. Weights that were fetched before are in it too.
     """
     with _explained(repo, revision, offline):
-        from huggingface_hub import constants, snapshot_download
-        from huggingface_hub.utils.tqdm import disable_progress_bars
+        from huggingface_hub import snapshot_download
 
-        if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
-            disable_progress_bars()  # of the small files; the weights have their own, below
         return Path(
             snapshot_download(
                 repo,
@@ -46,6 +39,7 @@ def describe(repo: str, revision: str | None, offline: bool) -> Path:
                 local_files_only=offline,
                 allow_patterns=_SMALL_FILES,
                 ignore_patterns=_SECOND_COPIES,
+                tqdm_class=_silent_bar(),
             )
         )
 
@@ -90,96 +84,36 @@ def list_files(repo: str, commit: str) -> list[str]:
 
 
 def fetch(repo: str, commit: str, files: Sequence[str], n_bytes: int) -> None:
-    """Fetch files into the Hub's cache, with progress on a terminal. What was cut off goes on where it stopped.
+    """Fetch files into the Hub's cache, with progress on a terminal. What is whole is kept, whatever comes between.
 
-    The Hub's client would start a file again from nothing, in another process: so what is not whole yet is kept
-    here, beside the blobs, and is taken over by the client once it is.
+    One after the other, and in the caller's thread: so Ctrl-C ends whatever is being waited for, another process that
+    fetches the same file too. Xet fetches the parts of a file side by side.
 
     Args:
         n_bytes: about what they have together, for the progress and for the room they need.
     """
     with _explained(repo, commit, offline=False):
-        from huggingface_hub import constants
+        from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.file_download import repo_folder_name
 
-        cache = Path(constants.HF_HUB_CACHE)
-        storage = cache / repo_folder_name(repo_id=repo, repo_type="model")
-        (storage / "blobs").mkdir(parents=True, exist_ok=True)
-        _check_room(cache, n_bytes - sum(path.stat().st_size for path in storage.glob("blobs/*.partial")))
-        stop = threading.Event()
-        with _progress(repo, n_bytes, stop) as bar:
-            pool = ThreadPoolExecutor(_AT_ONCE)
-            try:
-                jobs: list[Future[None]] = [
-                    pool.submit(_fetch_file, repo, commit, file, cache, bar, stop) for file in files
-                ]
-                for job in as_completed(jobs):
-                    job.result()
-            finally:  # what fails, and Ctrl-C, ends the others too
-                stop.set()
-                pool.shutdown(cancel_futures=True)
+        storage = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
+        _remove_leftovers(storage)
+        _check_room(storage.parent, n_bytes)
+        with _progress(repo, n_bytes) as bar:
+            for file in files:
+                hf_hub_download(repo, file, revision=commit, tqdm_class=bar)
+        _remove_leftovers(storage)  # of whom we waited for
 
 
-def _fetch_file(repo: str, commit: str, file: str, cache: Path, bar: type[_Bar], stop: threading.Event) -> None:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.file_download import http_get, repo_folder_name
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
-
-    url = hf_hub_url(repo, file, revision=commit)
-    about = get_hf_file_metadata(url)
-    if about.etag is not None and about.size is not None:
-        name = repo_folder_name(repo_id=repo, repo_type="model")
-        blob = cache / name / "blobs" / about.etag
-        lock = cache / ".locks" / name / f"{about.etag}.lock"  # the one that the Hub's client takes
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(lock, stop):
-            if not blob.exists():
-                partial = blob.with_name(f"{about.etag}.partial")
-                n_before = partial.stat().st_size if partial.exists() else 0
-                if n_before > about.size:
-                    partial.unlink()
-                    n_before = 0
-                with partial.open("ab") as out:
-                    headers: dict[str, Any] = build_hf_headers()
-                    http_get(
-                        url,
-                        out,
-                        resume_size=n_before,
-                        headers=headers,
-                        expected_size=about.size,
-                        tqdm_class=bar,
-                    )
-                if n_before:
-                    _check_digest(partial, about.etag, file)
-                partial.replace(blob)
-    hf_hub_download(repo, file, revision=commit)
-
-
-@contextmanager
-def _alone(lock: Path, stop: threading.Event) -> Iterator[None]:
-    """Wait until no other process fetches a file, and keep others waiting."""
+def _remove_leftovers(storage: Path) -> None:
+    """Remove what killed downloads left. What is under way has its lock, which the Hub's client holds meanwhile."""
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
-    with ExitStack() as held:
-        while True:
-            try:
-                held.enter_context(WeakFileLock(lock, timeout=_LOOK_SECONDS))
-                break
-            except TimeoutError:
-                if stop.is_set():
-                    raise _StoppedError from None
-        yield
-
-
-def _check_digest(path: Path, etag: str, file: str) -> None:
-    """Check a file that was put together in several runs; the Hub calls large files by their SHA-256."""
-    if len(etag) != 64:
-        return
-    with path.open("rb") as data:
-        found = hashlib.file_digest(data, "sha256").hexdigest()
-    if found != etag:
-        path.unlink()
-        raise MmgenError(f"{file} came broken: its checksum is another", "try again: it is fetched anew")
+    for left in storage.glob("blobs/*.incomplete"):
+        blob = left.name.rsplit(".", 2)[0]  # BLOB.1234abcd.incomplete, or BLOB.incomplete of older clients
+        lock = storage.parent / ".locks" / storage.name / f"{blob}.lock"
+        with suppress(TimeoutError), WeakFileLock(lock, timeout=0.1):
+            left.unlink(missing_ok=True)
 
 
 def _check_room(cache: Path, n_bytes: int) -> None:
@@ -191,43 +125,14 @@ def _check_room(cache: Path, n_bytes: int) -> None:
         )
 
 
-# --- progress -----------------------------------------------------------------------------------------------------
-
-
-class _Bar:
-    """What the Hub's client takes for a tqdm bar of one file: it counts, and can stop the download."""
-
-    stop: threading.Event | None = None
-
-    def __init__(self, *args: object, initial: float = 0, **_: object) -> None:
-        self.advance(initial)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return
-
-    def update(self, n: float | None = 1) -> None:
-        if self.stop is not None and self.stop.is_set():
-            raise _StoppedError
-        self.advance(n or 0)
-
-    def advance(self, n: float) -> None:
-        """Count bytes."""
-
-
-class _StoppedError(Exception):
-    """Another file failed, or the user has had enough."""
-
-
 @contextmanager
-def _progress(repo: str, n_bytes: int, stop: threading.Event) -> Iterator[type[_Bar]]:
-    """Show one bar for all files, if stderr is a terminal and nobody asked for silence; give the bar's class."""
+def _progress(repo: str, n_bytes: int) -> Iterator[Any]:
+    """Show one bar for all files, if stderr is a terminal and nobody asked for silence; give the client its class."""
     silent = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").upper() in ("1", "ON", "YES", "TRUE")
     if silent or not sys.stderr.isatty():
-        yield type("SilentBar", (_Bar,), {"stop": stop})
+        yield _silent_bar()
         return
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -236,12 +141,28 @@ def _progress(repo: str, n_bytes: int, stop: threading.Event) -> Iterator[type[_
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task(f"fetching {repo}", total=n_bytes)
 
-        class ShownBar(_Bar):
-            def advance(self, n: float) -> None:
-                shown.advance(task, n)
+        class Bar(tqdm):
+            """The client's bar of one file, with the last two methods for Xet: what came, beside what is written."""
 
-        ShownBar.stop = stop
-        yield ShownBar
+            def __init__(self, *_: object, **__: object) -> None:
+                super().__init__(disable=True)  # type: ignore[no-untyped-call]
+
+            def update(self, n: float | None = 1) -> None:
+                shown.advance(task, n or 0)
+
+            def update_transfer(self, n: float | None = 1) -> None:
+                return
+
+            def set_transfer_postfix_str(self, *_: object, **__: object) -> None:
+                return
+
+        yield Bar
+
+
+def _silent_bar() -> Any:
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    return partial(tqdm, disable=True)
 
 
 # --- failures -----------------------------------------------------------------------------------------------------
@@ -253,7 +174,6 @@ def _explained(repo: str, revision: str | None, offline: bool) -> Iterator[None]
     import httpx2
     from huggingface_hub import constants, errors, get_token
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what goes wrong is raised, and said once below
     page = f"{constants.ENDPOINT}/{repo}"
     log_in = "`hf auth login` or set HF_TOKEN"
     try:
@@ -303,7 +223,7 @@ def absent(repo: str, offline: bool, error: BaseException | None = None) -> Mmge
 
 
 def _broken_off(repo: str, error: BaseException) -> MmgenError:
-    return MmgenError(f"fetching {repo} failed: {_first_line(error)}", "try again: it goes on where it stopped")
+    return MmgenError(f"fetching {repo} failed: {_first_line(error)}", "try again: what is whole is kept")
 
 
 def _disk_error(error: OSError, cache: str) -> MmgenError:

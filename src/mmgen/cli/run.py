@@ -200,7 +200,7 @@ def _quiet(notes: Notes) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
         disable_progress_bars()  # transformers asks it, too
-    for library in ("accelerate", "bitsandbytes", "huggingface_hub"):
+    for library in ("accelerate", "bitsandbytes"):
         logging.getLogger(library).setLevel(logging.ERROR)
 
 
