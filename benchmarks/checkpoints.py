@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub.utils import TensorInfo
 from safetensors.torch import save_file
 from transformers import ChameleonConfig, ChameleonProcessor
 from transformers.models.chameleon.image_processing_pil_chameleon import ChameleonImageProcessorPil
@@ -18,7 +19,6 @@ from transformers.models.chameleon.image_processing_pil_chameleon import Chamele
 from mmgen.catalog import Checkpoint
 from mmgen.families.chameleon import Anole, Chameleon
 from mmgen.families.chameleon_prompt import Prompter
-from mmgen.headers import TensorHeader
 from mmgen.model import Abilities
 from mmgen.packing import pack
 from tests.checkpoints import make_tokenizer
@@ -68,7 +68,9 @@ def make_in_memory(
     config = _write_small_files(folder, SHAPES[name], side)
     model = _random(config, device, dtype, seed)
     pack(model.get_decoder())  # as it is loaded
-    headers = {key: TensorHeader("F32", tuple(value.shape), value.nbytes) for key, value in model.state_dict().items()}
+    headers = {
+        key: TensorInfo("F32", list(value.shape), (0, value.nbytes)) for key, value in model.state_dict().items()
+    }
     checkpoint = Checkpoint(f"random {name}", folder, None, config.to_dict(), headers)  # its size decides on threads
     return Chameleon(checkpoint, Abilities(), Prompter(checkpoint), model, window=None)
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.utils import TensorInfo
 from transformers import ChameleonForConditionalGeneration as Chameleon
 
 from mmgen import catalog, loading
 from mmgen.catalog import Checkpoint
 from mmgen.errors import MmgenError, UsageError
-from mmgen.headers import TensorHeader
 from mmgen.request import Loading
 from tests.checkpoints import make_checkpoint
 from tests.shell import run
@@ -74,7 +74,7 @@ def test_a_command_says_nothing_of_loading(folder: Path, tmp_path: Path, options
 
 
 def sized(n_bytes: int) -> Checkpoint:
-    return Checkpoint("x", Path("x"), None, {}, {"w": TensorHeader("BF16", (n_bytes // 2,), n_bytes)})
+    return Checkpoint("x", Path("x"), None, {}, {"w": TensorInfo("BF16", [n_bytes // 2], (0, n_bytes))})
 
 
 @pytest.mark.parametrize(

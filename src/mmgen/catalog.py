@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmgen import hub
 from mmgen.aliases import ALIASES
 from mmgen.errors import MmgenError, UsageError
-from mmgen.headers import TensorHeader, read_header
+from mmgen.headers import read_header, stored_bytes
+
+if TYPE_CHECKING:
+    from huggingface_hub.utils import TensorInfo
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -66,7 +69,7 @@ class Checkpoint:
     folder: Path
     revision: str | None
     config: dict[str, Any] = field(repr=False)
-    tensors: Mapping[str, TensorHeader] = field(repr=False)
+    tensors: Mapping[str, TensorInfo] = field(repr=False)
     note: str | None = None
     repo: str | None = None
     missing: tuple[str, ...] = ()
@@ -80,7 +83,7 @@ class Checkpoint:
     @property
     def n_bytes(self) -> int:
         """Bytes of all tensors as they are stored."""
-        return sum(tensor.n_bytes for tensor in self.tensors.values())
+        return sum(map(stored_bytes, self.tensors.values()))
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read one of the small files beside the weights; one that is not there says nothing."""
@@ -187,7 +190,7 @@ def _find_in_folder(name: str, folder: Path) -> Checkpoint:
     if not folder.is_dir():
         raise MmgenError(f"not a checkpoint folder but a file: {folder}", "name the folder that holds config.json")
     config = _read_config(folder)
-    tensors: dict[str, TensorHeader] = {}
+    tensors: dict[str, TensorInfo] = {}
     shards = _shards(folder)
     if not shards:
         raise _no_weights(str(folder), [path.name for path in folder.iterdir()])
@@ -249,7 +252,7 @@ def _weight_map(folder: Path) -> dict[str, str]:
     return weight_map
 
 
-def _check_index(folder: Path, tensors: Mapping[str, TensorHeader]) -> None:
+def _check_index(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
     lost = [] if (folder / _SINGLE).is_file() else sorted(set(_weight_map(folder)) - set(tensors))
     if lost:
         raise MmgenError(f"{len(lost)} tensor(s) of the index are in no file, {lost[0]} first", "fetch it again")
@@ -321,8 +324,8 @@ def _find_on_hub(name: str, repo: str, revision: str | None, offline: bool) -> C
     _check_companions(folder)
     shards = _shards(folder) or [_SINGLE]
     missing = tuple(shard for shard in shards if not (folder / shard).is_file())
-    tensors: dict[str, TensorHeader] = {}
-    lacking: dict[str, TensorHeader] = {}
+    tensors: dict[str, TensorInfo] = {}
+    lacking: dict[str, TensorInfo] = {}
     for shard in set(shards) - set(missing):
         tensors |= read_header(folder / shard)
     if missing:
@@ -337,5 +340,5 @@ def _find_on_hub(name: str, repo: str, revision: str | None, offline: bool) -> C
         lacking = hub.read_headers(repo, commit, missing)
         tensors |= lacking
     _check_index(folder, tensors)
-    n_lacking = sum(tensor.n_bytes for tensor in lacking.values())
+    n_lacking = sum(map(stored_bytes, lacking.values()))
     return Checkpoint(name, folder, commit, config, tensors, _read_note(folder / "README.md"), repo, missing, n_lacking)

@@ -9,13 +9,16 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmgen.catalog import Checkpoint
 from mmgen.errors import MmgenError
-from mmgen.headers import TensorHeader
+from mmgen.headers import is_float, stored_bytes
 from mmgen.machine import Machine
 from mmgen.request import Loading
+
+if TYPE_CHECKING:
+    from huggingface_hub.utils import TensorInfo
 
 LARGE = 2_000_000_000  # bytes of tensors from which a CPU holds them in bfloat16
 SMALL = 250_000_000  # bytes of tensors up to which nobody need ask
@@ -151,14 +154,14 @@ def weights_bytes(checkpoint: Checkpoint, dtype: str, quantize: str | None = Non
         return checkpoint.n_bytes
     n_bytes = 0.0
     for name, tensor in checkpoint.tensors.items():
-        if _CODEC in name and tensor.is_float:
-            n_bytes += tensor.n_values * _SIZES["float32"]
+        if _CODEC in name and is_float(tensor):
+            n_bytes += tensor.parameter_count * _SIZES["float32"]
         elif quantize in _QUANTISED and _is_linear(name, tensor):
-            n_bytes += tensor.n_values * _QUANTISED[quantize]
-        elif tensor.is_float:
-            n_bytes += tensor.n_values * _SIZES.get(dtype, 4.0)
+            n_bytes += tensor.parameter_count * _QUANTISED[quantize]
+        elif is_float(tensor):
+            n_bytes += tensor.parameter_count * _SIZES.get(dtype, 4.0)
         else:
-            n_bytes += tensor.n_bytes
+            n_bytes += stored_bytes(tensor)
     return round(n_bytes)
 
 
@@ -177,15 +180,15 @@ def cache_per_look(checkpoint: Checkpoint, dtype: str) -> int:
     return round(_SIZES.get(dtype, 4.0) * widths * n_seen)
 
 
-def _is_linear(name: str, tensor: TensorHeader) -> bool:
+def _is_linear(name: str, tensor: TensorInfo) -> bool:
     """Whether a tensor belongs to a layer that is quantised: the head and all tables are not."""
-    is_matrix = name.endswith(".weight") and len(tensor.shape) == 2 and tensor.is_float
+    is_matrix = name.endswith(".weight") and len(tensor.shape) == 2 and is_float(tensor)
     return is_matrix and "embed" not in name and not name.endswith("lm_head.weight")
 
 
-def _keys_and_values(checkpoint: Checkpoint) -> Iterator[tuple[str, TensorHeader]]:
+def _keys_and_values(checkpoint: Checkpoint) -> Iterator[tuple[str, TensorInfo]]:
     """Yield the key and value projections of the largest stack of layers: that is the one that speaks."""
-    stacks: dict[str, list[tuple[str, TensorHeader]]] = defaultdict(list)
+    stacks: dict[str, list[tuple[str, TensorInfo]]] = defaultdict(list)
     for name, tensor in checkpoint.tensors.items():
         if (found := _ATTENTION.fullmatch(name)) is not None:
             stacks[found[1]].append((found[2], tensor))
@@ -194,7 +197,7 @@ def _keys_and_values(checkpoint: Checkpoint) -> Iterator[tuple[str, TensorHeader
         for name, tensor in checkpoint.tensors.items():
             stack = name.partition("layers.")[0] + "layers"
             if stack in sizes:
-                sizes[stack] += tensor.n_bytes
+                sizes[stack] += stored_bytes(tensor)
         yield from stacks[max(sizes, key=lambda stack: sizes[stack])]
 
 

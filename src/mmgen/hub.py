@@ -14,10 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmgen.errors import MmgenError
-from mmgen.headers import TensorHeader
+
+if TYPE_CHECKING:
+    from huggingface_hub.utils import TensorInfo
 
 _SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "README.md"]
 _SECOND_COPIES = ["original/*", "onnx/*", "consolidated*"]  # of the same model, in other formats
@@ -51,21 +53,17 @@ def is_offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def read_headers(repo: str, commit: str, files: Sequence[str]) -> dict[str, TensorHeader]:
+def read_headers(repo: str, commit: str, files: Sequence[str]) -> dict[str, TensorInfo]:
     """Read the safetensors headers of files that are still on the Hub, by ranged requests: no weights come along."""
     with _explained(repo, commit, offline=False):
         from huggingface_hub import HfApi
         from huggingface_hub.errors import SafetensorsParsingError
 
-        def read(file: str) -> dict[str, TensorHeader]:
+        def read(file: str) -> dict[str, TensorInfo]:
             try:
-                found = HfApi().parse_safetensors_file_metadata(repo, file, revision=commit).tensors
+                return HfApi().parse_safetensors_file_metadata(repo, file, revision=commit).tensors
             except SafetensorsParsingError as error:
                 raise MmgenError(f"{file} of {repo} has a broken safetensors header", "tell its owner") from error
-            return {
-                name: TensorHeader(tensor.dtype, tuple(tensor.shape), tensor.data_offsets[1] - tensor.data_offsets[0])
-                for name, tensor in found.items()
-            }
 
         with ThreadPoolExecutor(8) as pool:
             parts = list(pool.map(read, files))
@@ -107,7 +105,7 @@ def fetch(repo: str, commit: str, files: Sequence[str], n_bytes: int) -> None:
 
 def _remove_leftovers(storage: Path) -> None:
     """Remove what killed downloads left. What is under way has its lock, which the Hub's client holds meanwhile."""
-    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+    from huggingface_hub.utils import WeakFileLock
 
     for left in storage.glob("blobs/*.incomplete"):
         blob = left.name.rsplit(".", 2)[0]  # BLOB.1234abcd.incomplete, or BLOB.incomplete of older clients
@@ -132,7 +130,7 @@ def _progress(repo: str, n_bytes: int) -> Iterator[Any]:
     if silent or not sys.stderr.isatty():
         yield _silent_bar()
         return
-    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+    from huggingface_hub.utils import tqdm
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -160,7 +158,7 @@ def _progress(repo: str, n_bytes: int) -> Iterator[Any]:
 
 
 def _silent_bar() -> Any:
-    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+    from huggingface_hub.utils import tqdm
 
     return partial(tqdm, disable=True)
 

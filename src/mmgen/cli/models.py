@@ -145,7 +145,7 @@ def _as_json(checkpoint: Checkpoint, ways: Sequence[_Way], machine: Machine, abl
         "licence": alias.licence if alias else None,
         "gated": alias.gated if alias else None,
         "here": not checkpoint.missing,
-        "n_parameters": sum(tensor.n_values for tensor in checkpoint.tensors.values()),
+        "n_parameters": sum(tensor.parameter_count for tensor in checkpoint.tensors.values()),
         "n_bytes": checkpoint.n_bytes,
         "ways": [
             {
@@ -171,7 +171,7 @@ def _as_text(checkpoint: Checkpoint, ways: Sequence[_Way], machine: Machine, abl
     from mmgen.aliases import ALIASES
 
     alias, size = ALIASES.get(checkpoint.name), fit.gigabytes(checkpoint.n_bytes)
-    n_parameters = sum(tensor.n_values for tensor in checkpoint.tensors.values())
+    n_parameters = sum(tensor.parameter_count for tensor in checkpoint.tensors.values())
     count = f"{n_parameters / 1e9:.2f} billion" if n_parameters >= 1e9 else f"{n_parameters / 1e6:.1f} million"
     stored = ", ".join(sorted({tensor.dtype for tensor in checkpoint.tensors.values()}))
     where = "" if checkpoint.repo in (None, checkpoint.name) else f" ({checkpoint.repo})"
