@@ -69,11 +69,17 @@ def test_a_checkpoint_never_prints_its_config(whole: Path) -> None:
         ('---\nmmgen_note: "a: b, it\'s"\n---\n', "a: b, it's"),
         ("---\nlicense: mit\n---\nmmgen_note: not in the front matter\n", None),
         ("# Card\n\nmmgen_note: no\n", None),
+        ("---\nmmgen_note: >\n  draws\n  cartoons\n---\n", "draws cartoons"),
+        ("---\nmmgen_note: [1]\n---\n", None),
+        ("---\nmmgen_note: a: b\n---\n", None),
+        ("---\n- mmgen_note\n---\n", None),
+        ("---\nmmgen_note: \xff\n---\n", None),
+        ("---\n---\n", None),
         ("", None),
     ],
 )
 def test_the_note_comes_from_the_front_matter(folder: Path, front: str, note: str | None) -> None:
-    (folder / "README.md").write_text(front)
+    (folder / "README.md").write_text(front, "latin-1")
     assert catalog.find(str(folder)).note == note
 
 

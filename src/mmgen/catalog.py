@@ -46,7 +46,6 @@ _NUMBERS = (
     "num_image_tokens",
 )
 _MEGABYTE = 1 << 20
-_NOTE = re.compile(r"^mmgen_note:[ \t]*(.+?)[ \t]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -304,13 +303,17 @@ def _no_weights(where: str, files: list[str]) -> MmgenError:
 
 
 def _read_note(card: Path) -> str | None:
-    """Return `mmgen_note` of a model card: one line, plain or in quotes, in the front matter between `---` lines."""
+    """Return `mmgen_note` of a model card, on one line: from its front matter, if that is YAML and says so."""
     if not card.is_file():
         return None
-    _, start, rest = card.read_text("utf-8", errors="replace").partition("---\n")
-    front, end, _ = rest.partition("\n---")
-    found = _NOTE.search(front) if start and end else None
-    return found.group(1).strip("\"'") if found else None
+    from huggingface_hub import metadata_load
+    from yaml import YAMLError
+
+    try:
+        note = (metadata_load(card) or {}).get("mmgen_note")
+    except (OSError, ValueError, YAMLError):  # a card has no say in whether its model works
+        return None
+    return " ".join(note.split()) or None if isinstance(note, str) else None
 
 
 # --- the Hub ------------------------------------------------------------------------------------------------------
