@@ -19,8 +19,8 @@ from transformers import AutoModelForImageTextToText, MllamaConfig
 
 from mmgen import catalog, machine
 from mmgen.aliases import ALIASES
+from mmgen.cli import INTERRUPTED
 from mmgen.images import read_metadata
-from mmgen.interrupt import INTERRUPTED
 from mmgen.machine import Machine
 from tests.chat_checkpoints import make_idefics3
 from tests.checkpoints import make_checkpoint

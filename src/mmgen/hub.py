@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmgen.errors import MmgenError
+from mmgen.files import raise_on_interrupt
 
 if TYPE_CHECKING:
     from huggingface_hub.utils import TensorInfo
@@ -34,6 +35,7 @@ def describe(repo: str, revision: str | None, offline: bool) -> Path:
     with _explained(repo, revision, offline):
         from huggingface_hub import snapshot_download
 
+        raise_on_interrupt()
         return Path(
             snapshot_download(
                 repo,
@@ -94,6 +96,7 @@ def fetch(repo: str, commit: str, files: Sequence[str], n_bytes: int) -> None:
         from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.file_download import repo_folder_name
 
+        raise_on_interrupt()
         storage = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
         _remove_leftovers(storage)
         _check_room(storage.parent, n_bytes)
