@@ -102,7 +102,7 @@ def run(*arguments: str, stdin: bytes | None = None, terminal: bool = False, **e
     given = _Stream(stdin) if stdin is not None else None
     with (
         mock.patch.multiple(sys, stdin=given, stdout=out, stderr=err),
-        mock.patch.dict(os.environ, environment),
+        mock.patch.dict(os.environ, {"TERM": "xterm"} | environment),
         warnings.catch_warnings(),
     ):
         code = main(arguments)

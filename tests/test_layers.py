@@ -71,6 +71,7 @@ ROOMS = {
     "bitsandbytes": (),
     "httpx2": (),
     "numpy": (),
+    "rich": (),
 }
 LIGHT = ("decoding.grammar", "families.*_prompt")  # run before the weights are read: these two never import torch
 
@@ -215,7 +216,7 @@ def test_help_comes_without_torch(arguments: list[str]) -> None:
     )
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert "mmgen" in loaded
-    assert not loaded & {"torch", "transformers", "huggingface_hub", "PIL", "numpy", "httpx2"}
+    assert not loaded & {"torch", "transformers", "huggingface_hub", "PIL", "numpy", "httpx2", "rich"}
 
 
 def test_what_is_checked_before_the_weights_needs_no_torch() -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
+from contextlib import nullcontext
+from io import StringIO
 from pathlib import Path
 
+import pyte
 import pytest
 from PIL import Image, ImageChops, ImageDraw
+from rich.console import Console
 
 import mmgen
-from mmgen import preview
-from mmgen.preview import Drawing, half_blocks
+from mmgen.preview import Drawing, HalfBlocks
 from mmgen.request import Progress
 from mmgen.streams import Notes, duration
 from tests.terminal import CTRL_C, Terminal
@@ -186,28 +190,34 @@ class Clock:
         return self.now
 
 
+def console(colours: str = "truecolor", width: int = 100, height: int = 40) -> Console:
+    return Console(
+        file=StringIO(),
+        force_terminal=True,
+        color_system=colours,
+        width=width,
+        height=height,
+        _environ={"TERM": "xterm"},
+    )  # type: ignore[arg-type]
+
+
 class Screen(Notes):
     """Notes that keep what they are to show."""
 
     def __init__(self) -> None:
         super().__init__()
         self.is_live = self.previews = True
+        self.console = console()
         self.texts: list[str] = []
-        self.rows: list[int] = []
+        self.pictures: list[object] = []
 
     def progress(self, text: str, above: object = None) -> None:
         self.texts.append(text)
         if above is not None:
-            self.rows.append(len(above))  # type: ignore[arg-type]
+            self.pictures.append(above)
 
     def clear(self) -> None:
         pass
-
-
-@pytest.fixture
-def terminal_of_40(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preview, "terminal_size", lambda: os.terminal_size((100, 40)))
-    monkeypatch.setattr(preview, "n_colours", lambda: 2**24)
 
 
 def watch(drawing: Drawing, clock: Clock, seconds_a_code: float, costs: list[float], step: int = 1) -> float:
@@ -229,38 +239,34 @@ def watch(drawing: Drawing, clock: Clock, seconds_a_code: float, costs: list[flo
 
 @pytest.mark.parametrize("step", [1, 8, 64])
 @pytest.mark.parametrize(("seconds_a_code", "cost"), [(0.005, 0.05), (0.02, 0.001), (0.1, 0.5), (1.0, 5.0), (0.3, 4.0)])
-def test_sketches_take_less_than_a_twentieth_of_the_time(
-    terminal_of_40: None, seconds_a_code: float, cost: float, step: int
-) -> None:
+def test_sketches_take_less_than_a_twentieth_of_the_time(seconds_a_code: float, cost: float, step: int) -> None:
     clock, screen = Clock(), Screen()
     drawing = Drawing(screen, clock)
     for _ in range(3):  # pictures
         began = clock.now
         spent = watch(drawing, clock, seconds_a_code, [cost], step)
         assert spent <= 0.05 * (clock.now - began)
-    assert len(screen.rows) >= 3
-    assert len(screen.rows) <= 10 * (clock.now - 1000)
+    assert len(screen.pictures) >= 3
+    assert len(screen.pictures) <= 10 * (clock.now - 1000)
 
 
-def test_sketches_of_changing_cost_are_cheap_too(terminal_of_40: None) -> None:
+def test_sketches_of_changing_cost_are_cheap_too() -> None:
     clock, screen, random_ = Clock(), Screen(), random.Random(1)
     costs = [random_.uniform(0.02, 0.2) for _ in range(1000)]
     began = clock.now
     spent = watch(Drawing(screen, clock), clock, 0.1, costs)
     assert spent <= 0.05 * (clock.now - began)
-    assert len(screen.rows) > 10
+    assert len(screen.pictures) > 10
 
 
 @pytest.mark.parametrize(("seconds_a_code", "times"), [(0.0005, 0), (0.0015, 1)])
-def test_a_picture_is_seen_if_it_takes_more_than_a_second(
-    terminal_of_40: None, seconds_a_code: float, times: int
-) -> None:
+def test_a_picture_is_seen_if_it_takes_more_than_a_second(seconds_a_code: float, times: int) -> None:
     clock, screen = Clock(), Screen()
     watch(Drawing(screen, clock), clock, seconds_a_code, [0.05], step=7)
-    assert len(screen.rows) == times
+    assert len(screen.pictures) == times
 
 
-def test_the_time_that_is_left_goes_by_the_pace_of_this_picture(terminal_of_40: None) -> None:
+def test_the_time_that_is_left_goes_by_the_pace_of_this_picture() -> None:
     clock, screen = Clock(), Screen()
     drawing = Drawing(screen, clock)
     for seconds_a_code in (1.0, 2.0):
@@ -280,14 +286,82 @@ def test_durations_read_well() -> None:
     ]  # fmt: skip
 
 
+def shown(image: Image.Image, colours: str = "truecolor", width: int = 100, height: int = 40) -> list[str]:
+    """The lines of a picture as they are written to a terminal."""
+    terminal = console(colours, width, height)
+    terminal.print(HalfBlocks(image))
+    return terminal.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
+
+
+class Interrupted(StringIO):
+    """A terminal on which Ctrl-C is typed in the middle of each write that has something of a picture."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        half = len(text) // 2
+        super().write(text[:half])
+        if "▀" in text:
+            signal.raise_signal(signal.SIGINT)
+        return super().write(text[half:])
+
+    def seen(self) -> list[str]:
+        screen = pyte.Screen(80, 24)
+        pyte.Stream(screen).feed(self.getvalue().replace("\n", "\r\n"))
+        return [line.rstrip() for line in screen.display if line.strip()]
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_ctrl_c_in_the_middle_of_a_write_waits_for_its_end(monkeypatch: pytest.MonkeyPatch, says: bool) -> None:
+    stderr = Interrupted()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setenv("TERM", "xterm")
+    notes = Notes()
+    caught = []
+
+    def on_ctrl_c(*_: object) -> None:
+        caught.append(stderr.getvalue())
+        if not says:
+            raise KeyboardInterrupt
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        notes.say("finishing")
+
+    before = signal.signal(signal.SIGINT, on_ctrl_c)
+    try:
+        notes.say("seed: 7")
+        notes.progress("drawing 1/2")
+        with nullcontext() if says else pytest.raises(KeyboardInterrupt):
+            notes.progress("drawing 2/2", HalfBlocks(Image.new("RGBA", (20, 4), "red")))
+        assert caught[0].endswith("drawing 2/2")
+        if says:
+            assert stderr.seen() == ["seed: 7", "finishing", "▀" * 20, "▀" * 20, "drawing 2/2"]
+        notes.clear()
+        assert stderr.seen() == (["seed: 7", "finishing"] if says else ["seed: 7"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_half_blocks_hold_two_rows_of_pixels_each_as_far_as_there_are_any() -> None:
     image = Image.new("RGBA", (3, 6))
     ImageDraw.Draw(image).rectangle((0, 0, 2, 1), "red")
     ImageDraw.Draw(image).rectangle((0, 2, 2, 2), "blue")
-    first, second = half_blocks(image, 2**24)
+    first, second = shown(image)
     assert first == "\x1b[38;2;255;0;0;48;2;255;0;0m▀▀▀\x1b[0m"
-    assert second == "\x1b[38;2;0;0;255;49m▀▀▀\x1b[0m"
-    assert half_blocks(Image.new("RGBA", (3, 6)), 256) == []
+    assert second == "\x1b[38;2;0;0;255m▀▀▀\x1b[0m"
+    assert shown(image, "256")[1] == "\x1b[38;5;21m▀▀▀\x1b[0m"
+    assert shown(Image.new("RGBA", (3, 6))) == []
+
+
+def test_half_blocks_have_room_on_the_terminal_with_a_line_below() -> None:
+    image = Image.new("RGBA", (64, 64), "red")
+    for (width, height), (n_cells, n_lines) in {
+        (100, 40): (48, 24), (30, 40): (29, 15), (100, 20): (36, 18)
+    }.items():  # fmt: skip
+        lines = shown(image, width=width, height=height)
+        assert (lines[0].count("▀"), len(lines)) == (n_cells, n_lines)
 
 
 def test_a_sketch_has_the_rows_that_are_whole_and_nothing_below() -> None:

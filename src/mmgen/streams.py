@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import Literal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 from mmgen.errors import CannotGoOnError, MmgenError
 
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
 _CONTROL = dict.fromkeys(code for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t")
-
-
-_ERASE_LINE, _ERASE_BELOW = "\x1b[K", "\x1b[J"  # from the cursor on (ECMA-48, EL and ED)
+_STYLES = {"error": "bold red", "hint": "cyan", "note": "dim"}  # of the word that a line begins with
+_MOST_A_SECOND, _SHARE = 4, 0.04  # how often progress is written anew, and the share of the time that may take
 
 # What stands before the cursor where stdout and stderr are one terminal: words that go on, or were broken off for
 # progress.
@@ -51,20 +58,6 @@ def duration(seconds: float) -> str:
     if not minutes:
         return f"{rest} s"
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h" if minutes >= 60 else f"{minutes}:{rest:02d} min"
-
-
-def terminal_size() -> os.terminal_size | None:
-    """Say how large the terminal of stderr is, if that is one and knows."""
-    try:
-        size = os.get_terminal_size(sys.stderr.fileno())
-    except OSError:
-        return None
-    return size if size.columns and size.lines else None
-
-
-def _columns() -> int:
-    size = terminal_size()
-    return 10**6 if size is None else max(size.columns, 8)
 
 
 def emit(text: str) -> None:
@@ -106,6 +99,22 @@ def stdout_failure(failure: OSError) -> Exception:
     )
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until what is written is whole: its handler may say something, or raise."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if caught:
+            signal.raise_signal(signal.SIGINT)
+
+
 class Notes:
     """What is said beside the result, on stderr: notes, errors, and progress if that is a terminal.
 
@@ -115,18 +124,25 @@ class Notes:
     Attributes:
         quiet: says errors only.
         is_live: shows progress.
-        previews: shows pictures.
+        previews: shows pictures, if the terminal can.
     """
 
     def __init__(self, quiet: bool = False, verbose: bool = False, previews: bool = True) -> None:
         self.quiet = quiet
         self._verbose = verbose
-        self.is_live = not quiet and sys.stderr.isatty()
+        self._is_terminal = sys.stderr.isatty()
+        self.is_live = not quiet and self._is_terminal
         self.previews = previews and self.is_live
-        self._n_above = 0  # lines of ours that stand over the cursor
-        self._width = 0  # of the progress line
-        self._is_writing = False
-        self._held: list[str] = []  # lines that were to be said meanwhile
+        self._live: Live | None = None  # progress, while there is some on the terminal
+        self._above: RenderableType | None = None
+        self._due = 0.0  # when progress may be written anew
+
+    @cached_property
+    def console(self) -> Console:
+        """The terminal. Rich is imported only where there is one."""
+        from rich.console import Console
+
+        return Console(stderr=True, color_system=None if os.environ.get("NO_COLOR") else "auto")
 
     def say(self, text: str) -> None:
         """Say a line."""
@@ -144,64 +160,65 @@ class Notes:
         if error.hint:
             self._line(f"hint: {error.hint}")
 
-    def progress(self, text: str, above: Sequence[str] | None = None) -> None:
+    @_uninterrupted()
+    def progress(self, text: str, above: RenderableType | None = None) -> None:
         """Show how far it is, in the place of what was shown before.
 
         Args:
-            above: lines to stand over it from now on, none wider than the terminal; if not given, those that do stay.
+            above: is to stand over it from now on; if not given, what does stays.
         """
-        if not self.is_live:
-            return
-        self._end_words()
-        if above is not None:
-            self._write(self._back())
-            for line in above:
-                self._n_above += 1
-                self._write(f"{line}{_ERASE_LINE}\n")
-            self._write(_ERASE_BELOW)
-        room = _columns() - 3  # a terminal puts ^C behind it: that must not begin a new line
-        shown = text[:room].ljust(min(self._width, room))
-        self._width = len(text[:room])
-        self._write("\r" + shown)
-
-    def clear(self) -> None:
-        """Take progress away, and what stands over it: something else is about to be written."""
-        if self._n_above:
-            self._width = 0
-            self._write(self._back() + _ERASE_BELOW)
-        elif self._width:
-            width, self._width = min(self._width + 2, _columns() - 1), 0  # and ^C
-            self._write("\r" + " " * width + "\r")
-
-    def _back(self) -> str:
-        """Go back to where the lines over the cursor begin."""
-        n_lines, self._n_above = self._n_above, 0
-        return f"\r\x1b[{n_lines}A" if n_lines else "\r"
-
-    def _end_words(self) -> None:
-        """Begin a new line if words stand in this one that are to go on."""
         global _before
+        if not self.is_live or (above is None and time.monotonic() < self._due):
+            return
+        from rich.console import Group
+        from rich.live import Live
+        from rich.text import Text
+
+        began = time.monotonic()
         if _before == "words":
             _before = "break"
-            self._write("\n")
+            self.console.line()
+        if self._live is None:
+            self._live = Live(
+                console=self.console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+            )
+            with self.console:
+                self._live.start()
+                self.console.show_cursor()  # should we be killed, it would not come back
+        self._above = above or self._above
+        line = Text(text)
+        line.truncate(self.console.width - 3, pad=self.console.is_dumb_terminal)  # ^C, too, must not begin a new line
+        self._live.update(Group(*[self._above] if self._above else [], line), refresh=True)
+        if self.console.is_dumb_terminal:  # there Live shows nothing
+            self.console.print(line, end="\r", soft_wrap=True)
+        now = time.monotonic()
+        self._due = now + max(1 / _MOST_A_SECOND, (now - began) / _SHARE)
 
+    @_uninterrupted()
+    def clear(self) -> None:
+        """Take progress away, and what stands over it: something else is about to be written to stdout."""
+        if self._live is None:
+            return
+        from rich.console import Group
+
+        self._live.update(Group())  # else all of it is written once more before it is erased
+        self._live.stop()
+        if self.console.is_dumb_terminal:
+            self.console.print(" " * (self.console.width - 3), end="\r", soft_wrap=True)
+        self._live, self._above, self._due = None, None, 0.0
+
+    @_uninterrupted()
     def _line(self, text: str) -> None:
         global _before
-        if self._is_writing:  # whoever handles a signal says something
-            self._held.append(text)
-            return
-        self.clear()
-        self._write(" ".join(clean(text).splitlines()) + "\n")
-        if sys.stderr.isatty():
-            _before = "nothing"
-
-    def _write(self, text: str) -> None:
-        """Write, and be sure that it is seen. State changes before: what is interrupted is still written, later."""
-        self._is_writing = True
-        try:
-            sys.stderr.write(text)
+        text = " ".join(clean(text).splitlines())
+        if not self._is_terminal:
+            sys.stderr.write(text + "\n")
             sys.stderr.flush()
-        finally:
-            self._is_writing = False
-        while self._held:
-            self._line(self._held.pop(0))
+            return
+        from rich.text import Text
+
+        if self.console.is_dumb_terminal:
+            self.clear()
+        word, colon, rest = text.partition(":")
+        self.console.print(Text.assemble((word + colon, _STYLES.get(word, "")), rest), soft_wrap=True)
+        _before = "nothing"
