@@ -64,6 +64,13 @@ def test_the_models_are_listed_with_what_they_can_do(tmp_path: Path) -> None:
     assert seconds < 2
 
 
+def test_the_list_is_as_wide_as_a_terminal_and_nothing_is_left_out() -> None:
+    wide, narrow = run("models"), run("models", terminal=True, COLUMNS="70")
+    assert max(map(len, wide.out.splitlines())) > 80
+    assert max(map(len, narrow.out.splitlines())) <= 70
+    assert sorted(narrow.out.split()) == sorted(wide.out.split())
+
+
 def test_the_list_is_json_too_and_asks_no_network(tmp_path: Path) -> None:
     with serve(make_checkpoint(tmp_path / "served"), ALIASES["anole-7b"].target) as hub:  # type: ignore[arg-type]
         home = tmp_path / "home"

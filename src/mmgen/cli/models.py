@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,6 +26,9 @@ Examples:
   $ mmgen models
   $ mmgen models llama-3.2-11b-vision
 """
+
+
+_UNBOUNDED = 10_000  # columns
 
 
 def models(
@@ -84,9 +89,18 @@ def _list(as_json: bool) -> str:
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay out rows in columns of even width."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    """Lay out rows in columns: as wide as a terminal, or as they need."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    for number in range(len(rows[0])):
+        table.add_column(overflow="fold", no_wrap=number == 0)  # a name stays whole, to be copied
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console = Console(file=StringIO(), color_system=None, width=None if sys.stdout.isatty() else _UNBOUNDED)
+    return ["".join(segment.text for segment in line).rstrip() for line in console.render_lines(table)]
 
 
 # --- one ----------------------------------------------------------------------------------------------------------
