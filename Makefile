@@ -3,11 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DEVELOPED := $(VENV)/.developed
+TRIED := $(VENV)/torchvision
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+
+# On Linux pip's torch brings CUDA with it, several GB: with TORCH=cpu PyTorch's own build for CPUs comes first.
+ifeq ($(TORCH),cpu)
+TORCH_FIRST := $(PIP) torch --index-url https://download.pytorch.org/whl/cpu
+endif
 
 .PHONY: help demo test lint format checkpoint clean
 
 help:
-	@echo "make demo        draw a snowman and caption it"
+	@echo "make demo        draw a snowman and caption it (make demo TORCH=cpu: with a small torch, for CPUs alone)"
 	@echo "make test        lint, types and tests"
 	@echo "make lint        lint and types alone"
 	@echo "make format      put the code in shape"
@@ -20,26 +28,34 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "error: mmgen needs Python 3.11 or later" >&2; echo "hint: make PYTHON=python3.11" >&2; exit 1; }
 	@echo "making $(VENV) with what pyproject.toml and constraints.txt ask for: some minutes"
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(TORCH_FIRST)
+	$(PIP) -e .
+	@touch $@
+
+# What the tests need. torchvision is for those that try mmgen beside it alone, so it lies where nothing else finds it.
+$(DEVELOPED): $(INSTALLED)
+	$(PIP) --quiet -e ".[dev]"
+	$(PIP) --quiet --no-deps --upgrade --target $(TRIED) torchvision
 	@touch $@
 
 demo: $(INSTALLED)
 	$(BIN)/mmgen draw "a snowman" -o snowman.png --force
 	$(BIN)/mmgen caption snowman.png
+	@echo "The picture is snowman.png. To use mmgen in this shell: source $(BIN)/activate"
 
 test: lint
 	$(BIN)/python -m pytest -m "not gpu and not network"
 
-lint: $(INSTALLED)
+lint: $(DEVELOPED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: $(INSTALLED)
+format: $(DEVELOPED)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-checkpoint: $(INSTALLED)
+checkpoint: $(DEVELOPED)
 	$(BIN)/python -m tools.demo.build
 
 clean: # build/ stays: hours of training may lie there

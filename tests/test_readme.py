@@ -68,6 +68,8 @@ def test_the_sh_blocks_hold_as_far_as_they_go_without_weights(tmp_path: Path) ->
         match line.split()[0]:
             case "make":
                 assert run(f"make -n -C '{ROOT}' {line.removeprefix('make ')}", tmp_path).returncode == 0, line
+            case "source":
+                assert line == "source .venv/bin/activate"  # a file that `make demo` makes
             case "pip":
                 assert (ROOT / "constraints.txt").exists()
                 assert line == "pip install -c constraints.txt ."
