@@ -8,8 +8,10 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from huggingface_hub.utils import TensorInfo
@@ -121,7 +123,6 @@ def gpus(*free: float) -> tuple[Gpu, ...]:
         (Machine(12 * GB, 32 * GB, gpus(8)), {}, True),  # what the GPU cannot hold goes beside it
         (Machine(32 * GB, 32 * GB, gpus(4)), {"quantize": "4bit"}, False),  # which quantised layers cannot
         (Machine(1 * GB, 32 * GB, gpus(4)), {"device_map": "map.json"}, True),
-        (Machine(1 * GB, 32 * GB, (), unsure=True), {}, True),
         (Machine(1 * GB, 32 * GB, gpus(4)), {"device_map": "cuda:7"}, True),  # said by the loader
     ],
 )
@@ -241,45 +242,70 @@ def test_the_machine_s_memory_is_known() -> None:
     assert here.total > GB / 4
 
 
-SMI = "0, GPU-aaaa, NVIDIA H200, 140000, 143771\n1, GPU-bbbb, NVIDIA H200, 1000, 143771\n"
+GROUP = {
+    "/proc/self/cgroup": "1:memory:/old\n0::/box\n",
+    "/sys/fs/cgroup/box/memory.max": f"{8 * GB}\n",
+    "/sys/fs/cgroup/box/memory.current": f"{5 * GB}\n",
+    "/sys/fs/cgroup/box/memory.stat": f"anon 1\ninactive_file {2 * GB}\n",
+}
 
 
 @pytest.mark.parametrize(
-    ("answer", "visible", "free"),
+    ("files", "found"),
     [
-        (SMI, None, [140000, 1000]),
-        (SMI, "1", [1000]),
-        (SMI, "1,0", [1000, 140000]),
-        (SMI, "GPU-bb", [1000]),
-        (SMI, "", []),
-        (SMI, "-1", []),
-        (SMI, "0,7,1", [140000]),
-        (SMI, "MIG-cccc", None),
-        ("0, GPU-aaaa, NVIDIA H200, [N/A], [N/A]\n", None, None),
-        ("No devices were found\n", None, None),
+        ({}, (20 * GB, 32 * GB)),  # no Linux
+        (GROUP, (5 * GB, 8 * GB)),
+        (GROUP | {"/sys/fs/cgroup/box/memory.max": "max\n"}, (20 * GB, 32 * GB)),
+        (GROUP | {"/sys/fs/cgroup/box/memory.max": f"{64 * GB}\n"}, (20 * GB, 32 * GB)),
+        ({name.replace("box/", ""): text for name, text in GROUP.items()}, (5 * GB, 8 * GB)),  # inside a container
+        ({"/proc/self/cgroup": "1:memory:/old\n"}, (20 * GB, 32 * GB)),
     ],
 )
-def test_gpus_are_those_that_the_driver_tells_of_and_the_user_lets_be_seen(
-    monkeypatch: pytest.MonkeyPatch, answer: str, visible: str | None, free: list[int] | None
+def test_a_control_group_may_allow_less_than_there_is(
+    monkeypatch: pytest.MonkeyPatch, files: dict[str, str], found: tuple[int, int]
 ) -> None:
-    def run(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess([], 0, answer, "")
+    def read(path: Path, *_: object) -> str:
+        if str(path) not in files:
+            raise FileNotFoundError
+        return files[str(path)]
+
+    monkeypatch.setattr(Path, "read_text", read)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=20 * GB, total=32 * GB))
+    assert machine.ram() == found
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A torch that has CUDA, and two GPUs, of which one is too full to be asked."""
+
+    def free(number: int) -> tuple[int, int]:
+        if number == 1:
+            raise RuntimeError("CUDA error: out of memory")
+        return 20 * GB, 24 * GB
 
     monkeypatch.setattr(machine, "_torch_has_cuda", lambda: True)
-    monkeypatch.setattr("shutil.which", lambda program: program)
-    monkeypatch.setattr(subprocess, "run", run)
-    if visible is None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    else:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    here = machine.look()
-    assert here.unsure == (free is None)
-    assert [gpu.free // 2**20 for gpu in here.gpus] == (free or [])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda number: SimpleNamespace(name="card", total_memory=24 * GB)
+    )
+    monkeypatch.setattr(torch.cuda, "mem_get_info", free)
 
 
-def test_a_torch_without_cuda_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    if torch.version.cuda is None:
-        assert not machine.look().gpus
-    monkeypatch.setattr(machine, "_torch_has_cuda", lambda: True)
-    monkeypatch.setattr("shutil.which", lambda program: None)
+@pytest.mark.usefixtures("cuda")
+def test_gpus_are_those_that_torch_sees() -> None:
+    assert machine.look().gpus == (Gpu("card", 20 * GB, 24 * GB), Gpu("card", 0, 24 * GB))
+
+
+@pytest.mark.usefixtures("cuda")
+def test_a_torch_that_finds_no_driver_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert machine.look().gpus == ()
+
+
+def test_a_torch_without_cuda_is_not_imported() -> None:
+    if torch.version.cuda is None:
+        code = (
+            "import sys; from mmgen import machine; assert not machine.look().gpus; assert 'torch' not in sys.modules"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)

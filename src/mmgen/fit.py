@@ -212,16 +212,16 @@ def _widths_by_config(config: dict[str, Any]) -> int:
 
 
 def _on_gpu(loading: Loading, machine: Machine) -> bool:
-    return loading.device_map != "cpu" and bool(machine.gpus or machine.unsure)
+    return loading.device_map != "cpu" and bool(machine.gpus)
 
 
 def _room(loading: Loading, machine: Machine) -> int | None:
     """Say what is free where a checkpoint would go. The loader fills GPUs first, and puts the rest beside them."""
-    if not _on_gpu(loading, machine):
-        return None if loading.device_map.endswith(".json") else machine.free
     wanted = loading.device_map
-    if machine.unsure or wanted.endswith(".json"):
+    if wanted.endswith(".json"):
         return None
+    if not _on_gpu(loading, machine):
+        return machine.free
     if wanted.startswith("cuda"):
         number = wanted.partition(":")[2] or "0"
         known = number.isdecimal() and int(number) < len(machine.gpus)

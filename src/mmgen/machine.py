@@ -1,21 +1,18 @@
-"""What this machine is, and what memory it has free. Without torch; knows no model."""
+"""What this machine is, and what memory it has free. Without torch where that has no CUDA; knows no model."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmgen.errors import MmgenError
 
-_CGROUPS = Path("/sys/fs/cgroup")
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -32,14 +29,12 @@ class Machine:
     """Memory, in bytes.
 
     Attributes:
-        gpus: those that torch would see, in its order as far as that is known.
-        unsure: there are GPUs, but not what they have free.
+        gpus: those that torch sees, in its order.
     """
 
     free: int
     total: int
     gpus: tuple[Gpu, ...] = ()
-    unsure: bool = False
 
 
 def is_x86() -> bool:
@@ -77,55 +72,34 @@ def check_torchvision() -> None:
 
 def look() -> Machine:
     """Look at this machine as it is now."""
-    free, total = ram()
-    if not _torch_has_cuda():
-        return Machine(free, total)
-    gpus = _gpus()
-    return Machine(free, total, gpus or (), unsure=gpus is None)
+    return Machine(*ram(), _gpus() if _torch_has_cuda() else ())
 
 
 def ram() -> tuple[int, int]:
     """Free and total bytes: of the machine, or of the control group where that allows less."""
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-        told = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
-        free, total = told["MemAvailable"], told["MemTotal"]
-    except (OSError, KeyError, ValueError):  # no Linux: what is there is all that is known
-        free = total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    import psutil
+
+    memory = psutil.virtual_memory()
     limit, used = _control_group()
-    return (min(free, limit - used), min(total, limit)) if limit else (free, total)
+    return (
+        (min(memory.available, limit - used), min(memory.total, limit)) if limit else (memory.available, memory.total)
+    )
 
 
 def _control_group() -> tuple[int, int]:
-    """The limit and the use of this process's control group, page cache apart; 0 is no limit."""
+    """The limit and the use of this process's control group (version 2), page cache apart; 0 is no limit."""
     try:
-        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text("utf-8").splitlines()]
-    except OSError:
+        own = re.search(r"^0::(.*)$", Path("/proc/self/cgroup").read_text("utf-8"), re.MULTILINE)
+    except OSError:  # no Linux
         return 0, 0
-    for _, controllers, path in groups:
-        if controllers == "":  # version 2
-            root, limit, use, cached = _CGROUPS, "memory.max", "memory.current", "inactive_file"
-        elif controllers == "memory":  # version 1
-            root, limit, use, cached = (
-                _CGROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
-            )  # fmt: skip
-        else:
+    for folder in (_CGROUP / own[1].strip("/"), _CGROUP) if own else ():  # inside a container its own group is the root
+        try:
+            limit, used = (int((folder / name).read_text("ascii")) for name in ("memory.max", "memory.current"))
+            spare = re.search(r"^inactive_file (\d+)$", (folder / "memory.stat").read_text("ascii"), re.MULTILINE)
+        except (OSError, ValueError):  # "max": no limit
             continue
-        for folder in (root / path.strip("/"), root):  # inside a container its own group is the root
-            if (folder / limit).is_file():
-                found = _read_group(folder, limit, use, cached)
-                if found is not None:
-                    return found
+        return limit, max(0, used - int(spare[1] if spare else 0))
     return 0, 0
-
-
-def _read_group(folder: Path, limit: str, use: str, cached: str) -> tuple[int, int] | None:
-    try:
-        allowed, used = int((folder / limit).read_text("ascii")), int((folder / use).read_text("ascii"))
-        spare = re.search(rf"^{cached} (\d+)$", (folder / "memory.stat").read_text("ascii"), re.MULTILINE)
-    except (OSError, ValueError):  # "max": no limit
-        return None
-    return allowed, max(0, used - int(spare[1] if spare else 0))
 
 
 def _torch_has_cuda() -> bool:
@@ -137,27 +111,16 @@ def _torch_has_cuda() -> bool:
     return version.is_file() and re.search(r"^cuda\b.*= None", version.read_text("utf-8"), re.MULTILINE) is None
 
 
-def _gpus() -> tuple[Gpu, ...] | None:
-    """Ask the driver's own tool; None where it answers in a way that is not understood."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return ()
-    query = [program, "--query-gpu=index,uuid,name,memory.free,memory.total", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=5, check=True).stdout
-        rows = [[cell.strip() for cell in line.split(",")] for line in answer.splitlines() if line.strip()]
-        gpus = [(row[0], row[1], Gpu(row[2], int(row[3]) * 2**20, int(row[4]) * 2**20)) for row in rows]
-    except (subprocess.SubprocessError, OSError):
-        return ()  # no driver: torch will find none either
-    except (ValueError, IndexError):  # slices of a GPU (MIG) have no figures here
-        return None
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return tuple(gpu for _, _, gpu in gpus)
-    chosen: list[Gpu] = []
-    for word in filter(None, (word.strip() for word in visible.split(","))):
-        named = [gpu for index, uuid, gpu in gpus if word == index or (len(word) > 3 and uuid.startswith(word))]
-        if not named:
-            return None if word.startswith("MIG") else tuple(chosen)  # CUDA stops at the first that is not there
-        chosen.append(named[0])
-    return tuple(chosen)
+def _gpus() -> tuple[Gpu, ...]:
+    """The GPUs that torch sees, in its order; one that is too full even to be asked has nothing free."""
+    from torch import cuda
+
+    found = []
+    for number in range(cuda.device_count() if cuda.is_available() else 0):
+        properties = cuda.get_device_properties(number)
+        try:
+            free = cuda.mem_get_info(number)[0]
+        except RuntimeError:
+            free = 0
+        found.append(Gpu(properties.name, free, properties.total_memory))
+    return tuple(found)

@@ -223,8 +223,6 @@ def _free(machine: Machine) -> str:
     from mmgen.fit import gigabytes
 
     gpus = [f"{gigabytes(gpu.free)} of {gigabytes(gpu.total)} on {gpu.name}" for gpu in machine.gpus]
-    if machine.unsure:
-        gpus = ["GPUs that do not say"]
     return ", ".join([f"{gigabytes(machine.free)} of {gigabytes(machine.total)} of memory", *(gpus or ["no GPU"])])
 
 
