@@ -38,6 +38,7 @@ class Hub(ThreadingHTTPServer):
         gated: whether files are refused (the repository's description never is).
         token: without it in the request there is no such repository, if it is set.
         cuts: how many more answers with weights (not with headers alone) break off in the middle.
+        xet: whether weights come through Xet, or how that refuses them (an HTTP status).
         pause: seconds that it waits after each megabyte.
         n_sent: bytes of bodies so far.
         status: answers everything with this HTTP status, if it is set.
@@ -52,6 +53,7 @@ class Hub(ThreadingHTTPServer):
         self.gated = False
         self.token: str | None = None
         self.cuts = 0
+        self.xet: bool | int = False
         self.pause = 0.0
         self.n_sent = 0
         self.status: int | None = None
@@ -89,6 +91,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer_to(self, path: str) -> int:
         hub = self.server
         api, files = f"/api/models/{hub.repo}", f"/{hub.repo}/resolve/"
+        if path.startswith("/xet/"):
+            return self._xet(path)
         if hub.status is not None:
             return self._refuse(hub.status)
         if hub.token is not None and self.headers.get("Authorization") != f"Bearer {hub.token}":
@@ -118,6 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
         size = path.stat().st_size
         start, end = _span(self.headers.get("Range"), size)
         headers = {"ETag": f'"{etag(path)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        if self.server.xet and path.suffix == ".safetensors":
+            headers |= {"X-Xet-Hash": etag(path), "X-Xet-Refresh-Route": f"{self.server.url}/xet/token"}
         if self.headers.get("Range"):
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
         self._head(206 if self.headers.get("Range") else 200, headers, end - start)
@@ -136,6 +142,36 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.n_sent += min(_CHUNK, stop - at)
                 time.sleep(self.server.pause)
         return stop - start
+
+    def _xet(self, path: str) -> int:
+        """Answer as Xet's server does, which has each file in one piece (huggingface.co/docs/xet)."""
+        url = f"{self.server.url}/xet"
+        if path == "/xet/token":
+            self._head(
+                200, {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": "t", "X-Xet-Token-Expiration": "9999999999"}, 0
+            )
+            return 0
+        if self.server.xet is not True or "/v2/" in path:
+            return self._refuse(404 if self.server.xet is True else self.server.xet)
+        name = path.rpartition("/")[2]
+        (data,) = (p.read_bytes() for p in self.server.folder.glob("*.safetensors") if etag(p) == name)
+        parts = [data[at : at + (1 << 16)] for at in range(0, len(data), 1 << 16)]
+        if "/reconstructions/" in path:
+            all_parts = {"start": 0, "end": len(parts)}
+            piece = {
+                "range": all_parts,
+                "url": f"{url}/piece/{name}",
+                "url_range": {"start": 0, "end": len(data) + 8 * len(parts) - 1},
+            }
+            term = {"hash": name, "unpacked_length": len(data), "range": all_parts}
+            return self._json({"offset_into_first_range": 0, "terms": [term], "fetch_info": {name: [piece]}})
+        sizes = [len(part).to_bytes(3, "little") for part in parts]  # packed, and not: they are not packed
+        body = b"".join(b"\0" + n + b"\0" + n + part for n, part in zip(sizes, parts, strict=True))
+        self._head(206, {"Content-Range": f"bytes 0-{len(body) - 1}/{len(body)}"}, len(body))
+        for at in range(0, len(body), _CHUNK):
+            self.wfile.write(body[at : at + _CHUNK])
+            time.sleep(self.server.pause)
+        return len(body)
 
     def _json(self, value: object) -> int:
         body = json.dumps(value).encode()

@@ -175,20 +175,39 @@ def test_a_connection_that_is_cut_is_taken_up_where_it_was(hub: Hub, heavy: Path
     assert starts == [None, f"bytes={2 * CHUNK}-", f"bytes={3 * CHUNK}-"]
 
 
+def test_what_is_stored_in_xet_comes_through_it(hub: Hub, heavy: Path, tmp_path: Path) -> None:
+    hub.xet = True
+    code, shown = on_a_terminal(hub, tmp_path)
+    assert code == 0
+    assert "fetching org/tiny" in shown
+    assert not re.search(r"(5[1-9]|[6-9]\d|1\d\d)\.\d/50\.0 MB", shown)  # what came is not added to what was written
+    assert (blobs(tmp_path) / etag(heavy)).read_bytes() == heavy.read_bytes()
+    assert [path for path in hub.requested if path.startswith("/xet/piece/")]
+    assert len(hub.weights()) == 1  # the header alone
+
+
+def test_ctrl_c_ends_a_download_through_xet(hub: Hub, heavy: Path, tmp_path: Path) -> None:
+    hub.xet, hub.pause = True, 1
+    process = start(hub, tmp_path)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(5) != 0
+    assert not list(blobs(tmp_path).glob("*.incomplete"))
+
+
 def blobs(home: Path) -> Path:
     return home / "hub" / "models--org--tiny" / "blobs"
 
 
 def start(hub: Hub, home: Path) -> subprocess.Popen[bytes]:
-    """Begin to fetch, and return when the weights are on their way."""
-    hub.pause = 0.1
+    """Begin to fetch, slowly, and return when the weights are on their way."""
+    hub.pause = hub.pause or 0.1
     process = subprocess.Popen(
         [sys.executable, "-c", _FIND, json.dumps(["org/tiny", {}, True])],
         env=environment(hub, home),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while not any(left.stat().st_size for left in blobs(home).glob("*.incomplete")):
+    while not any(left.stat().st_size or hub.xet for left in blobs(home).glob("*.incomplete")):
         assert process.poll() is None
         time.sleep(0.01)
     return process
@@ -351,6 +370,15 @@ def test_a_download_that_breaks_off_for_good_is_refused(hub: Hub, tmp_path: Path
     assert "fetching org/tiny failed" in message
     assert "what is whole is kept" in hint
     assert not list(blobs(tmp_path).glob("*.incomplete"))
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_download_that_xet_refuses_is_said(hub: Hub, tmp_path: Path, status: int) -> None:
+    hub.xet = status
+    message, hint = refusal(hub, tmp_path, fetch=True)
+    assert "fetching org/tiny failed" in message
+    assert str(status) in message
+    assert "what is whole is kept" in hint
 
 
 def test_a_cache_that_cannot_be_written_is_refused(hub: Hub, tmp_path: Path) -> None:

@@ -102,7 +102,10 @@ def fetch(repo: str, commit: str, files: Sequence[str], n_bytes: int) -> None:
         _check_room(storage.parent, n_bytes)
         with _progress(repo, n_bytes) as bar:
             for file in files:
-                hf_hub_download(repo, file, revision=commit, tqdm_class=bar)
+                try:
+                    hf_hub_download(repo, file, revision=commit, tqdm_class=bar)
+                except RuntimeError as error:  # hf_xet has no type of its own for most of what can go wrong
+                    raise _broken_off(repo, error) from error
         _remove_leftovers(storage)  # of whom we waited for
 
 
