@@ -19,6 +19,7 @@ from torch import Tensor
 import mmgen
 from mmgen import tasks
 from mmgen.decoding.cache import Cache
+from mmgen.decoding.grammar import Prompt
 from mmgen.decoding.replies import Speaker, draw
 from mmgen.decoding.sampling import Noise, guidance_weights, log_probabilities, mix
 from mmgen.decoding.stepwise import feed
@@ -43,20 +44,31 @@ def pictures(speaker: Speaker, model: SpeakingModel, requests: Sequence[Request]
 
 
 @torch.inference_mode()
-def margin(model: SpeakingModel, request: Request, codes: Sequence[int], place: int) -> float:
-    """By how much the choice at a place, after these codes, was ahead of the next: the difference of log P + g."""
-    v, network, sampling, prompt = model.speaker.vocabulary, model.speaker.network, request.image, model.prompt(request)
+def scores(model: SpeakingModel, prompt: Prompt, sampling: ImageSampling, seed: int, codes: Sequence[int]) -> Tensor:
+    """Score every code that may follow these of a picture, alone: log P + noise [K]; the logits at temperature 0."""
+    v, network = model.speaker.vocabulary, model.speaker.network
+    canvas = v.canvas(prompt.grid)
     weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(prompt.pictures))
-    before = [v.code_ids[code] for code in codes[:place]]
+    before: list[int] = []
+    for number, code in enumerate(codes, 1):
+        before.append(int(network.code_ids[code]))
+        if canvas.row_end is not None and number % canvas.columns == 0:
+            before.append(canvas.row_end)
     shown = [id_ for ids in prompt.pictures for id_ in ids]
-    starts = {"full": list(prompt.ids), "pictures": [v.bos, *shown], "nothing": [v.bos]}
+    starts = {"full": prompt.ids, "pictures": [v.bos, *shown], "nothing": prompt.away_from or [v.bos]}
     rows = [[*starts[kind], v.begin_image, *before] for kind in weights]
     hidden = feed(network, Cache(len(rows), max(map(len, rows)) + 1), range(len(rows)), rows)
     mixed = mix(network.code_head(hidden)[None], list(weights.values()))
-    noise = Noise(request.seed)
-    gumbel = [noise.row(mixed.shape[-1]) for _ in range(place + 1)][-1]
-    scores = log_probabilities(mixed, sampling.temperature, sampling.top_k, sampling.top_p)[0] + gumbel
-    best = scores.topk(2).values
+    if sampling.temperature == 0:
+        return mixed[0]
+    noise = Noise(seed)
+    gumbel = [noise.row(mixed.shape[-1]) for _ in range(len(codes) + 1)][-1]
+    return log_probabilities(mixed, sampling.temperature, sampling.top_k, sampling.top_p)[0] + gumbel
+
+
+def margin(model: SpeakingModel, request: Request, codes: Sequence[int], place: int) -> float:
+    """By how much the choice at a place, after these codes, was ahead of the next."""
+    best = scores(model, model.prompt(request), request.image, request.seed, codes[:place]).topk(2).values
     return float(best[0] - best[1])
 
 

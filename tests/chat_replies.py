@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from PIL import Image
 
-from mmgen.families import chat, open_model
+from mmgen.families import open_model
 from mmgen.families.chat import Chat
 from mmgen.request import Done, Loading, Request, TextSampling
 
@@ -45,30 +43,6 @@ def gathered(model: Chat, requests: list[Request]) -> list[Any]:
                 found[index] = piece
     assert ended == set(range(len(requests)))
     return found
-
-
-def spoken(model: Chat, requests: list[Request], monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """List the ids of one batch of replies, without the padding after an end."""
-    said: list[list[int]] = [[] for _ in requests]
-    stops: list[int] = []
-
-    def recorded(*arguments: Any) -> Iterator[list[int]]:
-        stops[:] = arguments[-1]
-        for ids in stream(*arguments):
-            for row, id_ in enumerate(ids):
-                said[row].append(id_)
-            yield ids
-
-    stream = chat.stream
-    monkeypatch.setattr(chat, "stream", recorded)
-    gathered(model, requests)
-    monkeypatch.setattr(chat, "stream", stream)
-    return [without_padding(ids, stops) for ids in said]
-
-
-def without_padding(ids: list[int], stops: list[int]) -> list[int]:
-    end = next((place for place, id_ in enumerate(ids) if id_ in stops), len(ids))
-    return ids[: end + 1]
 
 
 def copied(folder: Path, new: Path, without: str | None = None, **changes: Any) -> Path:

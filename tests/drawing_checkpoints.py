@@ -247,9 +247,16 @@ def make_emu3(folder: Path, *, positions: int = 256, seed: int = 0) -> Path:
 
 
 def _spread_codes(vq: Emu3VQVAE) -> None:
-    """Set the codebook to what the encoder makes of noise, so that pictures have many codes."""
+    """Set the codebook to what the encoder makes of noise, so that pictures have many codes.
+
+    As they are made, latents hardly differ beside their size, and in float32 every code would be a near tie.
+    """
     with torch.no_grad():
-        noise = torch.rand(EMU3_CODES, 1, 3, 16, 16) * 2 - 1
+        noise = torch.rand(EMU3_CODES, 1, 3, 32, 32) * 2 - 1
         hidden = vq.encoder(noise.repeat(1, vq.config.temporal_downsample_factor, 1, 1, 1))
         latents = vq.quant_conv(hidden.permute(0, 2, 1, 3, 4))  # [K, z, 1, h, w]
-        vq.quantize.embedding.weight.copy_(latents[:, :, 0, 0, 0])
+        std, mean = torch.std_mean(latents, dim=(0, 2, 3, 4))  # [z]
+        layer = vq.quant_conv.conv
+        layer.weight.div_(std.view(-1, 1, 1, 1, 1))
+        layer.bias.sub_(mean).div_(std)
+        vq.quantize.embedding.weight.copy_((latents[:, :, 0, 1, 1] - mean) / std)

@@ -1,20 +1,21 @@
-"""What the tests of families with our own decoding loops share: pictures of noise, and replies gathered."""
+"""What the tests of families share: pictures of noise, replies gathered, and the ids of words that were said."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
-import pytest
 import torch
 from PIL import Image
 
-from mmgen.decoding.grammar import Grammar
 from mmgen.decoding.sampling import Noise, log_probabilities
+from mmgen.families.chat import Chat
 from mmgen.families.speaking import SpeakingModel
 from mmgen.request import Done, ImageSampling, Picture, Progress, Request
 
-_saw_word = Grammar.saw_word
+_FIRST_LETTER = 0xF0000  # of those that Unicode leaves to private use
 
 
 def image(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
@@ -33,25 +34,38 @@ def gathered(model: SpeakingModel, requests: Sequence[Request]) -> list[Any]:
     return found
 
 
-def spoken(model: SpeakingModel, request: Request, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """List the ids of a reply in words, the last one included, as the grammar sees them."""
-    said: list[int] = []
-    monkeypatch.setattr(Grammar, "saw_word", lambda self, id_: (said.append(id_), _saw_word(self, id_))[1])
-    list(model.reply(request))
-    return said
+def said(model: SpeakingModel | Chat, requests: Sequence[Request]) -> list[list[int]]:
+    """Answer requests in one go: the ids of each, those of codes too, without an end.
+
+    On the way a letter stands for each id.
+    """
+
+    def spell(ids: Sequence[int]) -> str:
+        return "".join(chr(_FIRST_LETTER + id_) for id_ in ids)
+
+    texts = [""] * len(requests)
+    if isinstance(model, Chat):
+        spelling = patch.object(model.prompter, "decode", spell)
+    else:
+        spelling = patch.object(model, "speaker", replace(model.speaker, detokenise=spell))
+    with spelling:
+        for index, piece in model.replies(requests):
+            if isinstance(piece, Picture):
+                texts[index] += spell(model.speaker.network.code_ids[list(piece.codes or ())].tolist())
+            texts[index] += piece if isinstance(piece, str) else ""
+    return [without_end([ord(letter) - _FIRST_LETTER for letter in text], ends(model)) for text in texts]
 
 
-def assert_same_alone(model: SpeakingModel, requests: Sequence[Request]) -> list[Any]:
-    """Check that each request gets in the batch what it gets alone; return what that is."""
-    batch = gathered(model, requests)
-    for request, found in zip(requests, batch, strict=True):
-        (alone,) = gathered(model, [request])
-        if isinstance(found, Picture):
-            assert (found.seed, found.codes) == (alone.seed, alone.codes)
-            assert found.image.tobytes() == alone.image.tobytes()
-        else:
-            assert found == alone
-    return batch
+def ends(model: SpeakingModel | Chat) -> set[int]:
+    """List the ids that end a model's replies."""
+    if isinstance(model, Chat):
+        return set(model.model.generation_config.eos_token_id)
+    return {model.speaker.vocabulary.eos, *model.speaker.vocabulary.other_ends}
+
+
+def without_end(ids: Sequence[int], ends: Collection[int]) -> list[int]:
+    """Cut a reply where it ends."""
+    return list(ids[: next((place for place, id_ in enumerate(ids) if id_ in ends), len(ids))])
 
 
 class RowSampler:

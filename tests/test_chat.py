@@ -22,8 +22,10 @@ from mmgen.packing import PackedLinear
 from mmgen.request import Turn
 from mmgen.streams import clean
 from tests.chat_checkpoints import MAKERS
-from tests.chat_replies import FLAT, N_TOKENS, SHORT, copied, gathered, image, opened, spoken, without_padding
+from tests.chat_replies import FLAT, N_TOKENS, SHORT, copied, gathered, image, opened
+from tests.near_ties import assert_same, assert_same_alone, words_alone
 from tests.shell import run
+from tests.speaking import ends, without_end
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +48,14 @@ def stock(folder: Path) -> tuple[Any, Any]:
     return AutoModelForImageTextToText.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
 
 
-def stock_answer(stock: tuple[Any, Any], messages: list[dict[str, Any]]) -> list[int]:
-    """The snippet of the families' documentation."""
+def stock_answer(stock: tuple[Any, Any], messages: list[dict[str, Any]], **settings: Any) -> list[int]:
+    """The snippet of the families' documentation: what is said, without an end."""
     network, processor = stock
     inputs = processor.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
     )
-    out = network.generate(**inputs, max_new_tokens=N_TOKENS, do_sample=False)
-    return without_padding(out[0, inputs["input_ids"].shape[1] :].tolist(), network.generation_config.eos_token_id)
+    out = network.generate(**inputs, max_new_tokens=N_TOKENS, do_sample=False, **settings)
+    return without_end(out[0, inputs["input_ids"].shape[1] :].tolist(), network.generation_config.eos_token_id)
 
 
 def message(role: str, *parts: str | Image.Image) -> dict[str, Any]:
@@ -67,36 +69,33 @@ def message(role: str, *parts: str | Image.Image) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("n_images", [0, 1, 2])
-def test_greedy_answers_are_those_of_the_documented_snippet(
-    model: Chat, stock: Any, n_images: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_greedy_answers_are_those_of_the_documented_snippet(model: Chat, stock: Any, n_images: int) -> None:
     questions = ["hi", "what do these have in common, if anything?", "and this?"]
     images = [[image(10 * i + j, (20 + 9 * i, 16 + 5 * j)) for j in range(n_images)] for i in range(3)]
     requests = [tasks.ask(q, pictures, text=SHORT) for q, pictures in zip(questions, images, strict=True)]
     theirs = [
         stock_answer(stock, [message("user", *pictures, q)]) for q, pictures in zip(questions, images, strict=True)
     ]
-    assert spoken(model, requests, monkeypatch) == theirs
-    assert [spoken(model, [request], monkeypatch)[0] for request in requests] == theirs
+    assert_same([words_alone(model, request) for request in requests], theirs)
+    assert_same_alone(model, requests)
     assert len({tuple(ids) for ids in theirs}) == 3
 
 
-def test_pictures_and_earlier_turns_stand_where_they_were_put(
-    model: Chat, stock: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    request = replace(
-        tasks.ask("is <image> like <image> or not?", [image(1), image(2)], text=SHORT),
-        history=(Turn("user", (image(3), "what is it?")), Turn("assistant", ("A cat.",))),
-    )
-    theirs = stock_answer(
-        stock,
-        [
+def test_pictures_and_earlier_turns_stand_where_they_were_put(model: Chat, stock: Any) -> None:
+    alone, theirs = [], []
+    for answer in ("A cat.", "A red boat on the grass."):
+        request = replace(
+            tasks.ask("is <image> like <image> or not?", [image(1), image(2)], text=SHORT),
+            history=(Turn("user", (image(3), "what is it?")), Turn("assistant", (answer,))),
+        )
+        alone.append(words_alone(model, request))
+        messages = [
             message("user", image(3), "what is it?"),
-            message("assistant", "A cat."),
+            message("assistant", answer),
             message("user", "is ", image(1), " like ", image(2), " or not?"),
-        ],
-    )
-    assert spoken(model, [request], monkeypatch)[0] == theirs
+        ]
+        theirs.append(stock_answer(stock, messages))
+    assert_same(alone, theirs)
 
 
 MIXED = (
@@ -116,8 +115,7 @@ def test_answers_of_a_mixed_batch_are_those_of_each_alone(model: Chat) -> None:
         for sampling in samplings
         for i, (question, n) in enumerate(MIXED)
     ]
-    batch = gathered(model, requests)
-    assert batch == [gathered(model, [request])[0] for request in requests]
+    batch = assert_same_alone(model, requests)
     assert batch[: len(MIXED)] != batch[len(MIXED) : 2 * len(MIXED)]
 
 
@@ -163,34 +161,28 @@ def test_without_ends_of_its_own_a_reply_ends_as_its_tokenizer_says(folder: Path
     assert stops == [model.prompter.tokenizer.eos_token_id]
 
 
-def test_a_greedy_penalty_is_that_of_generate(model: Chat, stock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, processor = stock
-    inputs = processor.apply_chat_template(
-        [message("user", "hi")], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-    )
-    out = network.generate(**inputs, max_new_tokens=N_TOKENS, do_sample=False, repetition_penalty=3.0)
-    expected = out[0, inputs["input_ids"].shape[1] :].tolist()
-    request = tasks.ask("hi", text=replace(SHORT, repetition_penalty=3.0))
-    assert spoken(model, [request], monkeypatch)[0] == without_padding(expected, network.generation_config.eos_token_id)
+def test_a_greedy_penalty_is_that_of_generate(model: Chat, stock: Any) -> None:
+    questions = ("hi", "what is it?", "why is that?")
+    theirs = [stock_answer(stock, [message("user", question)], repetition_penalty=3.0) for question in questions]
+    requests = [tasks.ask(question, text=replace(SHORT, repetition_penalty=3.0)) for question in questions]
+    assert_same([words_alone(model, request) for request in requests], theirs)
 
 
-def test_a_text_is_continued_with_pictures_where_they_stand(
-    folder: Path, stock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_text_is_continued_with_pictures_where_they_stand(folder: Path, stock: Any, tmp_path: Path) -> None:
     base = copied(folder, tmp_path / "base", without="chat_template.jinja")
     network, processor = stock
     mark = processor.image_token
     model = opened(base)
+    alone, said = [], []
     for ours, theirs, images in (
         ("once upon a time", "once upon a time", None),
         ("so <image> is like <image> but", f"so {mark} is like {mark} but", [image(1), image(2)]),
     ):
         inputs = processor(text=[theirs], images=[images] if images else None, return_tensors="pt")
         out = network.generate(**inputs, max_new_tokens=N_TOKENS, do_sample=False)
-        expected = out[0, inputs["input_ids"].shape[1] :].tolist()
-        request = tasks.ask(ours, images or (), text=SHORT, complete=True)
-        stops = network.generation_config.eos_token_id
-        assert spoken(model, [request], monkeypatch)[0] == without_padding(expected, stops)
+        said.append(without_end(out[0, inputs["input_ids"].shape[1] :].tolist(), ends(model)))
+        alone.append(words_alone(model, tasks.ask(ours, images or (), text=SHORT, complete=True)))
+    assert_same(alone, said)
     with pytest.raises(MmgenError, match="no chat template") as caught:
         opened(base, tasks.ask("what is it?"))
     assert "--complete" in caught.value.hint

@@ -19,7 +19,9 @@ from mmgen.families import chat
 from mmgen.families.chat import Chat
 from mmgen.request import Request, Turn
 from tests.chat_checkpoints import MAKERS
-from tests.chat_replies import FLAT, SHORT, copied, gathered, image, opened, spoken
+from tests.chat_replies import FLAT, SHORT, copied, gathered, image, opened
+from tests.near_ties import assert_same, words_alone
+from tests.speaking import said
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +65,8 @@ def test_drawing_is_refused_before_torch_is_imported(folders: dict[str, Path]) -
         "except MmgenError as error: print(error.message, '|', error.hint, '|', 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    said, hint, with_torch = done.stdout.split(" | ")
-    assert "cannot draw" in said
+    refused, hint, with_torch = done.stdout.split(" | ")
+    assert "cannot draw" in refused
     assert "-m demo" in hint
     assert with_torch == "False\n"
 
@@ -94,11 +96,11 @@ def test_a_prompt_may_fill_the_context_but_for_one_token(
     assert "tokens too long" in refusal(unread, question(context)).message
 
 
-def test_a_reply_ends_with_the_context(folder: Path, model: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reply_ends_with_the_context(model: Chat) -> None:
     assert model.prompter.context is not None
     used = model.prompter.write([tasks.ask("a")])["input_ids"].shape[1]
     request = tasks.ask("a" + " a" * (model.prompter.context - used - 3), text=replace(SHORT, repetition_penalty=9.0))
-    assert len(spoken(model, [request], monkeypatch)[0]) <= 3
+    assert len(said(model, [request])[0]) <= 3
 
 
 def test_pictures_that_are_too_many_are_refused_before_the_weights_are_read(
@@ -122,16 +124,18 @@ def test_control_tokens_that_a_user_types_are_refused(
 
 
 def test_an_earlier_answer_may_hold_a_control_token(model: Chat) -> None:
-    said = f"It ends with {model.prompter.tokenizer.eos_token} then."  # as some checkpoints spell it in their answers
-    request = replace(tasks.ask("hi", text=SHORT), history=(Turn("user", ("why?",)), Turn("assistant", (said,))))
+    answer = f"It ends with {model.prompter.tokenizer.eos_token} then."  # as some checkpoints spell it in their answers
+    request = replace(tasks.ask("hi", text=SHORT), history=(Turn("user", ("why?",)), Turn("assistant", (answer,))))
     assert isinstance(gathered(model, [request])[0], str)
 
 
 def test_one_bad_request_does_not_end_the_others(model: Chat) -> None:
     good = [tasks.ask(q, [image(1)], text=FLAT, seed=i) for i, q in enumerate(("hi", "what is it?", "why?"))]
     bad = [tasks.ask("word " * 600, [image(1)], text=FLAT), tasks.ask(model.prompter.tokenizer.bos_token, text=FLAT)]
-    answers = gathered(model, [good[0], bad[0], good[1], bad[1], good[2]])
-    assert answers[::2] == gathered(model, good)
+    mixed = [good[0], bad[0], good[1], bad[1], good[2]]
+    assert_same([words_alone(model, request) for request in good], said(model, mixed)[::2])
+    answers = gathered(model, mixed)
+    assert all(isinstance(answer, str) for answer in answers[::2])
     assert "too long" in answers[1].message
     assert "control token" in answers[3].message
 

@@ -17,6 +17,8 @@ from mmgen.families.chat import Chat
 from mmgen.request import Piece, TextSampling
 from tests.chat_checkpoints import MAKERS
 from tests.chat_replies import FLAT, N_TOKENS, SHORT, gathered, image, opened
+from tests.near_ties import assert_same, words_alone
+from tests.speaking import said
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +62,9 @@ def test_a_broken_stream_raises(lone: Chat) -> None:
         raise RuntimeError("broken on purpose")
 
     slowed(lone, 5, fail)
-    said: list[Piece] = []
+    heard: list[Piece] = []
     with pytest.raises(RuntimeError, match="broken on purpose"):
-        said.extend(lone.reply(tasks.ask("what is it?", text=SHORT)))
+        heard.extend(lone.reply(tasks.ask("what is it?", text=SHORT)))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("generate")]
 
 
@@ -78,7 +80,7 @@ def test_a_closed_stream_stops_the_model(lone: Chat) -> None:
 
 def test_a_batch_that_does_not_fit_into_memory_is_halved(lone: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
     requests = [tasks.ask(f"what is {i}?", text=FLAT, seed=i) for i in range(5)]
-    expected = gathered(lone, requests)
+    alone = [words_alone(lone, request) for request in requests]
     stream = chat.stream
 
     def tight(network: Any, inputs: Any, *others: Any) -> Iterator[list[int]]:
@@ -88,7 +90,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(lone: Chat, monkeypatch
             yield ids
 
     monkeypatch.setattr(chat, "stream", tight)
-    assert gathered(lone, requests) == expected
+    assert_same(alone, said(lone, requests))
 
 
 def test_what_was_said_is_kept_when_the_model_stops_by_itself(lone: Chat, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import mmgen
-from benchmarks.windows import PROMPTS, margin
+from benchmarks.windows import PROMPTS, scores
 from mmgen import tasks
 from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Prompt, Vocabulary
@@ -20,6 +22,8 @@ from mmgen.decoding.replies import Speaker, draw
 from mmgen.decoding.stepwise import Network
 from mmgen.families.speaking import SpeakingModel
 from mmgen.request import PICTURES, ImageSampling, Loading, Picture, Progress, Request
+from tests.near_ties import Chosen, assert_same, chosen, score_word
+from tests.speaking import ends, said
 from tools.demo.judge import fresh_renders
 
 CODES = (9, 4, 7, 6, 5, 3, 8)
@@ -177,14 +181,33 @@ def gathered(model: SpeakingModel, window: int, requests: list[Request]) -> list
     return [picture for pictures in found for picture in pictures]
 
 
-def assert_same(model: SpeakingModel, requests: list[Request], one: list[Picture], two: list[Picture]) -> None:
-    """Codes and pixels are equal; but for a near tie, which another order of additions may decide otherwise."""
-    for request, a, b in zip(requests, one, two, strict=True):
-        if a.codes == b.codes:
-            assert a.image.tobytes() == b.image.tobytes()
-            continue
-        place = next(i for i, (x, y) in enumerate(zip(a.codes, b.codes, strict=True)) if x != y)
-        assert margin(model, request, a.codes, place) < 1e-3
+def compare(model: SpeakingModel, requests: list[Request], one: list[Picture], two: list[Picture]) -> None:
+    alone = [chosen(model, request, picture.codes or ()) for request, picture in zip(requests, one, strict=True)]
+    same = assert_same(alone, [picture.codes or () for picture in two])
+    for a, b in compress(zip(one, two, strict=True), same):
+        assert a.image.tobytes() == b.image.tobytes()
+
+
+def next_of_story(model: SpeakingModel, request: Request, so_far: Sequence[int]) -> Tensor:
+    """Score what may follow these ids of a reply of words and pictures: log P + noise [V]; logits at temperature 0."""
+    v, prompt = model.speaker.vocabulary, model.prompt(request)
+    ids, pictures, n_words, codes = list(prompt.ids), list(prompt.pictures), 0, None
+    for id_ in so_far:
+        if codes is None:
+            n_words += 1
+            codes = [] if id_ == v.begin_image else None
+        else:
+            codes.append(v.code_ids.index(id_))
+        ids.append(id_)
+        if codes is not None and len(codes) == v.n_codes:
+            pictures.append((v.begin_image, *ids[-v.n_codes :], v.end_image))
+            ids.append(v.end_image)
+            codes = None
+    if codes is not None:
+        before = Prompt(tuple(ids[: len(ids) - len(codes) - 1]), tuple(pictures))
+        row = scores(model, before, request.image, request.seed + len(pictures) - len(prompt.pictures), codes)
+        return torch.full((v.size,), -torch.inf).scatter(0, torch.tensor(v.code_ids), row)
+    return score_word(model.speaker, "words or a picture", request, ids, n_words)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
@@ -197,21 +220,18 @@ def test_the_built_in_model_draws_the_same_with_every_window_in_fewer_passes(
     assert [picture.passes for picture in alone] == [144] * 4
     for window in (2, 32):
         found = [gathered(demo, window, [request])[0] for request in requests]
-        assert_same(demo, requests, alone, found)
+        compare(demo, requests, alone, found)
     assert sum(picture.passes for picture in found) <= 0.30 * 144 * 4
-    assert_same(demo, requests, alone, gathered(demo, 8, requests))
+    compare(demo, requests, alone, gathered(demo, 8, requests))
 
 
 def test_the_built_in_model_varies_and_tells_the_same_with_every_window(demo: SpeakingModel) -> None:
     image = fresh_renders(1, seed=5)[1][0]
     requests = [tasks.vary(image, "make it blue", seed=3), tasks.vary(image, seed=4)]
-    assert_same(demo, requests, gathered(demo, 1, requests), gathered(demo, 16, requests))
-    story = [tasks.interleave("Tell a story about a red cat", seed=2)]
+    compare(demo, requests, gathered(demo, 1, requests), gathered(demo, 16, requests))
+    story = tasks.interleave("Tell a story about a red cat", seed=2)
     demo.speaker = replace(demo.speaker, window=1)
-    one = [piece for piece in demo.reply(story[0]) if not isinstance(piece, Progress)]
+    (one,) = said(demo, [story])
     demo.speaker = replace(demo.speaker, window=16)
-    other = [piece for piece in demo.reply(story[0]) if not isinstance(piece, Progress)]
-    assert any(isinstance(piece, Picture) for piece in one)
-    assert [p.codes if isinstance(p, Picture) else p for p in one] == [
-        p.codes if isinstance(p, Picture) else p for p in other
-    ]
+    assert demo.speaker.vocabulary.begin_image in one
+    assert_same([Chosen(one, lambda place: next_of_story(demo, story, one[:place]), ends(demo))], said(demo, [story]))
