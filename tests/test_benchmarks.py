@@ -13,6 +13,7 @@ from benchmarks.checkpoints import make_in_memory
 from benchmarks.windows import energy_test
 from mmgen.families.chameleon import Chameleon
 from mmgen.request import ImageSampling
+from tests.near_ties import BOUND, chosen, least_gap
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,8 @@ def test_a_baseline_draws_the_same_where_nothing_is_left_to_chance(
 ) -> None:
     own = subject.draw(tiny, 2, ImageSampling(temperature=0, guidance=guidance), 1, seed=1)
     cold = ImageSampling(temperature=1e-6, guidance=guidance)  # `generate` refuses to sample at 0
+    request = subject.make_request(1, ImageSampling(temperature=0, guidance=guidance))
+    assert least_gap(chosen(tiny, request, own.codes[0])) > BOUND, "a near tie: choose other weights"
     assert Stock(tiny, unmasked(tiny), static=static).draw(2, cold, seed=1).codes == own.codes
 
 
