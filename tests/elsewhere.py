@@ -11,7 +11,7 @@ import os
 import sys
 import sysconfig
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from errno import EACCES, ENOENT
 from pathlib import Path
@@ -50,11 +50,10 @@ class _Rest(types.ModuleType):
         return getattr(self._module, name)
 
 
-def move_to_windows(source: Path, stays: Sequence[str] = ()) -> None:
+def move_to_windows(source: Path) -> None:
     """Take away from the code below `source`, in this process and for good, what Windows does not have.
 
     Args:
-        stays: names of modules there that keep POSIX's names.
     """
     rest = {name: _Rest(__import__(name), hidden) for name, hidden in NAMES.items()}
     bring, inside = builtins.__import__, str(source) + os.sep
@@ -63,7 +62,7 @@ def move_to_windows(source: Path, stays: Sequence[str] = ()) -> None:
         if whose is not None and str(whose.get("__file__")).startswith(inside):
             if name in MODULES:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-            if name in rest and whose["__name__"] not in stays:
+            if name in rest:
                 return rest[name]
         return bring(name, whose, *more, **others)
 

@@ -18,7 +18,7 @@ import contextlib, io, json, os, sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
 from tests.elsewhere import move_to_windows
-move_to_windows(Path({str(SOURCE)!r}), stays=["mmgen.machine"])
+move_to_windows(Path({str(SOURCE)!r}))
 """
 
 _JOURNEY = """
