@@ -51,9 +51,7 @@ class _Rest(types.ModuleType):
 
 
 def move_to_windows(source: Path) -> None:
-    """Take away from the code below `source`, in this process and for good, what Windows does not have.
-
-    """
+    """Take away from the code below `source`, in this process and for good, what Windows does not have."""
     rest = {name: _Rest(__import__(name), hidden) for name, hidden in NAMES.items()}
     bring, inside = builtins.__import__, str(source) + os.sep
 

@@ -1,6 +1,6 @@
 """The values every room speaks: what goes into a model and what comes out. Knows neither torch nor any model.
 
-The three sampling and loading classes are the only places where a default stands.
+The three sampling and loading classes are the only places where a default stands, and the help of its option.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
 
 from mmgen.errors import UsageError
 
@@ -24,15 +24,32 @@ Part: TypeAlias = Union[str, "Image.Image"]
 _RATIO = re.compile(r"0*[1-9]\d{0,3}:0*[1-9]\d{0,3}", re.ASCII)
 
 
+def option(
+    default: Any, about: str, *flags: str, metavar: str | None = None, heading: str = "", env: bool = True
+) -> Any:
+    """Declare a field that is an option of the command line, too: its default, its help, and how it is given.
+
+    Args:
+        flags: `--field-name` if there are none; `--no-...` of a field that is True turns it off.
+        heading: under which help lists it, if not under that of its dataclass.
+        env: it has an environment variable, MMGEN_ and its flag's name.
+    """
+    return field(
+        default=default, metadata={"help": about, "flags": flags, "metavar": metavar, "heading": heading, "env": env}
+    )
+
+
 @dataclass(frozen=True)
 class TextSampling:
     """How words are chosen."""
 
-    temperature: float = 0.0  # 0 takes the likeliest token
-    top_p: float = 0.9  # smallest set of tokens with at least this probability; 1 keeps all
-    top_k: int = 0  # the k likeliest tokens; 0 keeps all
-    repetition_penalty: float = 1.0  # divides the logits of what was said already (arXiv 1909.05858); 1 is none
-    max_tokens: int = 256  # most tokens of words in one reply; pictures do not count
+    temperature: float = option(0.0, "Sampling temperature of words; 0 is greedy: the likeliest token.", metavar="T")
+    # The smallest set of tokens that have this probability together (Holtzman et al., arXiv 1904.09751).
+    top_p: float = option(0.9, "Nucleus sampling: among the likeliest tokens that make up P; 1 is all.", metavar="P")
+    top_k: int = option(0, "Sample among the K likeliest tokens; 0 is all.", metavar="K")
+    # Divides the logits of what was said already (Keskar et al., arXiv 1909.05858).
+    repetition_penalty: float = option(1.0, "Above 1: avoid words that were said; 1 is no penalty.", metavar="R")
+    max_tokens: int = option(256, "Maximum length of an answer, in tokens of words.", metavar="N")
 
     def __post_init__(self) -> None:
         _at_least("temperature", self.temperature, 0)
@@ -46,13 +63,15 @@ class TextSampling:
 class ImageSampling:
     """How image tokens are chosen."""
 
-    temperature: float = 0.7  # softens (above 1) or sharpens the choice of each image token
-    top_p: float = 0.9  # smallest set of codes with at least this probability; 1 keeps all
-    top_k: int = 0  # the k likeliest codes; 0 keeps all
-    guidance: float = 3.0  # how strongly the whole prompt pulls; 1 is no guidance
-    image_guidance: float = 1.2  # how strongly the pictures in the prompt pull (vary, interleave)
-    negative_prompt: str | None = None  # what to steer away from, where the family has it
-    ratio: str | None = None  # width:height, where the family has it
+    temperature: float = option(0.7, "Sampling temperature of image tokens; 0 is greedy.", metavar="T")
+    top_p: float = option(0.9, "Nucleus sampling: among the likeliest tokens that make up P; 1 is all.", metavar="P")
+    top_k: int = option(0, "Sample among the K likeliest tokens; 0 is all.", metavar="K")
+    guidance: float = option(
+        3.0, "CFG scale: how strongly the prompt pulls (classifier-free guidance); 1 is none.", metavar="G"
+    )
+    image_guidance: float = option(1.2, "CFG scale of the pictures in the prompt; 1 is none.", metavar="G")
+    negative_prompt: str | None = option(None, "What to steer away from, if the model can.", metavar="WORDS")
+    ratio: str | None = option(None, "Aspect ratio, width to height, as in 16:9, if the model can.", metavar="W:H")
 
     def __post_init__(self) -> None:
         _at_least("temperature", self.temperature, 0)
@@ -63,18 +82,29 @@ class ImageSampling:
             raise UsageError(f"{self.ratio!r} is no ratio", "give width:height in whole numbers, as in 16:9")
 
 
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+Quantize = Literal["4bit", "8bit", "quanto-int8"]
+Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
+
+
 @dataclass(frozen=True)
 class Loading:
     """How a checkpoint is brought into memory, and run."""
 
-    dtype: str = "auto"  # auto | bfloat16 | float16 | float32
-    device_map: str = "auto"  # auto | cpu | cuda | cuda:N | balanced | sequential | FILE.json
-    quantize: str | None = None  # 4bit | 8bit | quanto-int8
-    attn: str = "auto"  # auto | sdpa | flash_attention_2 | eager
-    revision: str | None = None  # branch, tag or commit on the Hub
-    offline: bool = False  # use only what is on this machine
-    fit_check: bool = True  # refuse what cannot fit into memory
-    window: int | None = None  # most places of a picture looked at in one pass; None chooses, 1 is one by one
+    dtype: Dtype = option("auto", "Number format of the weights; auto looks at device and size.")
+    device_map: str = option(
+        "auto", "auto, cpu, cuda, cuda:N, balanced, sequential or a JSON file of modules.", metavar="MAP"
+    )
+    quantize: Quantize | None = option(None, "Quantize the weights: bitsandbytes, or Quanto.")
+    attn: Attention = option("auto", "Attention implementation.")
+    revision: str | None = option(None, "Branch, tag or commit on the Hub.", metavar="REV")
+    offline: bool = option(False, "Use only models that are on this machine.")
+    fit_check: bool = option(True, "Load even what seems too large for this machine.", "--no-fit-check")
+    window: int | None = option(
+        None,
+        "Image tokens looked at in one pass: in float32 the pictures are the same. Chosen by itself if not given.",
+        metavar="N",
+    )
 
     def __post_init__(self) -> None:
         if self.window is not None:

@@ -18,6 +18,7 @@ import typer
 
 from mmgen import __version__
 from mmgen.cli import ask, caption, chat, draw, interleave, models, report, vary
+from mmgen.cli.options import Command
 from mmgen.errors import MmgenError, UsageError
 from mmgen.streams import Notes, PipeClosedError, stdout_failure
 
@@ -35,16 +36,11 @@ Examples:
 app = typer.Typer(
     rich_markup_mode=None,  # plain help: nothing coloured on stdout, and no wait for Rich
     pretty_exceptions_enable=False,  # a bug keeps its own traceback
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 10**4},  # as wide as the terminal
 )
-app.command(epilog=caption.EXAMPLES)(caption.caption)
-app.command(epilog=ask.EXAMPLES)(ask.ask)
-app.command(epilog=draw.EXAMPLES)(draw.draw)
-app.command(epilog=vary.EXAMPLES)(vary.vary)
-app.command(epilog=interleave.EXAMPLES)(interleave.interleave)
-app.command(epilog=chat.EXAMPLES)(chat.chat)
-app.command(epilog=models.EXAMPLES)(models.models)
-app.command(epilog=report.EXAMPLES)(report.report)
+for _room in (caption, ask, draw, vary, interleave, chat, models, report):
+    _name = _room.__name__.rpartition(".")[2]
+    app.command(_name, cls=Command, epilog=_room.EXAMPLES)(getattr(_room, _name))
 
 
 def _print_version(wanted: bool) -> None:

@@ -25,6 +25,7 @@ Examples:
 """
 
 
+@options.grouped
 def ask(
     question: Annotated[
         str | None,
@@ -32,50 +33,35 @@ def ask(
     ] = None,
     images: options.Images = None,
     complete: Annotated[
-        bool, typer.Option("--complete", envvar="MMGEN_COMPLETE", help="Continue the text instead of answering it.")
+        bool,
+        typer.Option(
+            "--complete",
+            envvar="MMGEN_COMPLETE",
+            rich_help_panel=options.RESULT,
+            help="Continue the text instead of answering it.",
+        ),
     ] = False,
     history: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Go on with a conversation: JSON messages, to which this is added."),
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=options.RESULT,
+            help="Go on with a conversation: JSON messages, to which this is added.",
+        ),
     ] = None,
     prompts: options.Prompts = None,
     each: Annotated[
-        bool, typer.Option("--each", help="Ask about each picture apart; --image may be a folder.")
+        bool,
+        typer.Option(
+            "--each", rich_help_panel=options.MANY, help="Ask about each picture apart; --image may be a folder."
+        ),
     ] = False,
-    recursive: options.Recursive = False,
-    include: options.Include = None,
-    exclude: options.Exclude = None,
-    files_from: options.FilesFrom = None,
-    null: options.Null = False,
-    sidecar: options.Sidecar = False,
-    outdir: options.OutDir = None,
-    ext: options.Ext = ".txt",
-    prefix: options.Prefix = "",
-    suffix: options.Suffix = "",
-    existing: options.Existing = "skip",
-    jsonl: options.Jsonl = None,
-    html: options.Html = None,
-    plan: options.Plan = False,
-    fail_fast: options.FailFast = False,
-    limit: options.Limit = None,
-    shard: options.Shard = None,
-    batch_size: options.BatchSize = None,
-    as_json: options.AsJson = False,
-    seed: options.Seed = None,
-    max_tokens: options.MaxTokens = TextSampling.max_tokens,
-    temperature: options.Temperature = TextSampling.temperature,
-    top_p: options.TopP = TextSampling.top_p,
-    top_k: options.TopK = TextSampling.top_k,
-    repetition_penalty: options.RepetitionPenalty = TextSampling.repetition_penalty,
-    model: options.ModelName = options.DEFAULT_MODEL,
-    revision: options.Revision = Loading.revision,
-    dtype: options.DtypeName = "auto",
-    device_map: options.DeviceMap = Loading.device_map,
-    quantize: options.QuantizeBits = None,
-    attn: options.AttentionName = "auto",
-    offline: options.Offline = Loading.offline,
-    no_fit_check: options.NoFitCheck = False,
-    quiet: options.Quiet = False,
+    *,
+    find: options.FindOptions,
+    beside: options.SidecarOptions,
+    text: TextSampling,
+    job: options.JobOptions,
+    loading: Annotated[Loading, options.without("window")],
 ) -> None:
     """Ask about pictures, or without any.
 
@@ -85,22 +71,17 @@ def ask(
     from mmgen.cli import pictures, run
     from mmgen.streams import Notes
 
-    many = options.many(jsonl, html, plan, fail_fast, limit, shard, batch_size)
-    beside = options.Texts(sidecar, outdir, ext, prefix, suffix, existing)
-    loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check)
-    text = TextSampling(temperature, top_p, top_k, repetition_penalty, max_tokens)
-    options.check_seeds(seed)
-    command = run.Command("ask", model, loading, WORDS, seed, temperature > 0, as_json, many, Notes(quiet))
+    command = run.Command("ask", job, loading, WORDS, text.temperature > 0, Notes(job.quiet))
     shape = Request(parts=(), want=WORDS, text=text, completion=complete)
     given = tuple(images or ())
     if each and prompts is None and history is None:
-        run.check_stdin(question, files_from)
+        run.check_stdin(question, find)
         words = tasks.ASK if question is None else run.read_prompt(question, "give pictures with --image")
-        look = run.find_pictures(given, files_from, null, recursive, include, exclude)
-        is_one = run.is_one(given, files_from)
-        n_items = 1 if is_one else run.count(look, files_from)
+        look = run.find_pictures(given, find)
+        is_one = run.is_one(given, find)
+        n_items = 1 if is_one else run.count(look, find)
         pictures.ask_of_each(command, shape, words, look, beside, is_one=is_one, n_items=n_items)
-    elif each or sidecar or files_from is not None or recursive or include or exclude:
+    elif each or beside.sidecar or find != options.FindOptions():
         raise UsageError(
             "one question about every picture apart: that is --each", "add it, and leave out --prompts and --history"
         )
@@ -120,7 +101,7 @@ def _ask_once(
     from mmgen.live import Answer
     from mmgen.output import Lines
 
-    if history is not None and (command.many.is_asked_for or command.many.choice.shard is not None):
+    if history is not None and (command.job.is_batch or command.job.shard is not None):
         raise UsageError("a conversation is no batch", "leave out --jsonl, --html, --plan and --shard, or --history")
     if history is not None and shape.completion:
         raise UsageError("--complete and --history do not go together", "a text that is continued has no turns")
@@ -136,9 +117,9 @@ def _ask_once(
     request = replace(shape, seed=command.first_seed, history=talk.history if talk else ())
     if unanswered:
         words, request = _words(unanswered), replace(request, parts=unanswered.parts)
-    item = Item(request, words, images=given, sources=given, own_seed=command.seed is not None)
+    item = Item(request, words, images=given, sources=given, own_seed=command.job.seed is not None)
     request = item.open()
-    if command.as_json or command.many.is_asked_for:
+    if command.job.as_json or command.job.is_batch:
         lines = Lines(shown=False)
         run.run_batch(command, lambda job: lines, lambda seed: iter([replace(item, request=request)]), 1)
         said = lines.said
@@ -170,12 +151,12 @@ def _ask_many(command: Command, shape: Request, path: str) -> None:
                 yield Item(shape, "", images=(), line=line, error=each)
                 continue
             request = replace(shape, seed=first_seed if each.seed is None else each.seed)
-            has_seed = command.seed is not None or each.seed is not None
+            has_seed = command.job.seed is not None or each.seed is not None
             sources, mark = tuple(each.sources()), hash((each.text, each.images))
             again, asked[mark] = asked[mark], asked[mark] + 1
             yield Item(
                 request, each.text, images=each.images, sources=sources, line=line, again=again, own_seed=has_seed
             )
 
-    shown = not (command.as_json or command.many.jsonl is not None)
+    shown = not (command.job.as_json or command.job.jsonl is not None)
     run.run_batch(command, lambda job: Lines(shown), items)

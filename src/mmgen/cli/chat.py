@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmgen import tasks
 from mmgen.cli import lines, options
 from mmgen.errors import MmgenError, UsageError
 from mmgen.request import WORDS, ImageSampling, Loading, TextSampling, fresh_seed
@@ -24,28 +24,15 @@ Examples:
 """
 
 
+@options.grouped
 def chat(
     images: options.Images = None,
-    seed: options.Seed = None,
-    max_tokens: options.MaxTokens = TextSampling.max_tokens,
-    temperature: options.Temperature = TextSampling.temperature,
-    image_temperature: options.ImageTemperature = ImageSampling.temperature,
-    top_p: options.TopP = TextSampling.top_p,
-    top_k: options.TopK = TextSampling.top_k,
-    repetition_penalty: options.RepetitionPenalty = TextSampling.repetition_penalty,
-    guidance: options.Guidance = ImageSampling.guidance,
-    image_guidance: options.ImageGuidance = ImageSampling.image_guidance,
-    model: options.ModelName = options.DEFAULT_MODEL,
-    revision: options.Revision = Loading.revision,
-    dtype: options.DtypeName = "auto",
-    device_map: options.DeviceMap = Loading.device_map,
-    quantize: options.QuantizeBits = None,
-    attn: options.AttentionName = "auto",
-    offline: options.Offline = Loading.offline,
-    no_fit_check: options.NoFitCheck = False,
-    window: options.Window = Loading.window,
-    no_preview: options.NoPreview = False,
-    quiet: options.Quiet = False,
+    *,
+    text: TextSampling,
+    image: Annotated[ImageSampling, options.only("guidance", "image_guidance", temperature="image_temperature")],
+    save: Annotated[options.PictureOptions, options.only("previews")],
+    job: Annotated[options.JobOptions, options.only("seed", "model", "quiet")],
+    loading: Loading,
 ) -> None:
     """Talk with a model, a line at a time.
 
@@ -56,14 +43,12 @@ def chat(
     from mmgen.cli.session import Session, show
     from mmgen.items import plain_name
 
-    notes = Notes(quiet, previews=not no_preview)
-    loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check, window)
-    text = TextSampling(temperature, top_p, top_k, repetition_penalty, max_tokens)
-    image = ImageSampling(image_temperature, top_p, top_k, guidance, image_guidance)
-    used_seed = tasks.check_seed(fresh_seed() if seed is None else seed)
+    notes = Notes(job.quiet, previews=save.previews)
+    image = replace(image, top_p=text.top_p, top_k=text.top_k)
+    used_seed = fresh_seed() if job.seed is None else job.seed
     shown = [show(source) for source in images or ()]
-    opened = run.open_model(model, loading, WORDS, [], notes)
-    if seed is None and temperature > 0:
+    opened = run.open_model(job.model, loading, WORDS, [], notes)
+    if job.seed is None and text.temperature > 0:
         notes.say(f"seed: {used_seed}")
 
     session = Session(opened, notes, text, image, used_seed, shown)

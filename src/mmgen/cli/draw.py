@@ -21,43 +21,20 @@ Examples:
 """
 
 
+@options.grouped
 def draw(
     prompt: Annotated[
         list[str] | None,
         typer.Argument(metavar="PROMPT", show_default=False, help="What to draw, a picture each; - reads stdin."),
     ] = None,
-    prompts: options.Prompts = None,
     output: options.ImageFile = None,
     n: options.Number = 1,
-    force: options.Force = False,
-    no_metadata: options.NoMetadata = False,
-    jsonl: options.Jsonl = None,
-    html: options.Html = None,
-    plan: options.Plan = False,
-    fail_fast: options.FailFast = False,
-    limit: options.Limit = None,
-    shard: options.Shard = None,
-    batch_size: options.BatchSize = None,
-    as_json: options.AsJson = False,
-    seed: options.Seed = None,
-    temperature: options.Temperature = ImageSampling.temperature,
-    top_p: options.TopP = ImageSampling.top_p,
-    top_k: options.TopK = ImageSampling.top_k,
-    guidance: options.Guidance = ImageSampling.guidance,
-    negative_prompt: options.NegativePrompt = ImageSampling.negative_prompt,
-    ratio: options.Ratio = ImageSampling.ratio,
-    model: options.ModelName = options.DEFAULT_MODEL,
-    revision: options.Revision = Loading.revision,
-    dtype: options.DtypeName = "auto",
-    device_map: options.DeviceMap = Loading.device_map,
-    quantize: options.QuantizeBits = None,
-    attn: options.AttentionName = "auto",
-    offline: options.Offline = Loading.offline,
-    no_fit_check: options.NoFitCheck = False,
-    window: options.Window = Loading.window,
-    verbose: options.Verbose = False,
-    no_preview: options.NoPreview = False,
-    quiet: options.Quiet = False,
+    prompts: options.Prompts = None,
+    *,
+    save: options.PictureOptions,
+    image: Annotated[ImageSampling, options.without("image_guidance")],
+    job: options.JobOptions,
+    loading: Loading,
 ) -> None:
     """Draw pictures from words.
 
@@ -66,18 +43,12 @@ def draw(
     """
     from mmgen.cli import names, run
     from mmgen.output import PictureFiles
-    from mmgen.streams import Notes
 
-    many = options.many(jsonl, html, plan, fail_fast, limit, shard, batch_size)
-    loading = options.loading(revision, dtype, device_map, quantize, attn, offline, no_fit_check, window)
-    image = ImageSampling(temperature, top_p, top_k, guidance, negative_prompt=negative_prompt, ratio=ratio)
-    options.check_seeds(seed, n)
+    options.check_seeds(job.seed, n)
     asked = run.read_prompts(prompt or [], prompts, "draw from a picture with mmgen vary")
     n_items = None if prompts is not None else len(prompt or []) * n
-    names.check_stdout(output, n_items, as_json)
-    command = run.Command(
-        "draw", model, loading, PICTURES, seed, True, as_json, many, Notes(quiet, verbose, not no_preview)
-    )
+    names.check_stdout(output, n_items, job.as_json)
+    command = run.picture_command("draw", job, loading, PICTURES, save)
     shape = Request(parts=(), want=PICTURES, image=image)
 
     outputs = names.Outputs(output, "{slug}-{seed}.png", n_items)
@@ -95,17 +66,17 @@ def draw(
             first = first_seed if each.seed is None else each.seed
             for i in range(n):
                 path = outputs.path(each.output, prompt=each.text, seed=first + i, index=index, n=i + 1)
-                has_seed = seed is not None or each.seed is not None
+                has_seed = job.seed is not None or each.seed is not None
                 one = replace(shape, seed=first + i)
                 yield Item(one, each.text, output=path, line=line, number=i, own_seed=has_seed)
 
     run.run_pictures(
         command,
-        lambda job: PictureFiles(job, not no_metadata, shown=not as_json, overwrite=force),
+        lambda made_by: PictureFiles(made_by, save.metadata, shown=not job.as_json, overwrite=save.force),
         items,
         n_items,
         None if prompts is None else outputs.folder,
-        force=force,
+        force=save.force,
     )
 
 

@@ -31,6 +31,7 @@ Examples:
 _UNBOUNDED = 10_000  # columns
 
 
+@options.grouped
 def models(
     name: Annotated[
         str | None,
@@ -41,10 +42,9 @@ def models(
             autocompletion=options.complete_model,
         ),
     ] = None,
-    as_json: options.AsJson = False,
-    revision: options.Revision = Loading.revision,
-    device_map: options.DeviceMap = Loading.device_map,
-    offline: options.Offline = Loading.offline,
+    *,
+    loading: Annotated[Loading, options.only("revision", "device_map", "offline")],
+    job: Annotated[options.JobOptions, options.only("as_json")],
 ) -> None:
     """List the models that have a short name, or say what one model can do, what it takes, and what fits here.
 
@@ -53,12 +53,12 @@ def models(
     from mmgen.streams import emit
 
     if name is None:
-        emit(_list(as_json))
+        emit(_list(job.as_json))
         return
     from mmgen import catalog, machine
 
-    checkpoint = catalog.find(name, revision=revision, offline=offline)
-    emit(_report(checkpoint, Loading(device_map=device_map), machine.look(), as_json))
+    checkpoint = catalog.find(name, revision=loading.revision, offline=loading.offline)
+    emit(_report(checkpoint, Loading(device_map=loading.device_map), machine.look(), job.as_json))
 
 
 # --- all ----------------------------------------------------------------------------------------------------------

@@ -1,25 +1,131 @@
-"""The options that commands share, each declared once, and their checks. Defaults stand in request.py."""
+"""The command line's options: each a field of a dataclass, here or in request.py, with its help and its check."""
 
 from __future__ import annotations
 
+import inspect
 import re
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, fields, is_dataclass
+from functools import partial, wraps
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from mmgen import aliases, tasks
 from mmgen.errors import UsageError
 from mmgen.finding import PICTURE_ENDINGS
 from mmgen.items import GROUP, Choice
-from mmgen.request import Loading
+from mmgen.request import ImageSampling, Loading, TextSampling, option
 from mmgen.streams import is_text
 
-DEFAULT_MODEL = aliases.DEFAULT
+RESULT, SAMPLING, MODEL, MANY = HEADINGS = ("Result", "Sampling", "Model", "Many")
 
-Dtype = Literal["auto", "bfloat16", "float16", "float32"]
-Quantize = Literal["4bit", "8bit", "quanto-int8"]
-Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
+
+# --- how they become options --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Which fields of a group a command takes.
+
+    Attributes:
+        only: these, if any are named; their flags may have other names.
+        without: all but these.
+    """
+
+    only: Mapping[str, str] | None = None
+    without: tuple[str, ...] = ()
+
+    def flag_name(self, name: str) -> str | None:
+        """Say what a field is called here, or None where it is not taken."""
+        if name in self.without:
+            return None
+        return name if self.only is None else self.only.get(name)
+
+
+def only(*names: str, **renamed: str) -> Fields:
+    """Take these fields of a group alone, some by another name."""
+    return Fields({name: name for name in names} | renamed)
+
+
+def without(*names: str) -> Fields:
+    """Take all fields of a group but these."""
+    return Fields(without=names)
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Let Typer see each field of a command's dataclass parameters as an option.
+
+    A group is `name: Group`, or `name: Annotated[Group, only(...)]` for a part of it; the defaults are the group's own,
+    or those of the value that the command gives it.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, tuple[type[Any], dict[str, str], frozenset[str]]] = {}
+    for parameter in inspect.signature(command).parameters.values():
+        group, *marks = get_args(hints[parameter.name]) or [hints[parameter.name]]
+        if not (isinstance(group, type) and is_dataclass(group)):
+            parameters.append(parameter.replace(annotation=hints[parameter.name], kind=parameter.KEYWORD_ONLY))
+            continue
+        taken = next((mark for mark in marks if isinstance(mark, Fields)), Fields())
+        types, names, turned_off = get_type_hints(group), {}, set()
+        for each in fields(group):
+            name = taken.flag_name(each.name)
+            if name is None:
+                continue
+            default = each.default if parameter.default is parameter.empty else getattr(parameter.default, each.name)
+            if default is True:  # its flag turns it off
+                turned_off.add(each.name)
+                default = False
+            names[each.name] = name
+            about = _about(each, name, _HEADINGS.get(group, RESULT))
+            option_of = partial(inspect.Parameter, name, parameter.KEYWORD_ONLY, default=default)
+            parameters.append(option_of(annotation=Annotated[types[each.name], about]))
+        groups[parameter.name] = (group, names, frozenset(turned_off))
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        for name, (group, names, turned_off) in groups.items():
+            values = {own: given.pop(flag) for own, flag in names.items()}
+            given[name] = group(**{own: value ^ True if own in turned_off else value for own, value in values.items()})
+        command(**given)
+
+    del run.__wrapped__  # Typer would look through it
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _about(each: Field[Any], name: str, heading: str) -> Any:
+    given = each.metadata
+    flags = given["flags"] if given["flags"] and name == each.name else (f"--{name.replace('_', '-')}",)
+    long = next((flag for flag in flags if flag.startswith("--")), name)
+    return typer.Option(
+        *flags,
+        envvar=f"MMGEN_{long.strip('-').replace('-', '_').upper()}" if given["env"] else None,
+        metavar=given["metavar"],
+        help=given["help"],
+        rich_help_panel=given["heading"] or heading,
+        autocompletion=complete_model if name == "model" else None,
+    )
+
+
+class Command(TyperCommand):
+    """A command whose help lists its options under headings."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write them, heading by heading."""
+        rows: dict[str, list[tuple[str, str]]] = {heading: [] for heading in ("Arguments", *HEADINGS, "Other")}
+        for each in self.get_params(ctx):
+            is_argument = each.param_type_name == "argument"
+            heading = "Arguments" if is_argument else getattr(each, "rich_help_panel", None) or "Other"
+            if (row := each.get_help_record(ctx)) is not None:
+                rows[heading].append(row)
+        for heading, listed in rows.items():
+            if listed:
+                with formatter.section(heading):
+                    formatter.write_dl(listed)
 
 
 def complete_model(incomplete: str) -> list[tuple[str, str]]:
@@ -27,238 +133,87 @@ def complete_model(incomplete: str) -> list[tuple[str, str]]:
     return [(name, " ".join(alias.does)) for name, alias in aliases.ALIASES.items() if name.startswith(incomplete)]
 
 
-# The model
-
-ModelName = Annotated[
-    str,
-    typer.Option(
-        "-m",
-        "--model",
-        envvar="MMGEN_MODEL",
-        metavar="NAME",
-        help="An alias (see mmgen models), a folder or a Hub id.",
-        autocompletion=complete_model,
-    ),
-]
-Revision = Annotated[
-    str | None,
-    typer.Option(envvar="MMGEN_REVISION", metavar="REV", help="Branch, tag or commit on the Hub."),
-]
-DtypeName = Annotated[
-    Dtype,
-    typer.Option("--dtype", envvar="MMGEN_DTYPE", help="Number format; auto looks at device and size."),
-]
-DeviceMap = Annotated[
-    str,
-    typer.Option(
-        envvar="MMGEN_DEVICE_MAP",
-        metavar="MAP",
-        help="auto, cpu, cuda, cuda:N, balanced, sequential or a JSON file of modules.",
-    ),
-]
-QuantizeBits = Annotated[
-    Quantize | None,
-    typer.Option("--quantize", envvar="MMGEN_QUANTIZE", help="Squeeze the weights: bitsandbytes, or Quanto."),
-]
-AttentionName = Annotated[
-    Attention,
-    typer.Option("--attn", envvar="MMGEN_ATTN", help="Attention implementation."),
-]
-Offline = Annotated[
-    bool,
-    typer.Option("--offline", envvar="MMGEN_OFFLINE", help="Use only models that are on this machine."),
-]
-
-NoFitCheck = Annotated[
-    bool,
-    typer.Option(
-        "--no-fit-check", envvar="MMGEN_NO_FIT_CHECK", help="Load even what seems too large for this machine."
-    ),
-]
-
-Window = Annotated[
-    int | None,
-    typer.Option(
-        envvar="MMGEN_WINDOW",
-        metavar="N",
-        help="Image tokens looked at in one pass: in float32 the pictures are the same. Chosen by itself if not given.",
-    ),
-]
-
-# Sampling
-
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        envvar="MMGEN_SEED", metavar="N", help="Repeat a result; picture i of several uses N + i. Random if not given."
-    ),
-]
-MaxTokens = Annotated[
-    int,
-    typer.Option(envvar="MMGEN_MAX_TOKENS", metavar="N", help="Most tokens of words in an answer."),
-]
-Temperature = Annotated[
-    float,
-    typer.Option(envvar="MMGEN_TEMPERATURE", metavar="T", help="How freely to choose; 0 takes the likeliest."),
-]
-ImageTemperature = Annotated[
-    float,
-    typer.Option(envvar="MMGEN_IMAGE_TEMPERATURE", metavar="T", help="How freely to choose in pictures."),
-]
-TopP = Annotated[
-    float,
-    typer.Option(envvar="MMGEN_TOP_P", metavar="P", help="Choose among the likeliest that make up P; 1 is all."),
-]
-TopK = Annotated[
-    int,
-    typer.Option(envvar="MMGEN_TOP_K", metavar="K", help="Choose among the K likeliest; 0 is all."),
-]
-RepetitionPenalty = Annotated[
-    float,
-    typer.Option(envvar="MMGEN_REPETITION_PENALTY", metavar="R", help="Above 1: avoid words that were said."),
-]
-Number = Annotated[
-    int,
-    typer.Option("-n", envvar="MMGEN_N", metavar="N", help="How many pictures of each prompt."),
-]
-Guidance = Annotated[
-    float,
-    typer.Option(envvar="MMGEN_GUIDANCE", metavar="G", help="How strongly the prompt pulls; 1 is no guidance."),
-]
-ImageGuidance = Annotated[
-    float,
-    typer.Option(envvar="MMGEN_IMAGE_GUIDANCE", metavar="G", help="How strongly the pictures given pull."),
-]
-
-NegativePrompt = Annotated[
-    str | None,
-    typer.Option(envvar="MMGEN_NEGATIVE_PROMPT", metavar="WORDS", help="What to steer away from, if the model can."),
-]
-Ratio = Annotated[
-    str | None,
-    typer.Option(envvar="MMGEN_RATIO", metavar="W:H", help="Width to height, as in 16:9, if the model can."),
-]
-
-# Input and output
-
-Images = Annotated[
-    list[str] | None,
-    typer.Option("--image", metavar="IMAGE", help="A picture: file or http(s) address. Repeat for more."),
-]
-ImageFile = Annotated[
-    str | None,
-    typer.Option(
-        "-o",
-        "--output",
-        metavar="FILE",
-        help="File to write: .png, .jpg or .webp; - is stdout. Of many: a folder/, or names made of {stem}, {slug}, "
-        "{seed}, {index} and {n}. Named by prompt and seed if not given.",
-    ),
-]
-Force = Annotated[bool, typer.Option("-f", "--force", help="Overwrite what exists.")]
-NoMetadata = Annotated[
-    bool,
-    typer.Option("--no-metadata", envvar="MMGEN_NO_METADATA", help="Leave prompt, model and seed out of the files."),
-]
-AsJson = Annotated[bool, typer.Option("--json", envvar="MMGEN_JSON", help="Print JSON, an object a line.")]
-Verbose = Annotated[
-    bool, typer.Option("-v", "--verbose", envvar="MMGEN_VERBOSE", help="Say what each picture took to draw.")
-]
-NoPreview = Annotated[
-    bool,
-    typer.Option("--no-preview", envvar="MMGEN_NO_PREVIEW", help="On a terminal, do not show pictures as they grow."),
-]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", envvar="MMGEN_QUIET", help="Say nothing but errors.")]
-
-
-# Many at once
-
-Recursive = Annotated[bool, typer.Option("-r", "--recursive", help="Look into the folders below, too.")]
-Include = Annotated[
-    list[str] | None,
-    typer.Option("--include", metavar="PATTERN", help="In folders, only names like this, as in '*.png'. Repeatable."),
-]
-Exclude = Annotated[
-    list[str] | None,
-    typer.Option("--exclude", metavar="PATTERN", help="In folders, no names like this. Repeatable."),
-]
-FilesFrom = Annotated[
-    str | None,
-    typer.Option("--files-from", metavar="FILE", help="Read the pictures' paths from FILE, one a line; - is stdin."),
-]
-Null = Annotated[bool, typer.Option("-0", "--null", help="Paths in --files-from end with NUL, as of find -print0.")]
-Prompts = Annotated[
-    str | None,
-    typer.Option(
-        "--prompts",
-        metavar="FILE",
-        help="Many: one prompt a line, or JSON lines of prompt, images, seed, output; - reads stdin.",
-    ),
-]
-Jsonl = Annotated[
-    str | None,
-    typer.Option(
-        "--jsonl", metavar="FILE", help="Keep results in FILE, an object a line; the same again does what is missing."
-    ),
-]
-Sidecar = Annotated[
-    bool, typer.Option("--sidecar", help="Write the words of photo.jpg to photo.txt beside it, or under --outdir.")
-]
-OutDir = Annotated[str | None, typer.Option("--outdir", metavar="DIR", help="Folder for sidecars.")]
-Ext = Annotated[str, typer.Option("--ext", metavar="EXT", help="Ending of sidecars.")]
-Prefix = Annotated[str, typer.Option("--prefix", metavar="WORDS", help="Put this before the words in sidecars.")]
-Suffix = Annotated[str, typer.Option("--suffix", metavar="WORDS", help="Put this after the words in sidecars.")]
-Existing = Annotated[
-    Literal["skip", "overwrite"],
-    typer.Option("--existing", help="Sidecars that were there before, or were edited: leave or overwrite them."),
-]
-Html = Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write a page to look at, when done.")]
-Plan = Annotated[bool, typer.Option("--plan", help="Only count: new, done, stale (to be done again), failed.")]
-FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first that fails.")]
-Limit = Annotated[int | None, typer.Option("--limit", metavar="N", help="Stop after N that had to be computed.")]
-Shard = Annotated[
-    str | None, typer.Option("--shard", metavar="I/N", help="Do only the I-th of N parts: one part a machine.")
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(
-        "--batch-size", envvar="MMGEN_BATCH_SIZE", metavar="N", help="Most at a time. Found by itself if not given."
-    ),
-]
+# --- groups that only the command line has ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Many:
-    """How many items are done.
+class JobOptions:
+    """With what model a command works, how much of its items it does, and what it says."""
 
-    Attributes:
-        jsonl: the journal.
-        html: the page.
-        plan: count only.
-        choice: which, and how many at a time.
-    """
+    as_json: bool = option(False, "Print JSON, an object a line.", "--json")
+    quiet: bool = option(False, "Say nothing but errors.", "-q", "--quiet")
+    seed: int | None = option(
+        None, "Repeat a result; picture i of several uses N + i. Random if not given.", metavar="N", heading=SAMPLING
+    )
+    model: str = option(
+        aliases.DEFAULT, "An alias (see mmgen models), a folder or a Hub id.", "-m", "--model",
+        metavar="NAME", heading=MODEL,
+    )  # fmt: skip
+    jsonl: str | None = option(
+        None, "Keep results in FILE, an object a line; the same again does what is missing.",
+        metavar="FILE", heading=MANY, env=False,
+    )  # fmt: skip
+    html: str | None = option(None, "Write a page to look at, when done.", metavar="FILE", heading=MANY, env=False)
+    plan: bool = option(False, "Only count: new, done, stale (to be done again), failed.", heading=MANY, env=False)
+    fail_fast: bool = option(False, "Stop at the first that fails.", heading=MANY, env=False)
+    limit: int | None = option(None, "Stop after N that had to be computed.", metavar="N", heading=MANY, env=False)
+    shard: str | None = option(
+        None, "Do only the I-th of N parts: one part a machine.", metavar="I/N", heading=MANY, env=False
+    )
+    batch_size: int | None = option(None, "Most at a time. Found by itself if not given.", metavar="N", heading=MANY)
 
-    jsonl: str | None
-    html: str | None
-    plan: bool
-    choice: Choice
+    def __post_init__(self) -> None:
+        if self.jsonl == "-":
+            raise UsageError("--jsonl keeps results in a file", "--json prints them")
+        self.choice  # noqa: B018 -- refuses
+        check_seeds(self.seed)
 
     @property
-    def is_asked_for(self) -> bool:
+    def choice(self) -> Choice:
+        """Which items are done, and how many at a time."""
+        part = None
+        if self.shard is not None:
+            found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.shard, re.ASCII)
+            if found is None:
+                raise UsageError(f"--shard {self.shard} is not I/N", "as in --shard 1/4 for the first of four parts")
+            part = (int(found[1]), int(found[2]))
+        return Choice(GROUP if self.batch_size is None else self.batch_size, self.limit, part, self.fail_fast)
+
+    @property
+    def is_batch(self) -> bool:
         """Whether a flag says that there is more to it than lines on stdout."""
         return self.jsonl is not None or self.html is not None or self.plan
 
 
 @dataclass(frozen=True)
-class Texts:
+class FindOptions:
+    """Which pictures are meant."""
+
+    recursive: bool = option(False, "Look into the folders below, too.", "-r", "--recursive", env=False)
+    include: list[str] | None = option(
+        None, "In folders, only names like this, as in '*.png'. Repeatable.", metavar="PATTERN", env=False
+    )
+    exclude: list[str] | None = option(
+        None, "In folders, no names like this. Repeatable.", metavar="PATTERN", env=False
+    )
+    files_from: str | None = option(
+        None, "Read the pictures' paths from FILE, one a line; - is stdin.", metavar="FILE", env=False
+    )
+    null: bool = option(False, "Paths in --files-from end with NUL, as of find -print0.", "-0", "--null", env=False)
+
+
+@dataclass(frozen=True)
+class SidecarOptions:
     """Where words go, if they go into files beside the pictures."""
 
-    sidecar: bool
-    outdir: str | None
-    ext: str
-    prefix: str
-    suffix: str
-    existing: str
+    sidecar: bool = option(False, "Write the words of photo.jpg to photo.txt beside it, or under --outdir.", env=False)
+    outdir: str | None = option(None, "Folder for sidecars.", metavar="DIR", env=False)
+    ext: str = option(".txt", "File extension of sidecars.", metavar="EXT", env=False)
+    prefix: str = option("", "Put this before the words in sidecars.", metavar="WORDS", env=False)
+    suffix: str = option("", "Put this after the words in sidecars.", metavar="WORDS", env=False)
+    existing: Literal["skip", "overwrite"] = option(
+        "skip", "Sidecars that were there before, or were edited: leave or overwrite them.", env=False
+    )
 
     def __post_init__(self) -> None:
         if not self.sidecar and (self.outdir is not None or self.prefix or self.suffix or self.existing != "skip"):
@@ -271,48 +226,56 @@ class Texts:
             raise UsageError(f"--ext {self.ext!r} is no ending of a file's name", "as in --ext .txt")
 
 
-def many(
-    jsonl: str | None,
-    html: str | None,
-    plan: bool,
-    fail_fast: bool,
-    limit: int | None,
-    shard: str | None,
-    batch_size: int | None,
-) -> Many:
-    """Gather how many items are to be done."""
-    if jsonl == "-":
-        raise UsageError("--jsonl keeps results in a file", "--json prints them")
-    part = None
-    if shard is not None:
-        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", shard, re.ASCII)
-        if found is None:
-            raise UsageError(f"--shard {shard} is not I/N", "as in --shard 1/4 for the first of four parts")
-        part = (int(found[1]), int(found[2]))
-    return Many(jsonl, html, plan, Choice(GROUP if batch_size is None else batch_size, limit, part, fail_fast))
+@dataclass(frozen=True)
+class PictureOptions:
+    """How pictures are saved, and what is shown of them meanwhile."""
+
+    force: bool = option(False, "Overwrite what exists.", "-f", "--force", env=False)
+    metadata: bool = option(True, "Leave prompt, model and seed out of the files.", "--no-metadata")
+    verbose: bool = option(False, "Say what each picture took to draw.", "-v", "--verbose")
+    previews: bool = option(True, "On a terminal, do not show pictures as they grow.", "--no-preview")
 
 
-def loading(
-    revision: str | None,
-    dtype: Dtype,
-    device_map: str,
-    quantize: Quantize | None,
-    attn: Attention,
-    offline: bool,
-    no_fit_check: bool = False,
-    window: int | None = None,
-) -> Loading:
-    """Gather how a checkpoint is to be loaded."""
-    return Loading(
-        dtype=dtype,
-        device_map=device_map,
-        quantize=quantize,
-        attn=attn,
-        revision=revision,
-        offline=offline,
-        fit_check=not no_fit_check,
-        window=window,
-    )
+_HEADINGS: dict[type[Any], str] = {
+    TextSampling: SAMPLING,
+    ImageSampling: SAMPLING,
+    Loading: MODEL,
+    FindOptions: MANY,
+    SidecarOptions: MANY,
+}
+
+# --- single ones, which several commands have ---------------------------------------------------------------------
+
+Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image", metavar="IMAGE", rich_help_panel=RESULT, help="A picture: file or http(s) address. Repeat for more."
+    ),
+]
+ImageFile = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        rich_help_panel=RESULT,
+        help="File to write: .png, .jpg or .webp; - is stdout. Of many: a folder/, or names made of {stem}, {slug}, "
+        "{seed}, {index} and {n}. Named by prompt and seed if not given.",
+    ),
+]
+Number = Annotated[
+    int,
+    typer.Option("-n", envvar="MMGEN_N", metavar="N", rich_help_panel=RESULT, help="How many pictures of each prompt."),
+]
+Prompts = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE",
+        rich_help_panel=MANY,
+        help="Many: one prompt a line, or JSON lines of prompt, images, seed, output; - reads stdin.",
+    ),
+]
 
 
 def check_seeds(seed: int | None, n: int = 1) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from mmgen.cli import names, run
-from mmgen.cli.options import Texts
+from mmgen.cli.options import SidecarOptions
 from mmgen.errors import MmgenError, UsageError
 from mmgen.finding import Found, NotFoundError, is_url
 from mmgen.items import Item, Job
@@ -21,7 +21,7 @@ def ask_of_each(
     shape: Request,
     prompt: str,
     look: Callable[[], Iterator[Found | NotFoundError]],
-    texts: Texts,
+    texts: SidecarOptions,
     *,
     is_one: bool,
     n_items: int | None,
@@ -50,23 +50,23 @@ def ask_of_each(
                 image=found.name,
                 sources=(found.name,),
                 output=output,
-                own_seed=command.seed is not None,
+                own_seed=command.job.seed is not None,
             )
 
-    kept = command.many.jsonl is not None or texts.sidecar
+    kept = command.job.jsonl is not None or texts.sidecar
 
     def sink(job: Job) -> Sink:
         if texts.sidecar:
             return Sidecars(texts.prefix, texts.suffix, overwrite=texts.existing == "overwrite")
-        return Lines(shown=not (command.as_json or kept))
+        return Lines(shown=not (command.job.as_json or kept))
 
-    if is_one and not (kept or command.as_json or command.many.is_asked_for):
+    if is_one and not (kept or command.job.as_json or command.job.is_batch):
         _answer_one(command, next(items(command.first_seed)))
     else:
         run.run_batch(command, sink, items, n_items)
 
 
-def _problem(found: Found, output: str | None, texts: Texts, taken: set[int]) -> MmgenError | None:
+def _problem(found: Found, output: str | None, texts: SidecarOptions, taken: set[int]) -> MmgenError | None:
     """Say why a picture cannot have this sidecar; taken: hashes of those that others have."""
     if output is None:
         return None

@@ -18,16 +18,24 @@ Examples:
 """
 
 
+@options.grouped
 def report(
     journal: Annotated[
         str, typer.Argument(metavar="FILE", show_default=False, help="JSON lines, as --jsonl or --json wrote them.")
     ],
     output: Annotated[
         str | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Page to write; .html beside the other if not given."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            rich_help_panel=options.RESULT,
+            help="Page to write; .html beside the other if not given.",
+        ),
     ] = None,
-    force: options.Force = False,
-    quiet: options.Quiet = False,
+    *,
+    save: Annotated[options.PictureOptions, options.only("force")],
+    job: Annotated[options.JobOptions, options.only("quiet")],
 ) -> None:
     """Make a page to look at of a batch: pictures, words, seeds and errors.
 
@@ -37,9 +45,9 @@ def report(
     from mmgen.streams import Notes, emit
 
     out = Path(journal).with_suffix(".html") if output is None else Path(output)
-    _check_output(out, Path(journal), force)
+    _check_output(out, Path(journal), save.force)
     records = read_records(journal)
-    write_report(records, out, Path(journal).name, folder=Path(journal).parent, notes=Notes(quiet))
+    write_report(records, out, Path(journal).name, folder=Path(journal).parent, notes=Notes(job.quiet))
     emit(f"{out}\n")
 
 

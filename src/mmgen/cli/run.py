@@ -20,7 +20,7 @@ import typer
 
 from mmgen import files, machine, prompts
 from mmgen.cli.names import JOURNAL
-from mmgen.cli.options import Many
+from mmgen.cli.options import FindOptions, JobOptions, PictureOptions
 from mmgen.errors import MmgenError, UsageError
 from mmgen.finding import PICTURE_ENDINGS, Found, NotFoundError, Selection, check_file, find, is_url, read_names
 from mmgen.items import Item, Job
@@ -69,18 +69,18 @@ def _is_file_name(words: str) -> bool:
     return "." in words and os.path.isfile(words)  # noqa: PTH113 -- Path.is_file raises on a prompt that is too long
 
 
-def check_stdin(words: str | None, files_from: str | None) -> None:
+def check_stdin(words: str | None, given: FindOptions) -> None:
     """Check that stdin is not read both for a prompt and for names."""
-    if files_from == "-" and words == "-":
+    if given.files_from == "-" and words == "-":
         raise UsageError("both the prompt and --files-from are -", "stdin holds one")
 
 
 # Pictures
 
 
-def is_one(names: Sequence[str], files_from: str | None) -> bool:
+def is_one(names: Sequence[str], given: FindOptions) -> bool:
     """Say whether exactly one picture is named: no folder, no pattern, no list."""
-    if files_from is not None or len(names) != 1:
+    if given.files_from is not None or len(names) != 1:
         return False
     name = names[0]
     if is_url(name) or Path(name).is_file():
@@ -92,30 +92,24 @@ def _is_pattern(name: str) -> bool:
     return any(letter in name for letter in "*?[")
 
 
-def find_pictures(
-    names: Sequence[str],
-    files_from: str | None,
-    null: bool,
-    recursive: bool,
-    include: Sequence[str] | None,
-    exclude: Sequence[str] | None,
-) -> Callable[[], Iterator[Found | NotFoundError]]:
+def find_pictures(names: Sequence[str], given: FindOptions) -> Callable[[], Iterator[Found | NotFoundError]]:
     """Gather where pictures are; the call that comes back looks for them, from the beginning each time.
 
     Raises:
         MmgenError: nothing was named, or something that is not there.
     """
+    files_from = given.files_from
     if not names and files_from is None:
         raise UsageError("missing IMAGE", "name files, folders or addresses, or a list of them with --files-from")
-    if null and files_from is None:
+    if given.null and files_from is None:
         raise UsageError("-0 says how paths in --files-from end", "leave it out, or add --files-from")
     for name in names:
         if not (is_url(name) or _is_pattern(name) or os.path.lexists(name)):
             check_file(name)
-    selection = Selection(recursive, tuple(include or ()), tuple(exclude or ()))
+    selection = Selection(given.recursive, tuple(given.include or ()), tuple(given.exclude or ()))
 
     def look() -> Iterator[Found | NotFoundError]:
-        listed = read_names(files_from, null=null) if files_from is not None else ()
+        listed = read_names(files_from, null=given.null) if files_from is not None else ()
         found = find(chain(names, listed), selection)
         first = next(found, None)
         if first is None:
@@ -126,9 +120,9 @@ def find_pictures(
     return look
 
 
-def count(look: Callable[[], Iterator[object]], files_from: str | None) -> int | None:
+def count(look: Callable[[], Iterator[object]], given: FindOptions) -> int | None:
     """Count pictures for whoever watches the progress; None if nobody does, or their names come through a pipe."""
-    is_there_once = files_from is not None and not Path(files_from).is_file()  # stdin, <(find ...)
+    is_there_once = given.files_from is not None and not Path(given.files_from).is_file()  # stdin, <(find ...)
     return None if is_there_once or not sys.stderr.isatty() else sum(1 for _ in look())
 
 
@@ -236,30 +230,33 @@ class Command:
     """What the flags say of all items of a command.
 
     Attributes:
-        seed: as given.
         by_chance: results depend on the seed, so that whoever wants them again has to know it.
     """
 
     name: str
-    model: str
+    job: JobOptions
     loading: Loading
     want: frozenset[Kind]
-    seed: int | None
     by_chance: bool
-    as_json: bool
-    many: Many
     notes: Notes
 
     @cached_property
     def first_seed(self) -> int:
         """The seed that was given, or one that is drawn, once."""
-        return fresh_seed() if self.seed is None else self.seed
+        return fresh_seed() if self.job.seed is None else self.job.seed
+
+
+def picture_command(
+    name: str, job: JobOptions, loading: Loading, want: frozenset[Kind], save: PictureOptions
+) -> Command:
+    """Gather what the flags say of a command that makes pictures."""
+    return Command(name, job, loading, want, True, Notes(job.quiet, save.verbose, save.previews))
 
 
 def open_for(command: Command, requests: Sequence[Request], first_seed: int) -> Model:
     """Open the model of a command, and say the seed that was drawn."""
-    model = open_model(command.model, command.loading, command.want, requests, command.notes)
-    if command.by_chance and command.seed is None:
+    model = open_model(command.job.model, command.loading, command.want, requests, command.notes)
+    if command.by_chance and command.job.seed is None:
         command.notes.say(f"seed: {first_seed}")
     return model
 
@@ -282,7 +279,7 @@ def run_batch(
     from mmgen.batch import Batch, Counts
     from mmgen.journal import Journal
 
-    many, notes, loading = command.many, command.notes, command.loading
+    many, notes, loading = command.job, command.notes, command.loading
     if many.html is not None:
         check_page(Path(many.html))
     with ExitStack() as stack:
@@ -298,15 +295,15 @@ def run_batch(
                     path.parent.mkdir(parents=True, exist_ok=True)
             journal = stack.enter_context(Journal(path))
         kept = journal.drawn_seed if journal else None
-        seed = command.first_seed if kept is None or command.seed is not None else kept
-        checkpoint = catalog.find(command.model, revision=loading.revision, offline=loading.offline)
+        seed = command.first_seed if kept is None or many.seed is not None else kept
+        checkpoint = catalog.find(many.model, revision=loading.revision, offline=loading.offline)
         job = Job(command.name, checkpoint.name, checkpoint.revision)
         kind = sink(job)
         is_silent = isinstance(kind, Sidecars)  # on stdout
         batch = Batch(
             job, catalog.identity(checkpoint) if journal else "", kind, notes,
             lambda requests: open_for(command, requests, seed), many.choice, journal,
-            as_json=command.as_json, drawn_seed=seed if command.seed is None else None,
+            as_json=many.as_json, drawn_seed=seed if many.seed is None else None,
         )  # fmt: skip
         if many.plan:
             emit(", ".join(f"{name} {n}" for name, n in batch.plan(items(seed)).items()) + "\n")
@@ -340,7 +337,7 @@ def run_pictures(
     Args:
         folder: the batch's own, which it goes on filling and keeps its journal in, if there is one.
     """
-    if n_items is not None and command.many.jsonl is None:
+    if n_items is not None and command.job.jsonl is None:
         paths = [item.output for item in items(command.first_seed) if item.output is not None]
         if paths != ["-"]:
             check_outputs(paths, force)
