@@ -33,17 +33,16 @@ def lock(file: int, wait: bool = False) -> bool | None:
         return None
 
 
-def change_locked(change: Callable[[], object], *opened: IO[bytes]) -> None:
+def change_locked(change: Callable[[], object], opened: IO[bytes]) -> None:
     """Move or remove a file while it is open and locked, so that no other process takes it meanwhile.
 
-    Windows neither moves, replaces nor removes what is open: there it is closed first, with all that is `opened`. If
+    Windows neither moves, replaces nor removes what is open: there it is closed first. If
     another process opens or sweeps it in between, the second try is an error, and what stood in its place stays.
     """
     try:
         change()
     except PermissionError:
-        for file in opened:
-            file.close()
+        opened.close()
         change()
 
 
@@ -77,12 +76,11 @@ def _raise(number: int, frame: object) -> None:
 
 
 @contextmanager
-def replacing(target: Path, mode: int | None = None, *opened: IO[bytes]) -> Iterator[IO[bytes]]:
+def replacing(target: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
     """Open a file beside `target` and move it there once it is written. If that fails, what was there stays.
 
     Args:
         mode: its permissions, if not those of a new file.
-        opened: what we have open of `target`, which is closed where it could not be replaced otherwise.
     """
     raise_on_interrupt()
     file, path = _beside(target, 0o666 if mode is None else mode)
@@ -94,7 +92,7 @@ def replacing(target: Path, mode: int | None = None, *opened: IO[bytes]) -> Iter
                 if mode is not None:
                     path.chmod(mode)  # also what the mask took
             os.fsync(file.fileno())
-            change_locked(lambda: path.replace(target), file, *opened)
+            change_locked(lambda: path.replace(target), file)
     except BaseException:  # an interruption too leaves nothing behind
         path.unlink(missing_ok=True)
         raise

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, Self, TypeAlias
 
 from mmgen.errors import CannotGoOnError, MmgenError, UsageError
-from mmgen.files import change_locked, lock, replacing, sweep
+from mmgen.files import change_locked, lock, sweep
 from mmgen.streams import as_line
 
 Record: TypeAlias = dict[str, Any]  # a line, as JSON gives it
@@ -51,8 +51,8 @@ class _Row(NamedTuple):
 class Journal:
     """A journal that is being written, by nobody else. To be used in a `with` statement.
 
-    On entry it is made, if it is not there, locked, mended if its end was cut off, and read. Lines that later ones have
-    replaced are taken out at the end of a run that is not broken off.
+    On entry it is made, if it is not there, locked, mended if its end was cut off, and read. Of a place the last line
+    counts; those before it stay.
 
     Attributes:
         path: as given.
@@ -67,7 +67,6 @@ class Journal:
         # are salted in each process, two in 100,000 are equal once in 10^9 runs.
         self._rows: dict[int, _Row] = {}  # by hash of the place
         self._results: dict[bytes, int] = {}  # by key: where a line with its result begins
-        self._replaced: set[int] = set()  # where lines begin that later ones replaced
         self._digests: dict[int, bytes] = {}  # of files, by hash of path, size and time
         self._moving = threading.Lock()  # held while its place in the file is moved, to read or to write
         self._synced = 0.0
@@ -88,14 +87,12 @@ class Journal:
             raise _failure("write", self.path, failure) from failure
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+    def __exit__(self, *failure: object) -> None:
         try:
             os.fsync(self._handle)
-            if _names(self._file, self._handle):
-                if kind is None and self._replaced:
-                    self._compact()
-                elif self._is_new and not os.fstat(self._handle.fileno()).st_size:
-                    change_locked(self._file.unlink, self._handle)
+            is_empty = not os.fstat(self._handle.fileno()).st_size
+            if self._is_new and is_empty and _names(self._file, self._handle):
+                change_locked(self._file.unlink, self._handle)
         except OSError as failure:
             raise _failure("write", self.path, failure) from failure
         finally:
@@ -123,8 +120,6 @@ class Journal:
     def _learn(self, record: Mapping[str, Any], offset: int) -> None:
         place = hash(record["place"])
         row = _Row(bytes.fromhex(record["key"]), "error" in record, offset)
-        if place in self._rows:
-            self._replaced.add(self._rows[place].offset)
         self._rows[place] = row
         if not row.failed:
             self._results[row.key] = offset
@@ -141,20 +136,6 @@ class Journal:
             case {"path": str(path), "size": int(size), "mtime_ns": int(mtime_ns), "sha256": str(digest)}:
                 if _is_hex(digest, 64):
                     self._digests[hash((path, size, mtime_ns))] = bytes.fromhex(digest)
-
-    def _compact(self) -> None:
-        """Write the file anew without the lines that were replaced, then put it in place.
-
-        The others stay in the order in which they came, which needs no more memory than a line, and lines that are not
-        ours stay with them. Where there is no room for a second file the first stays as it is.
-        """
-        mode = stat.S_IMODE(os.fstat(self._handle.fileno()).st_mode)
-        with suppress(OSError), replacing(self._file, mode, self._handle) as beside:
-            offset = 0
-            for line in self._lines_from(0):
-                if offset not in self._replaced:
-                    beside.write(line)
-                offset += len(line)
 
     # Looking up
 
