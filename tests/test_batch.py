@@ -41,8 +41,10 @@ def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scripted:
 
 
 def rows(path: str = "out.jsonl") -> list[dict[str, Any]]:
-    """The records of a journal."""
-    return [json.loads(line) for line in Path(path).read_bytes().splitlines()]
+    """The records of a journal: of each place the last line."""
+    lines = [json.loads(line) for line in Path(path).read_bytes().splitlines()]
+    last = {line.get("place", number): number for number, line in enumerate(lines)}
+    return [lines[number] for number in sorted(last.values())]
 
 
 def caption(*more: str) -> Any:
@@ -217,6 +219,24 @@ def test_sidecars_stand_beside_their_pictures_or_mirrored(model: Scripted) -> No
     assert sorted(path.relative_to("texts").as_posix() for path in Path("texts").rglob("*.caption")) == sorted(
         [f"{number}.caption" for number in range(19)] + ["deep/19.caption"]
     )
+
+
+def test_other_words_around_captions_are_written_without_a_model_and_a_persons_are_left(model: Scripted) -> None:
+    both = ("caption", "photos", "--sidecar", "--jsonl", "out.jsonl")
+    run(*both)
+    n_asked = len(model.requests)
+    names = sorted(Path("photos").glob("*.txt"))
+    names[0].write_text("written by hand")
+    again = (*both, "--prefix", "sks, ")
+    assert run(*again, "--plan").out == f"new 0, done 0, stale 0, failed 0, left 1, rewrite {len(names) - 1}\n"
+    assert run(*again).code == 0
+    assert len(model.requests) == n_asked
+    assert names[0].read_text() == "written by hand"
+    assert all(name.read_text().startswith("sks, ") for name in names[1:])
+    assert run(*again, "--plan").out == f"new 0, done {len(names) - 1}, stale 0, failed 0, left 1\n"
+    run(*again, "--existing", "overwrite")
+    assert len(model.requests) == n_asked
+    assert names[0].read_text().startswith("sks, ")
 
 
 def test_a_sidecar_edited_by_hand_is_never_touched(model: Scripted) -> None:

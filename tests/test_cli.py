@@ -468,8 +468,8 @@ def test_closed_streams_are_no_traceback(closed: str, code: int) -> None:
 
 
 def test_completion_is_installed_and_shown(tmp_path: Path) -> None:
-    installed = shell.run("mmgen --install-completion", tmp_path, HOME=str(tmp_path))
+    installed = shell.run("mmgen --install-completion; exit $?", tmp_path, HOME=str(tmp_path))
     assert (installed.returncode, "completion installed" in installed.stdout) == (0, True)
     assert list(tmp_path.rglob("mmgen*"))
-    shown = shell.run("mmgen --show-completion bash", tmp_path, HOME=str(tmp_path))
+    shown = shell.run("mmgen --show-completion bash; exit $?", tmp_path, HOME=str(tmp_path))
     assert (shown.returncode, "_mmgen_completion" in shown.stdout) == (0, True)

@@ -134,7 +134,7 @@ def test_what_is_no_picture_is_an_error_with_a_hint(tmp_path: Path, content: byt
 def test_a_picture_over_the_limit_is_refused_by_its_header(tmp_path: Path, side: int) -> None:
     (tmp_path / "a.png").write_bytes(png_header(side, side))
     limit = Image.MAX_IMAGE_PIXELS
-    with warnings.catch_warnings(action="error"), pytest.raises(MmgenError, match=f"too large: {side * side:,} pixels"):
+    with warnings.catch_warnings(action="error"), pytest.raises(MmgenError, match=f"too large: {side} x {side}"):
         open_image(tmp_path / "a.png")
     assert limit == Image.MAX_IMAGE_PIXELS
 

@@ -5,9 +5,11 @@ Knows items, sinks and the journal; refuses to know which command asked, and how
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -48,6 +50,7 @@ class _Ready:
     state: State = "new"
     files: list[dict[str, object]] = field(default_factory=list)
     skip: bool = False  # nothing is to be done
+    is_foreign: bool = False  # somebody else wrote what stands in its place
     request: Request | None = None  # what to compute
     outcome: Outcome | None = None  # what is known without
 
@@ -91,13 +94,24 @@ class Batch:
         self._started = self._since = time.monotonic()
         self._n_items: int | None = None
 
-    def plan(self, items: Iterable[Item]) -> dict[State, int]:
-        """Count what would be done, without doing it. A copy of what is done counts as done."""
-        counts: dict[State, int] = {"new": 0, "done": 0, "stale": 0, "failed": 0}
+    def plan(self, items: Iterable[Item]) -> dict[str, int]:
+        """Count what would be done, without doing it.
+
+        A copy of what is done counts as done. What is to be written anew without a model, and what somebody else wrote
+        and is left, is counted where there is some.
+        """
+        counts = Counter({"new": 0, "done": 0, "stale": 0, "failed": 0})
         for ready in ahead(lambda item: self._look(item, opens=False), items, 2 * GROUP):
-            if ready is not None:
+            if ready is None:
+                continue
+            is_there = ready.item.output is not None and os.path.lexists(ready.item.output)
+            if ready.is_foreign:
+                counts["left"] += 1
+            elif ready.state == "done" and not ready.skip and is_there:
+                counts["rewrite"] += 1
+            else:
                 counts["done" if ready.skip or ready.state == "copy" else ready.state] += 1
-        return counts
+        return dict(counts)
 
     def run(self, items: Iterable[Item], n_items: int | None = None) -> Counts:
         """Do what is to be done, in groups; write results in the order of the items.
@@ -157,7 +171,7 @@ class Batch:
             if not self._is_ours(ready):
                 return None
             if self._journal is None:
-                ready.skip = self._sink.is_foreign(item, None)
+                ready.skip = ready.is_foreign = self._sink.is_foreign(item, None)
             else:
                 self._find_state(ready, self._journal)
             if opens and not ready.skip and ready.outcome is None:
@@ -193,10 +207,10 @@ class Batch:
     def _find_state(self, ready: _Ready, journal: Journal) -> None:
         item = ready.item
         ready.state = journal.state(ready.key, item.place)
-        if ready.state == "done" and self._sink.is_there(item):
+        if ready.state == "done" and self._sink.is_there(item, journal.result(ready.key)):
             ready.skip = True
         else:
-            ready.skip = self._sink.is_foreign(item, journal.last(item.place))
+            ready.skip = ready.is_foreign = self._sink.is_foreign(item, journal.last(item.place))
 
     def _recall(self, ready: _Ready, journal: Journal) -> None:
         """Take over the result of an equal item, if there is one by now."""

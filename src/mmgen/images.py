@@ -14,7 +14,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypedDict, cast
 
@@ -90,17 +90,28 @@ def _header(file: IO[bytes], name: str) -> Image.Image:
     try:
         image = Image.open(file)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as failure:  # Pillow's own limit is higher
-        raise _too_large(name, int(re.findall(r"\d+", str(failure))[0])) from failure
+        raise _too_large(name, _size_beyond(file, failure)) from failure
     except _BROKEN as failure:
         raise MmgenError(f"{name} is not a picture that can be read", _KNOWN) from failure
-    n_pixels = image.width * image.height
-    if n_pixels > MAX_PIXELS:
-        raise _too_large(name, n_pixels)
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_large(name, "{} x {}".format(*image.size))
     return image
 
 
-def _too_large(name: str, n_pixels: int) -> MmgenError:
-    return MmgenError(f"{name} is too large: {n_pixels:,} pixels", f"the limit is {MAX_PIXELS:,} pixels: scale it down")
+def _size_beyond(file: IO[bytes], failure: Exception) -> str:
+    """Say the size of a picture over Pillow's own limit, which belongs to the process: by the format's own reader."""
+    file.seek(0)
+    start = file.read(16)
+    for reader, accepts in Image.OPEN.values():
+        if accepts is not None and accepts(start) is True:
+            file.seek(0)
+            with suppress(*_BROKEN):  # some look at the limit themselves
+                return "{} x {}".format(*reader(file, "").size)
+    return re.findall(r"\d+", str(failure))[0]
+
+
+def _too_large(name: str, size: str) -> MmgenError:
+    return MmgenError(f"{name} is too large: {size} pixels", f"the limit is {MAX_PIXELS:,} pixels: scale it down")
 
 
 def _decode(file: IO[bytes], name: str) -> Image.Image:

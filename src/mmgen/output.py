@@ -26,8 +26,8 @@ Keep: TypeAlias = Callable[[Mapping[str, object]], None]
 class Sink(ABC):
     """Takes whole results, one item after the other."""
 
-    def is_there(self, item: Item) -> bool:
-        """Say whether what was written for an item is still there."""
+    def is_there(self, item: Item, record: Mapping[str, object]) -> bool:
+        """Say whether what was written for an item is still there, as it would be written now; record: its result."""
         return True
 
     def is_foreign(self, item: Item, record: Mapping[str, object] | None) -> bool:
@@ -85,11 +85,11 @@ class Files(Sink):
         self._overwrite = overwrite
         self._folders: set[Path] = set()  # that are made, and swept
 
-    def is_there(self, item: Item) -> bool:
+    def is_there(self, item: Item, record: Mapping[str, object]) -> bool:
         return _output(item) != "-" and os.path.lexists(_output(item))
 
     def is_foreign(self, item: Item, record: Mapping[str, object] | None) -> bool:
-        if self._overwrite or not self.is_there(item):
+        if self._overwrite or not Files.is_there(self, item, {}):
             return False
         return record is None or record.get("written") != _digest(_output(item))
 
@@ -111,16 +111,25 @@ class Files(Sink):
 
 
 class Sidecars(Files):
-    """A text file for each picture. One that was edited by hand, or was there before, is left as it is."""
+    """A text file for each picture. One that was edited by hand, or was there before, is left as it is.
+
+    What we wrote is written anew from the record, without a model, where prefix or suffix are others now.
+    """
 
     def __init__(self, prefix: str = "", suffix: str = "", overwrite: bool = False) -> None:
         super().__init__(overwrite)
         self._prefix, self._suffix = prefix, suffix
 
+    def is_there(self, item: Item, record: Mapping[str, object]) -> bool:
+        text = record.get("text")
+        return isinstance(text, str) and _digest(_output(item)) == sha256(self._encoded(text)).hexdigest()
+
     def write(self, item: Item, outcome: Outcome, record: Mapping[str, object] | None, keep: Keep) -> None:
         text = text_of(item, outcome)
-        data = f"{self._prefix}{text}{self._suffix}\n".encode()
-        self.put(item, data, {"text": text, "output": _output(item)}, keep)
+        self.put(item, self._encoded(text), {"text": text, "output": _output(item)}, keep)
+
+    def _encoded(self, text: str) -> bytes:
+        return f"{self._prefix}{text}{self._suffix}\n".encode()
 
 
 class PictureFiles(Files):
@@ -182,7 +191,7 @@ class Stories(Sink):
         self._shown = shown
         self._overwrite = overwrite
 
-    def is_there(self, item: Item) -> bool:
+    def is_there(self, item: Item, record: Mapping[str, object]) -> bool:
         page = _page(item)
         if not page.is_file():
             return False
