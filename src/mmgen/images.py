@@ -94,7 +94,7 @@ def _header(file: IO[bytes], name: str) -> Image.Image:
     except _BROKEN as failure:
         raise MmgenError(f"{name} is not a picture that can be read", _KNOWN) from failure
     if image.width * image.height > MAX_PIXELS:
-        raise _too_large(name, "{} x {}".format(*image.size))
+        raise _too_large(name, f"{image.width} x {image.height}")
     return image
 
 
