@@ -106,8 +106,9 @@ def _size_beyond(file: IO[bytes], failure: Exception) -> str:
         if accepts is not None and accepts(start) is True:
             file.seek(0)
             with suppress(*_BROKEN):  # some look at the limit themselves
-                return "{} x {}".format(*reader(file, "").size)
-    return re.findall(r"\d+", str(failure))[0]
+                width_px, height_px = reader(file, "").size
+                return f"{width_px} x {height_px}"
+    return "".join(re.findall(r"\d+", str(failure))[:1])
 
 
 def _too_large(name: str, size: str) -> MmgenError:
