@@ -22,7 +22,7 @@ from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Prompt
 from mmgen.decoding.replies import Speaker, draw
 from mmgen.decoding.sampling import Noise, guidance_weights, log_probabilities, mix
-from mmgen.decoding.stepwise import feed
+from mmgen.decoding.stepwise import forward
 from mmgen.families.speaking import SpeakingModel
 from mmgen.request import ImageSampling, Loading, Picture, Request
 
@@ -45,30 +45,40 @@ def pictures(speaker: Speaker, model: SpeakingModel, requests: Sequence[Request]
 
 @torch.inference_mode()
 def scores(model: SpeakingModel, prompt: Prompt, sampling: ImageSampling, seed: int, codes: Sequence[int]) -> Tensor:
-    """Score every code that may follow these of a picture, alone: log P + noise [K]; the logits at temperature 0."""
+    """Score every code at each place of a picture, alone, the last of them after all these codes.
+
+    Returns:
+        log P + noise [n + 1, K] for n codes; the logits at temperature 0.
+    """
     v, network = model.speaker.vocabulary, model.speaker.network
     canvas = v.canvas(prompt.grid)
     weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(prompt.pictures))
-    before: list[int] = []
+    made, ends = [v.begin_image], [0]  # what is fed of the picture, and where in it what precedes each place ends
     for number, code in enumerate(codes, 1):
-        before.append(int(network.code_ids[code]))
+        made.append(int(network.code_ids[code]))
         if canvas.row_end is not None and number % canvas.columns == 0:
-            before.append(canvas.row_end)
+            made.append(canvas.row_end)
+        ends.append(len(made) - 1)
     shown = [id_ for ids in prompt.pictures for id_ in ids]
-    starts = {"full": prompt.ids, "pictures": [v.bos, *shown], "nothing": prompt.away_from or [v.bos]}
-    rows = [[*starts[kind], v.begin_image, *before] for kind in weights]
-    hidden = feed(network, Cache(len(rows), max(map(len, rows)) + 1), range(len(rows)), rows)
-    mixed = mix(network.code_head(hidden)[None], list(weights.values()))
+    starts = {"full": list(prompt.ids), "pictures": [v.bos, *shown], "nothing": list(prompt.away_from or [v.bos])}
+    rows = [[*starts[kind], *made] for kind in weights]
+    longest = max(map(len, rows))
+    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=network.code_ids.device)
+    hidden = forward(network, Cache(len(rows), longest), range(len(rows)), ids)  # [G, T, D]
+    before = torch.stack(
+        [row[[len(starts[kind]) + end for end in ends]] for kind, row in zip(weights, hidden, strict=True)]
+    )
+    mixed = mix(network.code_head(before)[None], list(weights.values()))[0]  # [n + 1, K]
     if sampling.temperature == 0:
-        return mixed[0]
+        return mixed
     noise = Noise(seed)
-    gumbel = [noise.row(mixed.shape[-1]) for _ in range(len(codes) + 1)][-1]
-    return log_probabilities(mixed, sampling.temperature, sampling.top_k, sampling.top_p)[0] + gumbel
+    gumbel = torch.stack([noise.row(mixed.shape[-1]) for _ in ends])
+    return log_probabilities(mixed, sampling.temperature, sampling.top_k, sampling.top_p) + gumbel
 
 
 def margin(model: SpeakingModel, request: Request, codes: Sequence[int], place: int) -> float:
     """By how much the choice at a place, after these codes, was ahead of the next."""
-    best = scores(model, model.prompt(request), request.image, request.seed, codes[:place]).topk(2).values
+    best = scores(model, model.prompt(request), request.image, request.seed, codes[:place])[-1].topk(2).values
     return float(best[0] - best[1])
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -97,7 +98,8 @@ def assert_same_alone(model: SpeakingModel | Chat, requests: Sequence[Request], 
 
 def chosen(model: SpeakingModel, request: Request, codes: Sequence[int]) -> Chosen:
     """Tell the codes of a request's picture as what was chosen."""
-    return Chosen(codes, lambda place: scores(model, model.prompt(request), request.image, request.seed, codes[:place]))
+    rows = cache(lambda: scores(model, model.prompt(request), request.image, request.seed, codes))
+    return Chosen(codes, lambda place: rows()[place])
 
 
 def words_alone(model: SpeakingModel | Chat, request: Request) -> Chosen:
@@ -127,8 +129,7 @@ def next_word(model: SpeakingModel | Chat, request: Request, so_far: Sequence[in
 @torch.inference_mode()
 def score_word(speaker: Speaker, step: Step, request: Request, ids: Sequence[int], n_words: int) -> Tensor:
     """Score the word after these ids, prompt included, of which so many are words of the reply."""
-    hidden = feed(speaker.network, Cache(1, len(ids)), range(1), [ids])
-    row = speaker.network.head(hidden)[0].float()
+    row = speaker.network.head(feed(speaker.network, Cache(1, len(ids)), range(1), [ids]))[0].float()
     row[list(forbidden(speaker.vocabulary, step))] = -torch.inf
     return _with_noise(row, request, ids, n_words)
 

@@ -205,7 +205,7 @@ def next_of_story(model: SpeakingModel, request: Request, so_far: Sequence[int])
             codes = None
     if codes is not None:
         before = Prompt(tuple(ids[: len(ids) - len(codes) - 1]), tuple(pictures))
-        row = scores(model, before, request.image, request.seed + len(pictures) - len(prompt.pictures), codes)
+        row = scores(model, before, request.image, request.seed + len(pictures) - len(prompt.pictures), codes)[-1]
         return torch.full((v.size,), -torch.inf).scatter(0, torch.tensor(v.code_ids), row)
     return score_word(model.speaker, "words or a picture", request, ids, n_words)
 
