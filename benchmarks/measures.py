@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -69,11 +70,15 @@ def median(runs: Sequence[Run]) -> Run:
 
 
 class Clock:
-    """Adds up the seconds of what it is put around, waiting for the device before and after."""
+    """Adds up the seconds of what it is put around, waiting for the device before and after.
+
+    Seconds in which it runs in several threads count once.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.seconds = 0.0
+        self._lock, self._n_running, self._since = Lock(), 0, 0.0
 
     def now(self) -> float:
         if self.device.type == "cuda":
@@ -82,10 +87,17 @@ class Clock:
 
     def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any) -> Any:
-            started = self.now()
-            found = function(*arguments)
-            self.seconds += self.now() - started
-            return found
+            with self._lock:
+                if not self._n_running:
+                    self._since = self.now()
+                self._n_running += 1
+            try:
+                return function(*arguments)
+            finally:
+                with self._lock:
+                    self._n_running -= 1
+                    if not self._n_running:
+                        self.seconds += self.now() - self._since
 
         return timed
 

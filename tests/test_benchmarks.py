@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch
 from benchmarks import attention, draw, gpu, packing, start_up, subject
 from benchmarks.baselines import Stock, unmasked
 from benchmarks.checkpoints import make_in_memory
+from benchmarks.measures import Clock
 from benchmarks.windows import energy_test
 from mmgen.families.chameleon import Chameleon
 from mmgen.request import ImageSampling
@@ -51,6 +54,23 @@ def test_drawing_is_shown_as_a_table_and_as_json(capsys: pytest.CaptureFixture[s
         assert row["seconds"] == pytest.approx(sum(row[part] for part in ("prefill", "decode", "vq", "png")))
         assert row["passes"] is None  # of random weights never said
     assert list(found["curve_seconds"]) == ["1", "2"]
+
+
+def test_what_runs_in_several_threads_is_timed_once() -> None:
+    clock, both = Clock(torch.device("cpu")), threading.Barrier(2, timeout=30)
+
+    def wait(seconds: float) -> None:
+        both.wait()
+        time.sleep(seconds)
+        both.wait()
+
+    timed = clock.around(wait)
+    other = threading.Thread(target=timed, args=(0.2,))
+    started = time.perf_counter()
+    other.start()
+    timed(0.2)
+    other.join()
+    assert 0.2 <= clock.seconds <= time.perf_counter() - started
 
 
 def test_start_up_is_shown_as_json_too(capsys: pytest.CaptureFixture[str]) -> None:

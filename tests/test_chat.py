@@ -25,7 +25,7 @@ from tests.chat_checkpoints import MAKERS
 from tests.chat_replies import FLAT, N_TOKENS, SHORT, copied, gathered, image, opened
 from tests.near_ties import assert_same, assert_same_alone, words_alone
 from tests.shell import run
-from tests.speaking import ends, without_end
+from tests.speaking import ends, said, without_end
 
 
 @pytest.fixture(scope="module")
@@ -173,16 +173,16 @@ def test_a_text_is_continued_with_pictures_where_they_stand(folder: Path, stock:
     network, processor = stock
     mark = processor.image_token
     model = opened(base)
-    alone, said = [], []
+    alone, expected = [], []
     for ours, theirs, images in (
         ("once upon a time", "once upon a time", None),
         ("so <image> is like <image> but", f"so {mark} is like {mark} but", [image(1), image(2)]),
     ):
         inputs = processor(text=[theirs], images=[images] if images else None, return_tensors="pt")
         out = network.generate(**inputs, max_new_tokens=N_TOKENS, do_sample=False)
-        said.append(without_end(out[0, inputs["input_ids"].shape[1] :].tolist(), ends(model)))
+        expected.append(without_end(out[0, inputs["input_ids"].shape[1] :].tolist(), ends(model)))
         alone.append(words_alone(model, tasks.ask(ours, images or (), text=SHORT, complete=True)))
-    assert_same(alone, said)
+    assert_same(alone, expected)
     with pytest.raises(MmgenError, match="no chat template") as caught:
         opened(base, tasks.ask("what is it?"))
     assert "--complete" in caught.value.hint
@@ -219,10 +219,11 @@ def test_without_pictures_the_vision_tower_is_not_loaded_until_one_comes(folders
 
     inputs = words.prompter.write([question])
     with torch.inference_mode():
-        torch.testing.assert_close(words.model(**inputs).logits, whole.model(**inputs).logits, atol=0, rtol=0)
-    assert gathered(words, [question]) == gathered(whole, [question])
+        # The head lies in another order, and is multiplied by another kernel.
+        torch.testing.assert_close(words.model(**inputs).logits, whole.model(**inputs).logits, atol=1e-5, rtol=0)
+    assert_same([words_alone(whole, question)], said(words, [question]))
     seen = tasks.ask("what is it?", [image(1)], text=SHORT)
-    assert gathered(words, [question, seen]) == gathered(whole, [question, seen])
+    assert_same([words_alone(whole, request) for request in (question, seen)], said(words, [question, seen]))
     assert sum(p.numel() for p in words.model.parameters()) == n_parameters[1]
 
 
