@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from mmgen.errors import MmgenError, UsageError
+from mmgen.errors import MmgenError, UsageError, explained
 from mmgen.files import lock
 from mmgen.finding import is_url
 from mmgen.images import check_writable, open_image, save_image, write_file
@@ -121,14 +121,11 @@ def _line(role: Role, parts: Sequence[str | Entry]) -> str:
 
 
 def _read(path: str) -> bytes:
-    try:
+    with explained("open", path, "check that it can be read"), suppress(FileNotFoundError):
         if not stat.S_ISREG(Path(path).stat().st_mode):
             raise MmgenError(f"{Path(path)} is not a file", "name a file of messages, or one to be made")
         return Path(path).read_bytes()
-    except FileNotFoundError:
-        return b""
-    except OSError as failure:
-        raise MmgenError(f"cannot open {path}: {failure.strerror}", "check that it can be read") from failure
+    return b""
 
 
 def _parse(path: str, data: bytes) -> list[Any]:

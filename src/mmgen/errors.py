@@ -1,5 +1,12 @@
 """What can go wrong in a way the user can mend. Knows nothing else of the project."""
 
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class MmgenError(Exception):
     """A failure the user can mend: one line that says what is wrong, one that says what to do.
@@ -48,6 +55,22 @@ class TooLongError(MmgenError):
             f"{length} and at least {least} for the reply, and this model has room for {context}",
             "leave out earlier turns" if in_conversation else "shorten the prompt, or give fewer pictures",
         )
+
+
+@contextmanager
+def explained(doing: str, path: str | Path, hint: str, error: type[MmgenError] = MmgenError) -> Iterator[None]:
+    """Turn what the system refuses meanwhile into an error that says what cannot be done to which file, and why.
+
+    Raises:
+        CannotGoOnError: the disk is full.
+    """
+    try:
+        yield
+    except OSError as failure:
+        message = f"cannot {doing} {path}: {reason(failure)}"
+        if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise CannotGoOnError(message, "free some space and try again: what is done is kept") from failure
+        raise error(message, hint) from failure
 
 
 def reason(failure: Exception) -> str:

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from mmgen.errors import MmgenError, reason
+from mmgen.errors import MmgenError, explained, reason
 
 # What Pillow reads by itself and people keep pictures in; no documents (pdf, eps), no icons.
 PICTURE_ENDINGS = (
@@ -101,21 +101,19 @@ def read_names(source: str, *, null: bool = False) -> Iterator[str]:
     Raises:
         MmgenError: it cannot be read, or is no list.
     """
-    try:
-        with nullcontext(sys.stdin.buffer) if source == "-" else open(source, "rb") as stream:
-            for number, name in enumerate(_pieces(stream, b"\0" if null else b"\n")):
-                if len(name) > _LONGEST or (not null and b"\0" in name):
-                    hint = "without -0, one name a line" if null else "one name a line, or NUL-separated with -0"
-                    raise MmgenError(f"{source} is not a list of names", hint)
-                if not null:  # lists from elsewhere
-                    name = name.removesuffix(b"\r")
-                    name = name if number else name.removeprefix(b"\xef\xbb\xbf")
-                if name:
-                    yield os.fsdecode(name)
-    except OSError as failure:
-        raise MmgenError(f"cannot open {source}: {reason(failure)}", "name a list of pictures, or - for stdin") from (
-            failure
-        )
+    with (
+        explained("open", source, "name a list of pictures, or - for stdin"),
+        nullcontext(sys.stdin.buffer) if source == "-" else open(source, "rb") as stream,
+    ):
+        for number, name in enumerate(_pieces(stream, b"\0" if null else b"\n")):
+            if len(name) > _LONGEST or (not null and b"\0" in name):
+                hint = "without -0, one name a line" if null else "one name a line, or NUL-separated with -0"
+                raise MmgenError(f"{source} is not a list of names", hint)
+            if not null:  # lists from elsewhere
+                name = name.removesuffix(b"\r")
+                name = name if number else name.removeprefix(b"\xef\xbb\xbf")
+            if name:
+                yield os.fsdecode(name)
 
 
 def _pieces(stream: BinaryIO, end: bytes) -> Iterator[bytes]:

@@ -5,7 +5,6 @@ Knows Pillow and the file system; refuses to know models.
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import re
@@ -20,7 +19,7 @@ from typing import IO, TypedDict, cast
 
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
-from mmgen.errors import CannotGoOnError, MmgenError, UsageError, reason
+from mmgen.errors import MmgenError, UsageError, explained, reason
 from mmgen.files import replacing
 from mmgen.finding import check_file, is_url
 
@@ -32,6 +31,7 @@ QUIET_SECONDS = 15.0  # of a download, without a byte
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 _KNOWN = "give a picture: png, jpg, webp, gif, tiff, ..."
+_ELSEWHERE = "choose another place with -o"
 
 # What Pillow's decoders raise on broken files (found by flipping bytes).
 _BROKEN = (
@@ -72,15 +72,8 @@ def open_image(source: str | Path) -> Image.Image:
     if is_url(source):
         return _decode(io.BytesIO(_download(str(source))), str(source))
     check_file(source)
-    with _open_file(source) as file:
+    with explained("open", source, "check that it can be read"), Path(source).open("rb") as file:
         return _decode(file, str(source))
-
-
-def _open_file(source: str | Path) -> IO[bytes]:
-    try:
-        return Path(source).open("rb")
-    except OSError as failure:
-        raise MmgenError(f"cannot open {source}: {reason(failure)}", "check that it can be read") from failure
 
 
 def _header(file: IO[bytes], name: str) -> Image.Image:
@@ -256,7 +249,7 @@ def _quoted(value: object) -> str:
 def read_metadata(path: str | Path) -> Metadata | None:
     """Read how a picture was made, where mmgen wrote it down."""
     check_file(path)
-    with _open_file(path) as file:
+    with explained("open", path, "check that it can be read"), Path(path).open("rb") as file:
         image = _header(file, str(path))
         text = image.info.get("mmgen")
         if text is None:
@@ -288,21 +281,13 @@ def whole_file(path: str | Path, mode: int | None = None) -> Iterator[IO[bytes]]
     Raises:
         MmgenError: it cannot be written (a full disk, no permission).
     """
-    try:
-        with replacing(Path(path), mode) as file:
-            yield file
-    except OSError as failure:
-        message = f"cannot write {path}: {reason(failure)}"
-        if failure.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise CannotGoOnError(message, "free some space") from failure
-        raise MmgenError(message, "choose another place with -o") from failure
+    with explained("write", path, _ELSEWHERE), replacing(Path(path), mode) as file:
+        yield file
 
 
 def check_writable(folder: Path) -> None:
     """Check, by trying, that a file can be made in a folder. Leaves nothing behind."""
     if not folder.is_dir():
         raise MmgenError(f"no such folder: {folder}", f"make it first: mkdir -p {folder}")
-    try:
+    with explained("write into", folder, _ELSEWHERE):
         tempfile.TemporaryFile(prefix=".mmgen-", dir=folder).close()
-    except OSError as failure:
-        raise MmgenError(f"cannot write into {folder}: {reason(failure)}", "choose another place with -o") from failure

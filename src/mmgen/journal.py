@@ -6,7 +6,6 @@ Knows of a line its `key` (what the result depends on), its `place` (which item 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
@@ -19,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, Self, TypeAlias
 
-from mmgen.errors import CannotGoOnError, MmgenError, UsageError
+from mmgen.errors import CannotGoOnError, MmgenError, UsageError, explained
 from mmgen.files import change_locked, lock, sweep
 from mmgen.streams import as_line
 
@@ -31,6 +30,7 @@ State: TypeAlias = Literal["new", "done", "stale", "failed", "copy"]
 
 SYNC_SECONDS = 1.0  # between two waits for the disk: what a reboot may cost
 _BEGINNING = b'{"key": "'  # of every line that `append` writes, by which one that was cut off is told
+_CHECK = "choose another file, or see that it can be written"
 _MAX_OTHERS = 100  # lines that are no records, before the first one that is: then it is some other file
 
 
@@ -74,7 +74,7 @@ class Journal:
     # Opening and closing
 
     def __enter__(self) -> Self:
-        try:
+        with explained("write", self.path, _CHECK):
             self._is_new = not self._file.exists()
             self._handle = _open_locked(self._file, self.path)
             try:
@@ -83,20 +83,14 @@ class Journal:
             except BaseException:
                 self._handle.close()
                 raise
-        except OSError as failure:
-            raise _failure("write", self.path, failure) from failure
         return self
 
     def __exit__(self, *failure: object) -> None:
-        try:
+        with explained("write", self.path, _CHECK), self._handle:  # closed, and with that unlocked
             os.fsync(self._handle)
             is_empty = not os.fstat(self._handle.fileno()).st_size
             if self._is_new and is_empty and _names(self._file, self._handle):
                 change_locked(self._file.unlink, self._handle)
-        except OSError as failure:
-            raise _failure("write", self.path, failure) from failure
-        finally:
-            self._handle.close()  # and with that unlocks it
 
     def _lines_from(self, offset: int) -> IO[bytes]:
         """Give what is in the file from there on; with the one handle, as Windows lets no other read what is locked."""
@@ -192,7 +186,7 @@ class Journal:
             MmgenError: it cannot be read.
         """
         absolute = str(Path(path).absolute())
-        try:
+        with explained("read", path, "check that it can be read"):
             now = Path(path).stat()  # before it is read: if it changes meanwhile, it is read again
             mark = hash((absolute, now.st_size, now.st_mtime_ns))
             digest = self._digests.get(mark)
@@ -201,8 +195,6 @@ class Journal:
                     raise MmgenError(f"{path} is not a regular file", "save it to a file first")
                 with Path(path).open("rb") as file:
                     digest = self._digests[mark] = hashlib.file_digest(file, "sha256").digest()
-        except OSError as failure:
-            raise _failure("read", path, failure) from failure
         return {"path": absolute, "size": now.st_size, "mtime_ns": now.st_mtime_ns, "sha256": digest.hex()}
 
     # Writing
@@ -216,11 +208,8 @@ class Journal:
         record = {"key": record["key"], "place": record["place"], **record}  # in this order: see _BEGINNING
         if not _is_record(record):
             raise TypeError(f"a record needs a key of 32 hex digits and a place: {record}")
-        try:
+        with explained("write", self.path, _CHECK, CannotGoOnError):
             offset = self._write(as_line(record).encode())
-        except OSError as failure:
-            error = _failure("write", self.path, failure)
-            raise CannotGoOnError(error.message, error.hint) from failure
         self._learn(record, offset)
 
     def _write(self, line: bytes) -> int:
@@ -251,12 +240,17 @@ def _open_locked(file: Path, name: str | Path) -> io.FileIO:
     """Open a journal, which is made if it is not there, so that nobody else can (where there are locks).
 
     Raises:
-        UsageError: another run has it, or it is not a file.
+        MmgenError: another run has it, it is not a file, or there is no such folder.
         OSError: it cannot be opened.
     """
+    folder = Path(name).parent
+    if not folder.is_dir():
+        raise MmgenError(f"no such folder: {folder}", f"make it first: mkdir -p {folder}")
     while True:
         with suppress(FileNotFoundError):
-            _check_kind(file.stat(), name)
+            if not stat.S_ISREG(file.stat().st_mode):
+                kind = "a folder, not a file" if file.is_dir() else "not a regular file"
+                raise UsageError(f"{name} is {kind}", "name a file, such as captions.jsonl")
         handle = file.open("a+b", buffering=0)
         if lock(handle.fileno()) is False:
             handle.close()
@@ -270,13 +264,6 @@ def _open_locked(file: Path, name: str | Path) -> io.FileIO:
 def _names(file: Path, handle: io.FileIO) -> bool:
     """Say whether a path still leads to an open file."""
     return file.exists() and os.path.samestat(file.stat(), os.fstat(handle.fileno()))
-
-
-def _check_kind(found: os.stat_result, name: str | Path) -> None:
-    if stat.S_ISDIR(found.st_mode):
-        raise UsageError(f"{name} is a folder, not a file", "name a file, such as captions.jsonl")
-    if not stat.S_ISREG(found.st_mode):
-        raise UsageError(f"{name} is not a regular file", "name a file, such as captions.jsonl")
 
 
 def _lines(file: IO[bytes], name: str | Path) -> Iterator[tuple[int, bytes, Record | None]]:
@@ -322,14 +309,3 @@ def _is_record(found: Mapping[str, Any]) -> bool:
 
 def _is_hex(text: str, n_digits: int) -> bool:
     return len(text) == n_digits and not text.strip("0123456789abcdef")
-
-
-def _failure(doing: str, path: str | Path, failure: OSError) -> MmgenError:
-    folder = Path(path).parent
-    if doing == "write" and not folder.is_dir():
-        return MmgenError(f"no such folder: {folder}", f"make it first: mkdir -p {folder}")
-    hint = "check that it can be read" if doing == "read" else "choose another file, or see that it can be written"
-    if failure.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = "free some space, then give the same command again: what is done is kept"
-    reason = (failure.strerror or str(failure)).lower()
-    return MmgenError(f"cannot {doing} {path}: {reason}", hint)

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmgen.errors import MmgenError, reason
+from mmgen.errors import MmgenError, explained
 from mmgen.finding import is_url
 from mmgen.streams import is_text
 from mmgen.tasks import check_seed
@@ -72,16 +72,14 @@ def read_prompts(path: str) -> Iterator[tuple[int, Prompt | MmgenError]]:
 
 def _lines(path: str) -> Iterator[tuple[int, bytes]]:
     """Number the lines of a file, and give those with something on them, bare of spaces around."""
-    try:
-        with nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as file:
-            for number, line in enumerate(file, 1):
-                bare = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).strip()
-                if bare:
-                    yield number, bare
-    except OSError as failure:
-        raise MmgenError(f"cannot open {path}: {reason(failure)}", "name a file of prompts, or - for stdin") from (
-            failure
-        )
+    with (
+        explained("open", path, "name a file of prompts, or - for stdin"),
+        nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as file,
+    ):
+        for number, line in enumerate(file, 1):
+            bare = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).strip()
+            if bare:
+                yield number, bare
 
 
 def _from_text(line: bytes) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mmgen import tasks
-from mmgen.errors import MmgenError
+from mmgen.errors import MmgenError, explained
 from mmgen.finding import is_url
 from mmgen.images import open_image, whole_file
 from mmgen.rerun import rerun
@@ -46,19 +46,16 @@ def read_records(path: str | Path) -> Iterator[Record]:
         MmgenError: it cannot be read, or holds something else.
     """
     found: dict[object, Record] = {}
-    try:
-        with Path(path).open("rb") as file:
-            for number, line in enumerate(file, 1):
-                record = _parse(line)
-                if record is not None:
-                    key = record.get("place")
-                    key = key if isinstance(key, str) else number
-                    found.pop(key, None)
-                    found[key] = record
-                elif line.strip() and line.endswith(b"\n"):
-                    raise MmgenError(f"{path}: line {number} is not a record", _LIKE_THIS)
-    except OSError as failure:
-        raise MmgenError(f"cannot open {path}: {failure.strerror}", _LIKE_THIS) from failure
+    with explained("open", path, _LIKE_THIS), Path(path).open("rb") as file:
+        for number, line in enumerate(file, 1):
+            record = _parse(line)
+            if record is not None:
+                key = record.get("place")
+                key = key if isinstance(key, str) else number
+                found.pop(key, None)
+                found[key] = record
+            elif line.strip() and line.endswith(b"\n"):
+                raise MmgenError(f"{path}: line {number} is not a record", _LIKE_THIS)
     if not found:
         raise MmgenError(f"no records in {path}", _LIKE_THIS)
     yield from found.values()
