@@ -171,19 +171,19 @@ def test_a_file_whose_size_and_time_are_known_is_not_read(tmp_path: Path, path: 
     file.write_bytes(b"fire")  # behind its back
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     with Journal(path) as journal:
-        assert journal.digest(str(file)) == entry["sha256"]
+        assert journal.file_entry(str(file)) == entry
 
 
 def test_a_file_that_was_touched_is_read_again_and_is_the_same(tmp_path: Path, path: Path) -> None:
     file = tmp_path / "a.bin"
     file.write_bytes(b"snow")
     with Journal(path) as journal:
-        digest = journal.digest(str(file))
+        digest = journal.file_entry(str(file))["sha256"]
         os.utime(file, ns=(1, 1))
-        assert journal.digest(str(file)) == digest
+        assert journal.file_entry(str(file))["sha256"] == digest
         file.write_bytes(b"fire")
         os.utime(file, ns=(2, 2))
-        assert journal.digest(str(file)) != digest
+        assert journal.file_entry(str(file))["sha256"] != digest
 
 
 def test_a_digest_is_that_of_sha256sum(tmp_path: Path, path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_digest_is_that_of_sha256sum(tmp_path: Path, path: Path) -> None:
     file.write_bytes(random.Random(0).randbytes(300_000))
     said = subprocess.run(["sha256sum", file], capture_output=True, text=True, check=True).stdout.split()[0]
     with Journal(path) as journal:
-        assert journal.digest(str(file)) == said
+        assert journal.file_entry(str(file))["sha256"] == said
         assert journal.file_entry(os.path.relpath(file))["path"] == str(Path.cwd() / os.path.relpath(file))
 
 
@@ -200,7 +200,7 @@ def test_a_file_that_cannot_be_read_is_an_error_and_a_pipe_does_not_block(tmp_pa
     with Journal(path) as journal:
         for name in ("none.png", "pipe", "."):
             with pytest.raises(MmgenError, match=r"cannot read|not a regular file"):
-                journal.digest(str(tmp_path / name))
+                journal.file_entry(str(tmp_path / name))
 
 
 # Lines that were replaced

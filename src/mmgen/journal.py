@@ -16,11 +16,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, Self, TypeAlias
+from typing import IO, Any, Literal, NamedTuple, Self, TypeAlias, TypeGuard
 
 from mmgen.errors import CannotGoOnError, MmgenError, UsageError, explained
 from mmgen.files import change_locked, lock, sweep
-from mmgen.streams import as_line
+from mmgen.streams import as_line, from_line
 
 Record: TypeAlias = dict[str, Any]  # a line, as JSON gives it
 
@@ -98,18 +98,31 @@ class Journal:
         return os.fdopen(self._handle.fileno(), "rb", closefd=False)
 
     def _read(self) -> None:
-        """Learn what is in the file; if its last line was cut off, mend that."""
-        last: tuple[int, bytes, Record | None] = (0, b"\n", None)
-        for last in _lines(self._lines_from(0), self.path):
-            offset, line, record = last
-            if record is not None:
+        """Learn what is in the file, and mend its last line if that was cut off. Lines that are no records are let be.
+
+        Raises:
+            UsageError: none is one. It is some other file then, unless all there is is the beginning of a record.
+        """
+        line, is_record, offset, n_others = b"\n", False, 0, 0
+        for line in self._lines_from(0):
+            record = from_line(line)
+            if is_record := _is_record(record):
                 self._learn(record, offset)
-        offset, line, record = last
+            elif offset or not _BEGINNING.startswith(line[: len(_BEGINNING)]) or line.endswith(b"\n"):
+                n_others += 1
+            if n_others > _MAX_OTHERS and not self._rows:
+                break
+            offset += len(line)
+        if n_others and not self._rows:
+            raise UsageError(
+                f"{self.path} is not the journal of a batch, and is left as it is",
+                "name a new file; results saved from --json have no keys to go on by",
+            )
         if not line.endswith(b"\n"):
-            if record is None:
-                self._handle.truncate(offset)
-            else:
+            if is_record:
                 self._handle.write(b"\n")
+            else:
+                self._handle.truncate(offset - len(line))
 
     def _learn(self, record: Mapping[str, Any], offset: int) -> None:
         place = hash(record["place"])
@@ -120,16 +133,12 @@ class Journal:
         match record:
             case {"drawn_seed": int(seed)} if self.drawn_seed is None:
                 self.drawn_seed = seed
-        match record:
-            case {"files": list(entries)}:
-                for entry in entries:
-                    self._learn_digest(entry)
-
-    def _learn_digest(self, entry: object) -> None:
-        match entry:
-            case {"path": str(path), "size": int(size), "mtime_ns": int(mtime_ns), "sha256": str(digest)}:
-                if _is_hex(digest, 64):
-                    self._digests[hash((path, size, mtime_ns))] = bytes.fromhex(digest)
+        entries = record.get("files")
+        for entry in entries if isinstance(entries, list) else ():
+            match entry:
+                case {"path": str(path), "size": int(size), "mtime_ns": int(mtime_ns), "sha256": str(digest)}:
+                    if _is_hex(digest, 64):
+                        self._digests[hash((path, size, mtime_ns))] = bytes.fromhex(digest)
 
     # Looking up
 
@@ -168,19 +177,10 @@ class Journal:
         for row in sorted(self._rows.values(), key=lambda row: row.offset):
             yield self._record_at(row.offset)
 
-    def digest(self, path: str) -> str:
-        """Return the SHA-256 of a file's content, in hex; without reading it if size and time are as they were.
-
-        Threads may call it side by side.
-
-        Raises:
-            MmgenError: it cannot be read.
-        """
-        digest: str = self.file_entry(path)["sha256"]
-        return digest
-
     def file_entry(self, path: str) -> Record:
         """Return what a record's `files` say of a file: `path`, which is absolute, `size`, `mtime_ns`, `sha256`.
+
+        It is not read if size and time are as they were. Threads may call it side by side.
 
         Raises:
             MmgenError: it cannot be read.
@@ -266,41 +266,7 @@ def _names(file: Path, handle: io.FileIO) -> bool:
     return file.exists() and os.path.samestat(file.stat(), os.fstat(handle.fileno()))
 
 
-def _lines(file: IO[bytes], name: str | Path) -> Iterator[tuple[int, bytes, Record | None]]:
-    """Yield where each line begins, the line, and the record if it is one: others, such as damaged ones, are let be.
-
-    Raises:
-        UsageError: none is one. It is some other file then, unless all there is is the beginning of a record.
-    """
-    offset = n_records = n_others = 0
-    for line in file:
-        record = _record_in(line)
-        if record is not None:
-            n_records += 1
-        elif offset or not _BEGINNING.startswith(line[: len(_BEGINNING)]) or line.endswith(b"\n"):
-            n_others += 1
-        if n_others > _MAX_OTHERS and not n_records:
-            break
-        yield offset, line, record
-        offset += len(line)
-    if n_others and not n_records:
-        raise UsageError(
-            f"{name} is not the journal of a batch, and is left as it is",
-            "name a new file; results saved from --json have no keys to go on by",
-        )
-
-
-def _record_in(line: bytes) -> Record | None:
-    if not line.startswith(b"{"):
-        return None
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return found if _is_record(found) else None
-
-
-def _is_record(found: Mapping[str, Any]) -> bool:
+def _is_record(found: Mapping[str, Any] | None) -> TypeGuard[Record]:
     match found:
         case {"key": str(key), "place": str()}:
             return _is_hex(key, 32)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
 import math
 import os
 import re
@@ -23,7 +22,7 @@ from mmgen.errors import MmgenError, explained
 from mmgen.finding import is_url
 from mmgen.images import open_image, whole_file
 from mmgen.rerun import rerun
-from mmgen.streams import Notes
+from mmgen.streams import Notes, from_line
 
 Record: TypeAlias = Mapping[str, object]
 
@@ -48,8 +47,8 @@ def read_records(path: str | Path) -> Iterator[Record]:
     found: dict[object, Record] = {}
     with explained("open", path, _LIKE_THIS), Path(path).open("rb") as file:
         for number, line in enumerate(file, 1):
-            record = _parse(line)
-            if record is not None:
+            record = from_line(line)
+            if record is not None and isinstance(record.get("command"), str):
                 key = record.get("place")
                 key = key if isinstance(key, str) else number
                 found.pop(key, None)
@@ -59,14 +58,6 @@ def read_records(path: str | Path) -> Iterator[Record]:
     if not found:
         raise MmgenError(f"no records in {path}", _LIKE_THIS)
     yield from found.values()
-
-
-def _parse(line: bytes) -> Record | None:
-    try:
-        record = json.loads(line.decode())
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("command"), str) else None
 
 
 # The page

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mmgen.errors import CannotGoOnError, MmgenError
 
@@ -50,6 +50,15 @@ def as_line(record: Mapping[str, object]) -> str:
     """Write a record as one line of JSON; readable, unless a file name in it is not UTF-8."""
     line = json.dumps(record, ensure_ascii=False)
     return (line if is_text(line) else json.dumps(record)) + "\n"
+
+
+def from_line(line: bytes) -> dict[str, Any] | None:
+    """Read a line of JSON; None: it is no object, or damaged."""
+    try:
+        found = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def duration(seconds: float) -> str:
