@@ -12,18 +12,15 @@ from mmgen import tasks
 from mmgen.aliases import DEFAULT
 from mmgen.request import ImageSampling, TextSampling
 
-# The options that set the fields of each kind of sampling, by command.
-_CHOICE = {"temperature": "--temperature", "top_p": "--top-p", "top_k": "--top-k"}
-_WORDS = {**_CHOICE, "repetition_penalty": "--repetition-penalty", "max_tokens": "--max-tokens"}
-_GUIDANCE = {"guidance": "--guidance", "image_guidance": "--image-guidance"}
-_OPTIONS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
+# The fields of each kind of sampling that a command has options for.
+_WORDS = ("temperature", "top_p", "top_k", "repetition_penalty", "max_tokens")
+_CHOICE = ("temperature", "top_p", "top_k", "guidance")
+_OPTIONS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "caption": {"text": _WORDS},
     "ask": {"text": _WORDS},
-    "draw": {
-        "image": {**_CHOICE, "guidance": "--guidance", "negative_prompt": "--negative-prompt", "ratio": "--ratio"}
-    },
-    "vary": {"image": {**_CHOICE, **_GUIDANCE}},
-    "interleave": {"text": _WORDS, "image": {"temperature": "--image-temperature", **_GUIDANCE}},
+    "draw": {"image": (*_CHOICE, "negative_prompt", "ratio")},
+    "vary": {"image": (*_CHOICE, "image_guidance")},
+    "interleave": {"text": _WORDS, "image": ("temperature", "guidance", "image_guidance")},
 }
 
 
@@ -57,7 +54,7 @@ def rerun(record: Mapping[str, object], images: Sequence[str]) -> str:
 
 
 def _model_options(model: object) -> list[str]:
-    name, revision = (model.get("name"), model.get("revision")) if isinstance(model, Mapping) else (None, None)
+    name, revision = _fields(model).get("name"), _fields(model).get("revision")
     options = ["-m", name] if isinstance(name, str) and name != DEFAULT else []
     return [*options, "--revision", revision] if isinstance(revision, str) else options
 
@@ -67,13 +64,18 @@ def _sampling_options(command: str, by_kind: object) -> list[str]:
     text = tasks.INTERLEAVE_TEXT if command == "interleave" else TextSampling()
     usual: dict[str, dict[str, object]] = {"text": asdict(text), "image": asdict(ImageSampling())}
     options: list[str] = []
-    for kind, flags in _OPTIONS[command].items():
-        values = by_kind.get(kind) if isinstance(by_kind, Mapping) else None
-        for field, flag in flags.items():
-            value = values.get(field) if isinstance(values, Mapping) else None
-            if isinstance(value, str | int | float) and value != usual[kind][field]:
-                options += [flag, str(value)]
+    for kind, names in _OPTIONS[command].items():
+        values = _fields(_fields(by_kind).get(kind))
+        for name in names:
+            value = values.get(name)
+            if isinstance(value, str | int | float) and value != usual[kind][name]:
+                flag = "image_temperature" if (command, kind, name) == ("interleave", "image", "temperature") else name
+                options += [f"--{flag.replace('_', '-')}", str(value)]
     return options
+
+
+def _fields(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _quoted(word: str) -> str:
