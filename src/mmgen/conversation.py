@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from mmgen.errors import MmgenError, UsageError, explained
-from mmgen.files import lock
+from mmgen.files import lock, replacing
 from mmgen.finding import is_url
 from mmgen.images import check_writable, open_image, save_image, write_file
 from mmgen.items import plain_name
 from mmgen.live import link
 from mmgen.request import Part, Turn
-from mmgen.streams import clean, is_text
+from mmgen.streams import as_line, clean, is_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -71,7 +71,8 @@ class Messages:
             if _read(self.path) != self.data:
                 raise MmgenError(f"{self.path} was changed meanwhile: this answer is not in it", "ask again")
             mode = file.stat().st_mode & 0o777 if file.exists() else None
-            write_file(file, (start + ",\n  ".join(new) + "\n]" + tail).encode(), mode)
+            with explained("write", self.path, "see that it can be written"), replacing(file, mode) as opened:
+                opened.write((start + ",\n  ".join(new) + "\n]" + tail).encode())
 
 
 def read_messages(path: str) -> Messages:
@@ -111,13 +112,7 @@ def entry(source: str, path: str) -> Entry:
 
 def _line(role: Role, parts: Sequence[str | Entry]) -> str:
     content = [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]
-    message = {"role": role, "content": content}
-    line = json.dumps(message, ensure_ascii=False)
-    try:
-        line.encode()
-    except UnicodeEncodeError:  # a file name that is not UTF-8
-        line = json.dumps(message)
-    return line
+    return as_line({"role": role, "content": content}).rstrip("\n")
 
 
 def _read(path: str) -> bytes:

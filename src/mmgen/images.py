@@ -22,6 +22,7 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 from mmgen.errors import MmgenError, UsageError, explained, reason
 from mmgen.files import replacing
 from mmgen.finding import check_file, is_url
+from mmgen.streams import from_json
 
 MAX_PIXELS = 89_478_485  # where Pillow begins to warn of decompression bombs; 268 MB as RGB
 MAX_BYTES = 100_000_000  # of a download
@@ -35,17 +36,8 @@ _ELSEWHERE = "choose another place with -o"
 
 # What Pillow's decoders raise on broken files (found by flipping bytes).
 _BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    IndexError,
-    KeyError,
-    EOFError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
+    *(OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
 )
 
 
@@ -152,10 +144,8 @@ def _download(url: str) -> bytes:
     body = bytearray()
     too_large = MmgenError(f"{url} is too large: more than {MAX_BYTES:,} bytes", hint)
     try:
-        client = httpx2.Client(
-            follow_redirects=True, timeout=QUIET_SECONDS, headers={"User-Agent": f"mmgen/{__version__}"}
-        )
-        with client, client.stream("GET", url) as response:
+        headers = {"User-Agent": f"mmgen/{__version__}"}
+        with httpx2.stream("GET", url, headers=headers, timeout=QUIET_SECONDS, follow_redirects=True) as response:
             if response.status_code >= 400:
                 status = f"{response.status_code} {response.reason_phrase}".strip()
                 raise MmgenError(f"cannot download {url}: {status}", "open the address in a browser to check it")
@@ -257,31 +247,28 @@ def read_metadata(path: str | Path) -> Metadata | None:
             if not isinstance(comment, bytes) or not comment.startswith(b"UNICODE\0"):
                 return None
             text = comment[8:].decode("utf-16-be", errors="replace")
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError:
-        return None
-    return cast(Metadata, found) if isinstance(found, dict) and "mmgen" in found else None
+    found = from_json(text)
+    return cast(Metadata, found) if found is not None and "mmgen" in found else None
 
 
-def write_file(path: str | Path, data: bytes, mode: int | None = None) -> None:
-    """Write a whole file or none, with the permissions of a new file or `mode`.
+def write_file(path: str | Path, data: bytes) -> None:
+    """Write a whole file or none.
 
     Raises:
         MmgenError: it cannot be written (a full disk, no permission).
     """
-    with whole_file(path, mode) as file:
+    with whole_file(path) as file:
         file.write(data)
 
 
 @contextmanager
-def whole_file(path: str | Path, mode: int | None = None) -> Iterator[IO[bytes]]:
+def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a file to be written bit by bit, whole or not at all: beside it first, on leaving moved in place.
 
     Raises:
         MmgenError: it cannot be written (a full disk, no permission).
     """
-    with explained("write", path, _ELSEWHERE), replacing(Path(path), mode) as file:
+    with explained("write", path, _ELSEWHERE), replacing(Path(path)) as file:
         yield file
 
 

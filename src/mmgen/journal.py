@@ -20,7 +20,7 @@ from typing import IO, Any, Literal, NamedTuple, Self, TypeAlias, TypeGuard
 
 from mmgen.errors import CannotGoOnError, MmgenError, UsageError, explained
 from mmgen.files import change_locked, lock, sweep
-from mmgen.streams import as_line, from_line
+from mmgen.streams import as_line, from_json
 
 Record: TypeAlias = dict[str, Any]  # a line, as JSON gives it
 
@@ -105,7 +105,7 @@ class Journal:
         """
         line, is_record, offset, n_others = b"\n", False, 0, 0
         for line in self._lines_from(0):
-            record = from_line(line)
+            record = from_json(line)
             if is_record := _is_record(record):
                 self._learn(record, offset)
             elif offset or not _BEGINNING.startswith(line[: len(_BEGINNING)]) or line.endswith(b"\n"):

@@ -22,7 +22,7 @@ from mmgen.errors import MmgenError, explained
 from mmgen.finding import is_url
 from mmgen.images import open_image, whole_file
 from mmgen.rerun import rerun
-from mmgen.streams import Notes, from_line
+from mmgen.streams import Notes, from_json
 
 Record: TypeAlias = Mapping[str, object]
 
@@ -47,7 +47,7 @@ def read_records(path: str | Path) -> Iterator[Record]:
     found: dict[object, Record] = {}
     with explained("open", path, _LIKE_THIS), Path(path).open("rb") as file:
         for number, line in enumerate(file, 1):
-            record = from_line(line)
+            record = from_json(line)
             if record is not None and isinstance(record.get("command"), str):
                 key = record.get("place")
                 key = key if isinstance(key, str) else number

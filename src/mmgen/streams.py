@@ -52,10 +52,10 @@ def as_line(record: Mapping[str, object]) -> str:
     return (line if is_text(line) else json.dumps(record)) + "\n"
 
 
-def from_line(line: bytes) -> dict[str, Any] | None:
-    """Read a line of JSON; None: it is no object, or damaged."""
+def from_json(text: str | bytes) -> dict[str, Any] | None:
+    """Read an object of JSON, such as a line; None: it is something else, or damaged."""
     try:
-        found = json.loads(line.decode())
+        found = json.loads(text)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
