@@ -251,15 +251,10 @@ def _list(folder: str) -> tuple[list[str], list[str]]:
     folders: list[str] = []
     with os.scandir(folder or ".") as entries:
         for entry in entries:
-            (folders if _is_folder(entry) else files).append(entry.name)
+            # A link may lead to itself, which `entry.is_dir()` takes for an error.
+            is_folder = os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()
+            (folders if is_folder else files).append(entry.name)
     return in_natural_order(files), in_natural_order(folders)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 def _unreadable(folder: str, failure: OSError) -> NotFoundError:
@@ -337,16 +332,16 @@ def _expand(path: str, parts: Sequence[str]) -> Iterator[str | NotFoundError]:
     if not os.path.isdir(path or "."):
         return
     part, rest = parts[0], parts[1:]
+    exact = os.path.join(path, part)
     if part == "**":
         for found in _walk(path, Selection(recursive=True)):
             if isinstance(found, NotFoundError):
                 yield found
             else:
                 yield from _expand(os.path.join(path, found[0]), rest)
-    elif not _MAGIC.search(part) or os.path.lexists(os.path.join(path, part)):
-        if os.path.lexists(os.path.join(path, part)):
-            yield from _expand(os.path.join(path, part), rest)
-    else:
+    elif os.path.lexists(exact):
+        yield from _expand(exact, rest)
+    elif _MAGIC.search(part):
         try:
             files, folders = _list(path)
         except OSError as failure:

@@ -117,13 +117,10 @@ def _from_json(line: bytes, folder: str) -> Prompt:
 
 def _is_name(name: object) -> bool:
     """Say whether the system takes it for a name: it may be any bytes but NUL."""
-    if not isinstance(name, str) or not name or "\0" in name:
-        return False
     try:
-        os.fsencode(name)
+        return isinstance(name, str) and name != "" and b"\0" not in os.fsencode(name)
     except UnicodeEncodeError:
         return False
-    return True
 
 
 def _is_file_name(name: object) -> bool:
