@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from mmgen import files
-from mmgen.files import replacing, sweep
+from mmgen.files import sweep, whole_file
 
 
 def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
-from mmgen.files import replacing
-with replacing(Path({str(tmp_path / "a.txt")!r})) as file:
+from mmgen.files import whole_file
+with whole_file(Path({str(tmp_path / "a.txt")!r})) as file:
     file.write(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -27,7 +27,7 @@ with replacing(Path({str(tmp_path / "a.txt")!r})) as file:
     for name in others:
         (tmp_path / name).touch()
     assert len(list(tmp_path.iterdir())) == len(others) + 1
-    with replacing(tmp_path / "b.txt") as file:
+    with whole_file(tmp_path / "b.txt") as file:
         file.write(b"whole")
         sweep(tmp_path)  # not that of a process at work
     assert (tmp_path / "b.txt").read_bytes() == b"whole"
@@ -46,6 +46,6 @@ def test_a_file_that_was_swept_before_it_was_locked_is_made_again(
         return lock(file)
 
     monkeypatch.setattr(files, "lock", sweep_first)
-    with replacing(tmp_path / "a.txt") as file:
+    with whole_file(tmp_path / "a.txt") as file:
         file.write(b"whole")
     assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"whole"]

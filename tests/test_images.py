@@ -33,7 +33,6 @@ from mmgen.images import (
     open_image,
     read_metadata,
     save_image,
-    write_file,
 )
 
 METADATA: Metadata = {
@@ -326,7 +325,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises((MmgenError, KeyboardInterrupt)) as caught:
-        write_file(tmp_path / "a.png", b"new")
+        save_image(noise(), tmp_path / "a.png")
     if isinstance(caught.value, MmgenError):
         assert "no space left" in caught.value.message
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
@@ -335,10 +334,10 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 def test_a_file_has_the_mode_that_the_umask_leaves(tmp_path: Path) -> None:
     mask = os.umask(0o027)
     try:
-        write_file(tmp_path / "a.txt", b"x")
+        save_image(noise(), tmp_path / "a.png")
     finally:
         os.umask(mask)
-    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == 0o640
 
 
 def test_whether_a_folder_can_be_written_is_found_out_without_a_trace(tmp_path: Path) -> None:

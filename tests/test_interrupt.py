@@ -76,11 +76,11 @@ def test_a_batch_stopped_while_it_loads_leaves_nothing(tmp_path: Path, meanwhile
 def test_what_is_written_is_taken_back(tmp_path: Path) -> None:
     script = """
         from mmgen.__main__ import run
-        from mmgen.files import end_on_interrupt, replacing
+        from mmgen.files import end_on_interrupt, whole_file
         from pathlib import Path
         end_on_interrupt()
         try:
-            with replacing(Path("cat.png")) as file:
+            with whole_file(Path("cat.png")) as file:
                 file.write(b"half")
                 interrupt()
                 time.sleep(9)
@@ -93,11 +93,11 @@ def test_what_is_written_is_taken_back(tmp_path: Path) -> None:
 
 def test_somebody_elses_process_keeps_its_way(tmp_path: Path) -> None:
     script = """
-        from mmgen.files import replacing
+        from mmgen.files import whole_file
         from pathlib import Path
         for way in (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler):
             signal.signal(signal.SIGINT, way)
-            with replacing(Path("cat.png")):
+            with whole_file(Path("cat.png")):
                 assert signal.getsignal(signal.SIGINT) is way
     """
     done = run(program(script), tmp_path)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from mmgen.errors import MmgenError, UsageError, explained
-from mmgen.files import lock, replacing
+from mmgen.files import lock, whole_file
 from mmgen.finding import is_url
-from mmgen.images import check_writable, open_image, save_image, write_file
+from mmgen.images import check_writable, open_image, save_image
 from mmgen.items import plain_name
 from mmgen.live import link
 from mmgen.request import Part, Turn
@@ -71,7 +71,7 @@ class Messages:
             if _read(self.path) != self.data:
                 raise MmgenError(f"{self.path} was changed meanwhile: this answer is not in it", "ask again")
             mode = file.stat().st_mode & 0o777 if file.exists() else None
-            with explained("write", self.path, "see that it can be written"), replacing(file, mode) as opened:
+            with whole_file(file, mode) as opened:
                 opened.write((start + ",\n  ".join(new) + "\n]" + tail).encode())
 
 
@@ -225,7 +225,8 @@ def save_page(path: str, model: str, talk: Sequence[Said], own: set[str]) -> lis
     for file, image in pictures.items():
         save_image(image, file)
         own.add(file)
-    write_file(path, ("\n\n".join(filter(None, blocks)) + "\n").encode(errors="replace"))
+    with whole_file(path) as opened:
+        opened.write(("\n\n".join(filter(None, blocks)) + "\n").encode(errors="replace"))
     own.add(path)
     return [path, *pictures]
 

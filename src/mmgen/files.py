@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from mmgen.errors import MmgenError
+from mmgen.errors import MmgenError, explained
 
 _BESIDE = re.compile(r"\.mmgen-\d+-\w{8}")  # how `_name_beside` names a file: its process, and eight letters
 
@@ -76,26 +76,30 @@ def _raise(number: int, frame: object) -> None:
 
 
 @contextmanager
-def replacing(target: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
+def whole_file(target: str | Path, mode: int | None = None) -> Iterator[IO[bytes]]:
     """Open a file beside `target` and move it there once it is written. If that fails, what was there stays.
 
     Args:
         mode: its permissions, if not those of a new file.
+
+    Raises:
+        MmgenError: it cannot be written (a full disk, no permission).
     """
     raise_on_interrupt()
-    file, path = _beside(target, 0o666 if mode is None else mode)
-    try:
-        with file:
-            yield file
-            file.flush()
-            with suppress(OSError):  # a file system without permissions
-                if mode is not None:
-                    path.chmod(mode)  # also what the mask took
-            os.fsync(file.fileno())
-            change_locked(lambda: path.replace(target), file)
-    except BaseException:  # an interruption too leaves nothing behind
-        path.unlink(missing_ok=True)
-        raise
+    with explained("write", target, "choose another place with -o"):
+        file, path = _beside(Path(target), 0o666 if mode is None else mode)
+        try:
+            with file:
+                yield file
+                file.flush()
+                with suppress(OSError):  # a file system without permissions
+                    if mode is not None:
+                        path.chmod(mode)  # also what the mask took
+                os.fsync(file.fileno())
+                change_locked(lambda: path.replace(target), file)
+        except BaseException:  # an interruption too leaves nothing behind
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _beside(target: Path, mode: int) -> tuple[IO[bytes], Path]:

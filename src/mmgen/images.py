@@ -12,15 +12,14 @@ import struct
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TypedDict, cast
 
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from mmgen.errors import MmgenError, UsageError, explained, reason
-from mmgen.files import replacing
+from mmgen.files import whole_file as whole_file  # whoever writes pictures finds it here, too
 from mmgen.finding import check_file, is_url
 from mmgen.streams import from_json
 
@@ -32,7 +31,6 @@ QUIET_SECONDS = 15.0  # of a download, without a byte
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 _KNOWN = "give a picture: png, jpg, webp, gif, tiff, ..."
-_ELSEWHERE = "choose another place with -o"
 
 # What Pillow's decoders raise on broken files (found by flipping bytes).
 _BROKEN = (
@@ -180,7 +178,9 @@ def format_of(path: str | Path) -> str:
 
 def save_image(image: Image.Image, path: str | Path, metadata: Metadata | None = None) -> None:
     """Save a picture in the format of its extension. A reader sees the whole file or none."""
-    write_file(path, encode_image(image, format_of(path), metadata))
+    data = encode_image(image, format_of(path), metadata)
+    with whole_file(path) as file:
+        file.write(data)
 
 
 def encode_image(image: Image.Image, kind: str = "PNG", metadata: Metadata | None = None) -> bytes:
@@ -251,30 +251,9 @@ def read_metadata(path: str | Path) -> Metadata | None:
     return cast(Metadata, found) if found is not None and "mmgen" in found else None
 
 
-def write_file(path: str | Path, data: bytes) -> None:
-    """Write a whole file or none.
-
-    Raises:
-        MmgenError: it cannot be written (a full disk, no permission).
-    """
-    with whole_file(path) as file:
-        file.write(data)
-
-
-@contextmanager
-def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
-    """Open a file to be written bit by bit, whole or not at all: beside it first, on leaving moved in place.
-
-    Raises:
-        MmgenError: it cannot be written (a full disk, no permission).
-    """
-    with explained("write", path, _ELSEWHERE), replacing(Path(path)) as file:
-        yield file
-
-
 def check_writable(folder: Path) -> None:
     """Check, by trying, that a file can be made in a folder. Leaves nothing behind."""
     if not folder.is_dir():
         raise MmgenError(f"no such folder: {folder}", f"make it first: mkdir -p {folder}")
-    with explained("write into", folder, _ELSEWHERE):
+    with explained("write into", folder, "choose another place with -o"):
         tempfile.TemporaryFile(prefix=".mmgen-", dir=folder).close()

@@ -19,8 +19,9 @@ from typing import TypeAlias
 
 from mmgen import tasks
 from mmgen.errors import MmgenError, explained
+from mmgen.files import whole_file
 from mmgen.finding import is_url
-from mmgen.images import open_image, whole_file
+from mmgen.images import open_image
 from mmgen.rerun import rerun
 from mmgen.streams import Notes, from_json
 
