@@ -218,10 +218,9 @@ def _in_folder(top: str, prefix: str, selection: Selection) -> Iterator[Found | 
     for found in _walk(top, selection):
         if isinstance(found, NotFoundError):
             yield found
-            continue
-        folder, names = found
-        for name in names:
-            yield Found(os.path.join(top, folder, name), os.path.join(prefix, folder, name))
+        else:
+            folder, names = found
+            yield from (Found(os.path.join(top, folder, name), os.path.join(prefix, folder, name)) for name in names)
 
 
 def _walk(top: str, selection: Selection) -> Iterator[tuple[str, list[str]] | NotFoundError]:

@@ -121,8 +121,7 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         low, high = 0.0, 65535.0
     else:  # 32 bits, of which only the file's maker knows the range: take the narrowest usual one that holds it
-        extrema = image.getextrema()
-        least, most = (float(value) for value in extrema if not isinstance(value, tuple))
+        least, most = (float(value) for value in image.getextrema() if not isinstance(value, tuple))
         usual = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
         ranges = [(0.0, top) for top in usual if least >= 0 and most <= top]
         low, high = ranges[0] if ranges else (least, most)

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import stat
 import threading
 import time
@@ -137,7 +138,7 @@ class Journal:
         for entry in entries if isinstance(entries, list) else ():
             match entry:
                 case {"path": str(path), "size": int(size), "mtime_ns": int(mtime_ns), "sha256": str(digest)}:
-                    if _is_hex(digest, 64):
+                    if re.fullmatch("[0-9a-f]{64}", digest):
                         self._digests[hash((path, size, mtime_ns))] = bytes.fromhex(digest)
 
     # Looking up
@@ -269,9 +270,5 @@ def _names(file: Path, handle: io.FileIO) -> bool:
 def _is_record(found: Mapping[str, Any] | None) -> TypeGuard[Record]:
     match found:
         case {"key": str(key), "place": str()}:
-            return _is_hex(key, 32)
+            return re.fullmatch("[0-9a-f]{32}", key) is not None
     return False
-
-
-def _is_hex(text: str, n_digits: int) -> bool:
-    return len(text) == n_digits and not text.strip("0123456789abcdef")

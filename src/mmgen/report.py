@@ -110,7 +110,7 @@ class Head:
 
 
 def write_report(
-    records: Iterable[Record], out: Path, title: str, *, folder: Path | None = None, notes: Notes | None = None
+    records: Iterable[Record], out: Path, title: str, *, folder: Path = Path(), notes: Notes | None = None
 ) -> None:
     """Write records as one page that needs no other file and no network. A reader sees the whole page or none.
 
@@ -171,7 +171,7 @@ def _head(records: Sequence[Record]) -> Head:
     )
 
 
-def _cards(records: Sequence[Record], folder: Path | None, notes: Notes) -> Iterator[Card]:
+def _cards(records: Sequence[Record], folder: Path, notes: Notes) -> Iterator[Card]:
     try:
         for number, record in enumerate(records, 1):
             notes.progress(f"report: {number} of {len(records)}")
@@ -180,7 +180,7 @@ def _cards(records: Sequence[Record], folder: Path | None, notes: Notes) -> Iter
         notes.clear()
 
 
-def _card(record: Record, folder: Path | None) -> Card:
+def _card(record: Record, folder: Path) -> Card:
     command, prompt = _text(record, "command"), _text(record, "prompt")
     output, error = _text(record, "output"), _text(record, "error")
     if "error" in record and not error:
@@ -215,7 +215,7 @@ def _sources(record: Record) -> list[tuple[str, str]]:
     return [(name, lies.get(name, name)) for name in given]
 
 
-def _parts(record: Record, folder: Path | None) -> list[str | Figure]:
+def _parts(record: Record, folder: Path) -> list[str | Figure]:
     """List an answer's words and pictures."""
     if text := _text(record, "text"):
         return [text]
@@ -227,10 +227,10 @@ def _parts(record: Record, folder: Path | None) -> list[str | Figure]:
     return parts
 
 
-def _figure(path: str, name: str, folder: Path | None, label: str = "") -> Figure:
+def _figure(path: str, name: str, folder: Path, label: str = "") -> Figure:
     if is_url(path):
         return Figure(name, label, link=path)
-    beside = folder / path if folder else Path(path)
+    beside = folder / path
     try:
         image = open_image(beside if not os.path.lexists(path) and os.path.lexists(beside) else path)
     except MmgenError as error:
