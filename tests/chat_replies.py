@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from mmgen.families import open_model
+from mmgen import catalog, families
 from mmgen.families.chat import Chat
 from mmgen.request import Done, Loading, Request, TextSampling
 
@@ -20,7 +20,8 @@ FLAT = TextSampling(temperature=1.0, top_p=1.0, max_tokens=N_TOKENS)
 
 
 def opened(folder: Path, *requests: Request, **loading: Any) -> Chat:
-    found = open_model(str(folder), Loading(**{"dtype": "float32", "device_map": "cpu"} | loading), requests=requests)
+    chosen = Loading(**{"dtype": "float32", "device_map": "cpu"} | loading)
+    found = families.open_model(catalog.find(str(folder)), chosen, requests=requests)
     assert isinstance(found, Chat)
     return found
 

@@ -1,4 +1,4 @@
-"""What open_model refuses of a checkpoint before torch is imported: tried in a process of its own."""
+"""What is refused of a checkpoint before torch is imported: tried in a process of its own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import sys
 from PIL import Image
 from mmgen import tasks
 from mmgen.errors import MmgenError
-from mmgen.families import open_model
 from mmgen.request import BOTH, PICTURES, ImageSampling
+from tests.opening import opened
 
 image = Image.new("RGB", (8, 8))
 requests = {
@@ -23,7 +23,7 @@ requests = {
 }
 request = requests[sys.argv[2]]
 try:
-    open_model(sys.argv[1], want=request.want, requests=[request])
+    opened(sys.argv[1], want=request.want, requests=[request])
 except MmgenError as error:
     print(error.exit_code, error.message, error.hint, sep="\\n")
     assert not {"torch", "transformers"} & set(sys.modules)

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from mmgen import catalog
+from mmgen.catalog import Checkpoint
 from mmgen.cli import main
 from mmgen.errors import MmgenError
 from mmgen.model import Abilities, Model
@@ -39,9 +40,11 @@ class Scripted(Model):
     abilities: Abilities = field(default_factory=Abilities)
     note: str | None = None
 
-    def open(self, name: str, loading: Loading, want: frozenset[Kind], requests: Sequence[Request] = ()) -> Scripted:
-        self.opened.append((name, loading, want))
-        self.name = name
+    def open(
+        self, checkpoint: Checkpoint, loading: Loading, want: frozenset[Kind], requests: Sequence[Request] = ()
+    ) -> Scripted:
+        self.opened.append((checkpoint.name, loading, want))
+        self.name = checkpoint.name
         return self
 
     def reply(self, request: Request) -> Iterator[Piece]:

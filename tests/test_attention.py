@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from mmgen import machine
-from mmgen.families import attention, open_model
+from mmgen.families import attention
 from mmgen.families.attention import _attend
 from mmgen.families.chameleon import Chameleon
 from mmgen.request import Loading
 
 from .checkpoints import make_checkpoint
+from .opening import opened
 
 LAYER = cast(torch.nn.Module, SimpleNamespace(is_causal=True, num_key_value_groups=1))
 GROUPED = cast(torch.nn.Module, SimpleNamespace(is_causal=True, num_key_value_groups=3))
@@ -77,7 +78,7 @@ def test_a_model_asks_twice_in_bfloat16_unless_told_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, attn: str, asks_twice: bool
 ) -> None:
     monkeypatch.setattr(machine, "is_x86", lambda: True)
-    model = open_model(str(make_checkpoint(tmp_path)), Loading(dtype=dtype, attn=attn, device_map="cpu"))
+    model = opened(make_checkpoint(tmp_path), Loading(dtype=dtype, attn=attn, device_map="cpu"))
     assert isinstance(model, Chameleon)
     chosen = {layer.self_attn.config._attn_implementation for layer in model.model.get_decoder().layers}
     assert chosen == {attention._NAME if asks_twice else "eager" if attn == "eager" else "sdpa"}
@@ -85,5 +86,5 @@ def test_a_model_asks_twice_in_bfloat16_unless_told_otherwise(
 
 def test_other_processors_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "is_x86", lambda: False)
-    model = cast(Chameleon, open_model(str(make_checkpoint(tmp_path)), Loading(dtype="bfloat16", device_map="cpu")))
+    model = cast(Chameleon, opened(make_checkpoint(tmp_path), Loading(dtype="bfloat16", device_map="cpu")))
     assert model.model.config._attn_implementation == "sdpa"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from mmgen.catalog import Checkpoint
 from mmgen.errors import MmgenError
 from mmgen.request import Kind, Loading, Request
 from tests.scripted import Result, Scripted, colour, install, picture, run
@@ -207,9 +208,11 @@ def test_one_prompt_with_too_many_pictures_is_not_all_that_have_its_words(
     asked: list[int] = []
     real = model.open
 
-    def opened(name: str, loading: Loading, want: frozenset[Kind], requests: Sequence[Request] = ()) -> Scripted:
+    def opened(
+        found: Checkpoint, loading: Loading, want: frozenset[Kind], requests: Sequence[Request] = ()
+    ) -> Scripted:
         asked.append(len(requests))
-        return real(name, loading, want)
+        return real(found, loading, want)
 
     monkeypatch.setattr("mmgen.families.open_model", opened)
     Path("prompts.jsonl").write_text(

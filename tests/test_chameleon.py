@@ -17,11 +17,11 @@ from mmgen import tasks
 from mmgen.decoding.cache import Cache
 from mmgen.decoding.stepwise import feed
 from mmgen.errors import MmgenError, TooLongError
-from mmgen.families import open_model
 from mmgen.families.chameleon import Chameleon
 from mmgen.request import BOTH, ImageSampling, Loading, Picture, TextSampling, Turn
 from tests.checkpoints import make_checkpoint
 from tests.near_ties import assert_same, assert_same_alone, chosen, clear_codes, words_alone
+from tests.opening import opened
 from tests.refusals import refusal
 from tests.speaking import ends, gathered, image, without_end
 from tools.demo.render import render
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Chameleon:
-    found = open_model(str(folder), Loading(dtype="float32"))
+    found = opened(folder, Loading(dtype="float32"))
     assert isinstance(found, Chameleon)
     return found
 
@@ -115,7 +115,7 @@ def test_a_row_of_a_batch_has_the_logits_it_has_alone(model: Chameleon) -> None:
 
 @pytest.mark.parametrize("attn", ["sdpa", "eager"])
 def test_tokens_see_what_came_before_and_nothing_else_wherever_rows_begin(folder: Path, attn: str) -> None:
-    network = open_model(str(folder), Loading(dtype="float32", attn=attn)).speaker.network
+    network = opened(folder, Loading(dtype="float32", attn=attn)).speaker.network
     first, second, longer = list(range(14, 24)), list(range(30, 40)), list(range(50, 63))
     with torch.inference_mode():
         alone = [feed(network, Cache(1, 30), range(1), [ids]) for ids in (first, second, longer)]
@@ -135,7 +135,7 @@ def test_the_small_head_is_the_heads_rows_in_code_order(model: Chameleon) -> Non
 
 
 def test_pictures_seen_together_have_the_codes_they_have_alone() -> None:
-    model = open_model("demo", Loading(dtype="float32"))
+    model = opened("demo", Loading(dtype="float32"))
     assert isinstance(model, Chameleon)
     renders = [render(ALL_SCENES[seed], seed)[0] for seed in range(16, 24)]
     images = [*renders, *map(image, range(8))]
@@ -234,8 +234,8 @@ def test_earlier_turns_stand_before_the_question(model: Chameleon) -> None:
 def test_a_checkpoint_without_decoder_refuses_to_draw(tmp_path: Path, model: Chameleon) -> None:
     folder = make_checkpoint(tmp_path / "words", decoder=False)
     with pytest.raises(MmgenError, match="cannot draw"):
-        open_model(str(folder), want=BOTH)
-    words = open_model(str(folder), Loading(dtype="float32"))
+        opened(folder, want=BOTH)
+    words = opened(folder, Loading(dtype="float32"))
     assert words.abilities.gives == {"text"}
     with pytest.raises(MmgenError, match="cannot draw"):
         next(words.reply(tasks.draw("a cat")))
@@ -253,12 +253,12 @@ def test_what_it_has_no_use_for_is_refused_early(folder: Path, model: Chameleon,
 
 def test_float16_is_refused(folder: Path) -> None:
     with pytest.raises(MmgenError, match="float16") as caught:
-        open_model(str(folder), Loading(dtype="float16"))
+        opened(folder, Loading(dtype="float16"))
     assert "bfloat16" in caught.value.hint
 
 
 def test_the_codec_stays_in_float32_when_the_rest_does_not(folder: Path) -> None:
-    half = open_model(str(folder), Loading(dtype="bfloat16"))
+    half = opened(folder, Loading(dtype="bfloat16"))
     assert isinstance(half, Chameleon)
     assert half.model.lm_head.weight.dtype == torch.bfloat16
     assert {parameter.dtype for parameter in half.model.model.vqmodel.parameters()} == {torch.float32}
@@ -267,7 +267,7 @@ def test_the_codec_stays_in_float32_when_the_rest_does_not(folder: Path) -> None
 
 @pytest.mark.parametrize("bits", ["4bit", "8bit", "quanto-int8"])
 def test_quantized_it_draws_and_answers_with_head_and_codec_whole(folder: Path, bits: str) -> None:
-    small = open_model(str(folder), Loading(quantize=bits))
+    small = opened(folder, Loading(quantize=bits))
     assert isinstance(small, Chameleon)
     kinds = {name: type(module).__name__ for name, module in small.model.named_modules()}
     assert kinds["model.layers.0.mlp.up_proj"] in ("Linear4bit", "Linear8bitLt", "QLinear")

@@ -60,8 +60,8 @@ def test_another_kind_of_model_is_refused(folders: dict[str, Path], tmp_path: Pa
 
 def test_drawing_is_refused_before_torch_is_imported(folders: dict[str, Path]) -> None:
     code = (
-        "import sys; from mmgen.errors import MmgenError; from mmgen.families import open_model\n"
-        f"try: open_model({str(folders['mllama'])!r}, want=frozenset(['image']))\n"
+        "import sys; from mmgen.errors import MmgenError; from tests.opening import opened\n"
+        f"try: opened({str(folders['mllama'])!r}, want=frozenset(['image']))\n"
         "except MmgenError as error: print(error.message, '|', error.hint, '|', 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -17,6 +17,7 @@ import pyte
 import pytest
 from PIL import Image
 
+from mmgen import catalog
 from mmgen.cli import main
 from mmgen.errors import MmgenError
 from mmgen.request import Progress
@@ -53,6 +54,7 @@ def seen(shown: str) -> list[str]:
 SCRIPTED = """
 import sys, time, pytest
 from tests.scripted import install, picture
+from mmgen import catalog
 from mmgen.cli import main
 model = install(pytest.MonkeyPatch())
 """
@@ -65,6 +67,7 @@ model = install(pytest.MonkeyPatch())
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = f"""
 import sys
+from mmgen import catalog
 from mmgen.cli import main
 assert main({arguments}) == 0
 heavy = {{"torch", "transformers", "numpy", "PIL", "rich", "huggingface_hub", "httpx2", "mmgen.families"}}
@@ -425,6 +428,18 @@ def test_every_command_loads_as_it_is_told(model: Scripted, command: str) -> Non
     assert (loading.revision, loading.dtype, loading.device_map) == ("main", "float32", "cpu")
     assert (loading.quantize, loading.attn, loading.offline) == ("4bit", "sdpa", True)
     assert want == model.requests[0].want
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["caption a.png", "ask what", "draw a -n 2", "vary a.png", "interleave a -o c", "ask what --jsonl o.jsonl"],
+)
+def test_every_command_finds_its_model_once(model: Scripted, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[str] = []
+    find = catalog.find
+    monkeypatch.setattr(catalog, "find", lambda name, **options: found.append(name) or find(name, **options))
+    assert run(*command.split()).code == 0
+    assert found == ["demo"]
 
 
 def test_a_process_of_its_own_looks_for_garbage_rarely_and_not_at_its_end() -> None:

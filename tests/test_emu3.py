@@ -15,11 +15,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import mmgen
 from mmgen import tasks
 from mmgen.errors import MmgenError
-from mmgen.families import open_model
 from mmgen.families.emu3 import Emu3
 from mmgen.request import ImageSampling, Loading, Progress, TextSampling, Turn
 from tests.drawing_checkpoints import EMU3_AREA, make_emu3
 from tests.near_ties import assert_same, assert_same_alone, chosen, clear_codes, words_alone
+from tests.opening import opened
 from tests.refusals import refusal
 from tests.scripted import run
 from tests.speaking import RowSampler, ends, gathered, image, without_end
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Emu3:
-    found = open_model(str(folder), Loading(dtype="float32"))
+    found = opened(folder, Loading(dtype="float32"))
     assert isinstance(found, Emu3)
     return found
 
@@ -185,7 +185,7 @@ def test_the_ratio_makes_the_size(model: Emu3, ratio: str | None, size: tuple[in
 def test_a_ratio_that_leaves_nothing_is_refused(folder: Path) -> None:
     request = tasks.draw("a cat", image=ImageSampling(ratio="1:900"))
     with pytest.raises(MmgenError, match="too thin"):
-        open_model(str(folder), want=request.want, requests=[request])
+        opened(folder, want=request.want, requests=[request])
 
 
 def test_a_negative_prompt_changes_the_picture_if_there_is_guidance(model: Emu3) -> None:
@@ -214,7 +214,7 @@ def test_a_prompt_may_fill_the_context_but_not_more(folder: Path, model: Emu3) -
     with pytest.raises(MmgenError, match="too long"):
         model.prompt(tasks.draw("a", image=ImageSampling(negative_prompt="a " * 300)))
     with pytest.raises(MmgenError, match="too long"):
-        open_model(str(folder), requests=[tasks.ask("what?", [image(1)] * 20)])
+        opened(folder, requests=[tasks.ask("what?", [image(1)] * 20)])
 
 
 @pytest.mark.parametrize("typed", ["<|extra_203|>", "<image>", "a<|visual token 000003|>", "<|image start|>2*2"])
@@ -235,7 +235,7 @@ def test_pictures_of_any_shape_are_read(model: Emu3, size: tuple[int, int]) -> N
 
 
 def test_half_precision_leaves_the_codec_whole(folder: Path) -> None:
-    half = open_model(str(folder), Loading(dtype="bfloat16"))
+    half = opened(folder, Loading(dtype="bfloat16"))
     assert isinstance(half, Emu3)
     assert half.model.lm_head.weight.dtype == torch.bfloat16
     assert {parameter.dtype for parameter in half.model.model.vqmodel.parameters()} == {torch.float32}
@@ -246,7 +246,7 @@ def test_half_precision_leaves_the_codec_whole(folder: Path) -> None:
 
 @pytest.mark.parametrize("bits", ["4bit", "8bit", "quanto-int8"])
 def test_quantized_it_draws_and_answers_with_head_and_codec_whole(folder: Path, bits: str) -> None:
-    small = open_model(str(folder), Loading(quantize=bits))
+    small = opened(folder, Loading(quantize=bits))
     assert isinstance(small, Emu3)
     kinds = {name: type(module).__name__ for name, module in small.model.named_modules()}
     assert kinds["model.text_model.layers.0.mlp.up_proj"] in ("Linear4bit", "Linear8bitLt", "QLinear")

@@ -29,6 +29,7 @@ from tests.chat_checkpoints import make_mllama
 from tests.checkpoints import SIZE_PX, make_checkpoint
 from tests.drawing_checkpoints import make_emu3
 from tests.hub import write_hollow
+from tests.opening import opened
 from tests.scripted import run
 
 GB = 10**9
@@ -165,14 +166,14 @@ def huge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_model_is_refused_before_it_is_loaded(huge: Path) -> None:
     start = time.perf_counter()
     with pytest.raises(MmgenError, match=r"takes 3[45]\.\d GB \(in bfloat16\), and 8\.0 GB of memory are free"):
-        families.open_model(str(huge))
+        opened(huge)
     assert time.perf_counter() - start < 2
 
 
 def test_no_fit_check_goes_on(huge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "fetch", lambda found: _stop())
     with pytest.raises(InterruptedError):
-        families.open_model(str(huge), Loading(fit_check=False))
+        opened(huge, Loading(fit_check=False))
 
 
 def _stop() -> None:
@@ -185,7 +186,7 @@ def test_drawing_counts_the_picture_s_rows(huge: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(catalog, "fetch", lambda found: _stop())
     for want in (WORDS, PICTURES):
         with pytest.raises(InterruptedError):
-            families.open_model(str(huge), want=want)
+            opened(huge, want=want)
     maps = 6 * SIZE_PX**2 * 32 * 4  # of 32 channels in float32
     assert asked == [fit.Reply(fit.TOKENS, 0), fit.Reply(fit.TOKENS + 3 * 16, maps)]
 
@@ -195,7 +196,7 @@ def test_what_is_said_to_fit_has_room_for_drawing_too(huge: Path, monkeypatch: p
     words = fit.plan(found, Loading(dtype="bfloat16"), machine.look()).n_bytes
     monkeypatch.setattr(machine, "look", lambda: Machine(words, words))
     with pytest.raises(MmgenError, match="are free"):
-        families.open_model(str(huge), want=PICTURES)
+        opened(huge, want=PICTURES)
     (way,) = [way for way in json.loads(run("models", str(huge), "--json").out)["ways"] if way["default"]]
     assert not way["fits"]
 

@@ -19,13 +19,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, ChameleonFo
 
 from mmgen import tasks
 from mmgen.cli import main
-from mmgen.families import open_model
 from mmgen.request import Loading, TextSampling
 from mmgen.streams import clean
 from tests.chat_checkpoints import MAKERS
 from tests.checkpoints import make_checkpoint
 from tests.drawing_checkpoints import make_emu3, make_janus
 from tests.near_ties import assert_same, clear_codes, words_alone
+from tests.opening import opened
 from tests.speaking import ends, gathered, image, said, without_end
 
 N_TOKENS = 16
@@ -103,7 +103,7 @@ def test_greedy_answers_are_those_of_the_documented_snippet(family: str, tmp_pat
     folder = make(tmp_path / family)
     loader: Any = ChameleonForConditionalGeneration if answer is chameleon else AutoModelForImageTextToText
     stock = Stock(loader.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder))
-    model: Any = open_model(str(folder), Loading(dtype="float32", device_map="cpu"))
+    model: Any = opened(folder, Loading(dtype="float32", device_map="cpu"))
     assert ends(model) == stock.ends()
     requests, theirs = [], []
     with clear_codes(stock.network) if answer in (chameleon, emu3) else nullcontext():

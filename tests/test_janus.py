@@ -15,11 +15,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import mmgen
 from mmgen import tasks
 from mmgen.errors import MmgenError
-from mmgen.families import open_model
 from mmgen.families.janus import Janus
 from mmgen.request import ImageSampling, Loading, Progress, TextSampling, Turn
 from tests.drawing_checkpoints import JANUS_SIDE, make_janus
 from tests.near_ties import assert_same, assert_same_alone, chosen, words_alone
+from tests.opening import opened
 from tests.refusals import refusal
 from tests.scripted import run
 from tests.speaking import RowSampler, ends, gathered, image, without_end
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Janus:
-    found = open_model(str(folder), Loading(dtype="float32"))
+    found = opened(folder, Loading(dtype="float32"))
     assert isinstance(found, Janus)
     return found
 
@@ -77,7 +77,7 @@ def test_greedy_words_are_those_of_stock_transformers(model: Janus, stock: Any) 
 def test_prompts_are_those_of_the_processor(tmp_path: Path, with_system_prompt: bool) -> None:
     folder = make_janus(tmp_path / "janus", system_prompt=with_system_prompt, positions=512)
     processor = AutoProcessor.from_pretrained(folder)
-    words = open_model(str(folder), Loading(dtype="float32"))
+    words = opened(folder, Loading(dtype="float32"))
     assert isinstance(words, Janus)
     v = words.prompter.vocabulary
     ours = words.prompt(tasks.ask("  what is it? \n", [image(1)])).ids  # the template trims, as the real one does
@@ -205,7 +205,7 @@ def test_a_prompt_may_fill_the_context_but_not_more(folder: Path, model: Janus) 
     with pytest.raises(MmgenError, match="1 token too long"):
         model.prompt(too_long)
     with pytest.raises(MmgenError, match="too long"):
-        open_model(str(folder), requests=[tasks.ask("what?", [image(1)] * 20)])
+        opened(folder, requests=[tasks.ask("what?", [image(1)] * 20)])
 
 
 @pytest.mark.parametrize("typed", ["<begin>", "a<end>b", "<image_placeholder>", "<begin_of_image>", "<pad>"])
@@ -250,7 +250,7 @@ def test_a_picture_is_let_go_with_its_request(model: Janus) -> None:
 
 
 def test_half_precision_leaves_the_codec_whole(folder: Path) -> None:
-    half = open_model(str(folder), Loading(dtype="bfloat16"))
+    half = opened(folder, Loading(dtype="bfloat16"))
     assert isinstance(half, Janus)
     assert half.model.lm_head.weight.dtype == torch.bfloat16
     assert {parameter.dtype for parameter in half.model.model.vqmodel.parameters()} == {torch.float32}
@@ -261,7 +261,7 @@ def test_half_precision_leaves_the_codec_whole(folder: Path) -> None:
 
 @pytest.mark.parametrize("bits", ["4bit", "8bit", "quanto-int8"])
 def test_quantized_it_draws_and_answers_with_heads_and_codec_whole(folder: Path, bits: str) -> None:
-    small = open_model(str(folder), Loading(quantize=bits))
+    small = opened(folder, Loading(quantize=bits))
     assert isinstance(small, Janus)
     kinds = {name: type(module).__name__ for name, module in small.model.named_modules()}
     assert kinds["model.language_model.layers.0.mlp.up_proj"] in ("Linear4bit", "Linear8bitLt", "QLinear")
@@ -279,7 +279,7 @@ def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path: Path) -> None:
 
     def refused() -> str:
         with pytest.raises(MmgenError) as caught:
-            open_model(str(folder), want=request.want, requests=[request])
+            opened(folder, want=request.want, requests=[request])
         return caught.value.message
 
     (folder / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
@@ -297,7 +297,7 @@ def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path: Path) -> None:
 
 def test_flash_attention_is_refused(folder: Path) -> None:
     with pytest.raises(MmgenError, match="flash_attention_2"):
-        open_model(str(folder), Loading(attn="flash_attention_2"))
+        opened(folder, Loading(attn="flash_attention_2"))
 
 
 def test_the_command_line_draws_and_captions(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from mmgen import tasks
-from mmgen.families import open_model
 from mmgen.request import ImageSampling, Loading, TextSampling
 from tests.chat_checkpoints import make_gemma3
 from tests.checkpoints import make_checkpoint
 from tests.drawing_checkpoints import make_emu3, make_janus
 from tests.near_ties import Chosen, assert_same, chosen, clear_codes, least_gap, words_alone
+from tests.opening import opened
 from tests.speaking import gathered, image
 
 SCORES = torch.tensor([[5.0, 4.9995, 1.0], [3.0, 1.0, 3.0005], [1.0, 3.0, 1.0]])  # of three candidates at three places
@@ -50,7 +50,7 @@ def test_not_all_replies_may_part() -> None:
 
 @pytest.mark.parametrize("make", [make_checkpoint, make_emu3, make_janus, make_gemma3])
 def test_choices_were_made_by_these_scores(make: Callable[[Path], Path], tmp_path: Path) -> None:
-    model: Any = open_model(str(make(tmp_path / "model")), Loading(dtype="float32", device_map="cpu"))
+    model: Any = opened(make(tmp_path / "model"), Loading(dtype="float32", device_map="cpu"))
     for sampling in (replace(FREE, temperature=0), FREE, replace(FREE, top_k=5, top_p=0.8, repetition_penalty=1.3)):
         assert least_gap(words_alone(model, tasks.ask("what is it?", [image(1)], text=sampling, seed=5))) > 0
     if make is make_gemma3:
@@ -61,7 +61,7 @@ def test_choices_were_made_by_these_scores(make: Callable[[Path], Path], tmp_pat
 
 
 def test_codes_that_are_near_ties_are_found(tmp_path: Path) -> None:
-    model: Any = open_model(str(make_checkpoint(tmp_path / "model")), Loading(dtype="float32", device_map="cpu"))
+    model: Any = opened(make_checkpoint(tmp_path / "model"), Loading(dtype="float32", device_map="cpu"))
     with clear_codes(model.model):
         codes = model.encode([image(1)])[0]
     codebook = model.model.get_submodule("model.vqmodel.quantize").embedding.weight

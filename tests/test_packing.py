@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmgen.families import open_model
 from mmgen.families.chameleon import Chameleon
 from mmgen.packing import PackedLinear, _can_pack, leave_files, pack, packed
 from mmgen.request import Loading
 
 from .checkpoints import make_checkpoint
+from .opening import opened
 
 pytestmark = pytest.mark.skipif(
     not _can_pack(torch.nn.Linear(2, 2)), reason="weights are put in order on x86-64 processors only"
@@ -79,7 +79,7 @@ def test_what_is_shared_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("draws", [True, False])
 def test_a_model_is_opened_packed(tmp_path: Path, draws: bool) -> None:
-    model = open_model(str(make_checkpoint(tmp_path / "model", decoder=draws)), Loading(dtype="float32"))
+    model = opened(make_checkpoint(tmp_path / "model", decoder=draws), Loading(dtype="float32"))
     assert isinstance(model, Chameleon)
     layers = [each for each in model.model.get_decoder().modules() if isinstance(each, torch.nn.Linear)]
     assert len(layers) == 14  # seven in each of two layers

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.quantized_captions import BARS, compare
-from mmgen.families import open_model
+from mmgen import catalog, families
 from mmgen.families.chameleon import Chameleon
 from mmgen.loading import QUANTIZED
 from mmgen.packing import PackedLinear
@@ -19,7 +19,7 @@ LAYERS = {"4bit": "Linear4bit", "8bit": "Linear8bitLt", "quanto-int8": "QLinear"
 
 
 def opened(folder: Path, quantize: str | None) -> torch.nn.Module:
-    model = open_model(str(folder), Loading(quantize=quantize, device_map="cpu"))
+    model = families.open_model(catalog.find(str(folder)), Loading(quantize=quantize, device_map="cpu"))
     assert isinstance(model, Chameleon)
     return model.model
 

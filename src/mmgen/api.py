@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
-from mmgen import aliases, tasks
+from mmgen import aliases, catalog, tasks
 from mmgen.families import open_model
 from mmgen.model import Model
 from mmgen.request import ImageSampling, Loading, Picture, Piece, Request, TextSampling, Turn, fresh_seed
@@ -33,7 +33,9 @@ def load(name: str = aliases.DEFAULT, loading: Loading | None = None) -> Model:
     Raises:
         MmgenError: not found, not a checkpoint, or it does not fit.
     """
-    return open_model(name, loading)
+    loading = loading or Loading()
+    checkpoint = catalog.find(name, revision=loading.revision, offline=loading.offline)
+    return open_model(checkpoint, loading)
 
 
 def caption(

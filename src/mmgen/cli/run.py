@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -30,6 +31,9 @@ from mmgen.preview import Drawing
 from mmgen.prompts import Prompt
 from mmgen.request import Kind, Loading, Picture, Progress, Request, fresh_seed
 from mmgen.streams import Notes, emit, is_text
+
+if TYPE_CHECKING:
+    from mmgen.catalog import Checkpoint
 
 _PAGE = b'<meta name="generator" content="mmgen">'
 
@@ -158,20 +162,22 @@ def read_prompts(
 
 
 def open_model(
-    name: str,
+    found: str | Checkpoint,
     loading: Loading,
     want: frozenset[Kind],
     requests: Sequence[Request],
     notes: Notes,
 ) -> Model:
-    """Open the model, with its own note about itself."""
-    from mmgen import families
+    """Find the model, if only its name is given, and open it, with its own note about itself."""
+    from mmgen import catalog, families
 
-    notes.progress(f"loading {name}")
+    notes.progress(f"loading {found if isinstance(found, str) else found.name}")
     try:
         _quiet(notes)
         _hide_broken_torchvision()
-        model = families.open_model(name, loading, want, requests)
+        if isinstance(found, str):
+            found = catalog.find(found, revision=loading.revision, offline=loading.offline)
+        model = families.open_model(found, loading, want, requests)
     finally:
         notes.clear()
         if files.interrupted:  # and whoever imported may have swallowed it, or turned it into something else
@@ -253,9 +259,11 @@ def picture_command(
     return Command(name, job, loading, want, True, Notes(job.quiet, save.verbose, save.previews))
 
 
-def open_for(command: Command, requests: Sequence[Request], first_seed: int) -> Model:
+def open_for(
+    command: Command, requests: Sequence[Request], first_seed: int, checkpoint: Checkpoint | None = None
+) -> Model:
     """Open the model of a command, and say the seed that was drawn."""
-    model = open_model(command.job.model, command.loading, command.want, requests, command.notes)
+    model = open_model(checkpoint or command.job.model, command.loading, command.want, requests, command.notes)
     if command.by_chance and command.job.seed is None:
         command.notes.say(f"seed: {first_seed}")
     return model
@@ -302,7 +310,7 @@ def run_batch(
         is_silent = isinstance(kind, Sidecars)  # on stdout
         batch = Batch(
             job, catalog.identity(checkpoint) if journal else "", kind, notes,
-            lambda requests: open_for(command, requests, seed), many.choice, journal,
+            lambda requests: open_for(command, requests, seed, checkpoint), many.choice, journal,
             as_json=many.as_json, drawn_seed=seed if many.seed is None else None,
         )  # fmt: skip
         if many.plan:

@@ -65,27 +65,24 @@ _MAPS = 6  # of a picture's full size that its decoder holds at once in float32,
 
 
 def open_model(
-    name: str,
-    loading: Loading | None = None,
+    checkpoint: Checkpoint,
+    loading: Loading,
     want: frozenset[Kind] = WORDS,
     requests: Sequence[Request] = (),
 ) -> Model:
     """Open a checkpoint, having checked first, without its weights, that it can do what is wanted.
 
     Args:
-        name: alias, folder or Hub id.
         want: what has to come out of it.
         requests: what it will be asked first, if known: a prompt that is too long fails before anything heavy, and
             what only pictures need may be left out if there are none.
 
     Raises:
-        MmgenError: not found, not a checkpoint, of an unknown family, unable to do what is wanted, or too large.
+        MmgenError: of an unknown family, unable to do what is wanted, or too large.
     """
-    loading = loading or Loading()
-    checkpoint = catalog.find(name, revision=loading.revision, offline=loading.offline)
     family = _FAMILIES.get(checkpoint.model_type, _CHAT)
     able = abilities(checkpoint)
-    able.check(name, want, requests)
+    able.check(checkpoint.name, want, requests)
     if loading.fit_check and checkpoint.n_bytes > fit.SMALL:
         fit.check(checkpoint, loading, machine.look(), reply(checkpoint, want))
     catalog.check_tokenizer(checkpoint)
