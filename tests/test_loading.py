@@ -114,12 +114,12 @@ def test_cuda_without_cuda_is_refused(checkpoint: Checkpoint, monkeypatch: pytes
     assert f"no CUDA device on this machine for {device}" in refusal(checkpoint, device_map=device).message
 
 
-def test_devices_go_through_as_one_map(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_devices_go_through_as_one_map(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
     def choose(device_map: str) -> object:
-        return loading.choose_device_map(Loading(device_map=device_map), checkpoint)
+        return loading.choose_device_map(Loading(device_map=device_map))
 
     assert [choose(name) for name in ("cpu", "cuda", "cuda:1")] == [None, {"": "cuda:0"}, {"": "cuda:1"}]
     assert [choose(name) for name in ("auto", "balanced", "sequential")] == ["auto", "balanced", "sequential"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -10,9 +11,8 @@ import torch
 from benchmarks.quantized_captions import BARS, compare
 from mmgen import catalog, families
 from mmgen.families.chameleon import Chameleon
-from mmgen.loading import QUANTIZED
 from mmgen.packing import PackedLinear
-from mmgen.request import Loading
+from mmgen.request import Loading, Quantize
 from tests.checkpoints import make_checkpoint
 
 LAYERS = {"4bit": "Linear4bit", "8bit": "Linear8bitLt", "quanto-int8": "QLinear"}
@@ -25,7 +25,7 @@ def opened(folder: Path, quantize: str | None) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("decoder", [True, False], ids=["anole", "chameleon"])
-@pytest.mark.parametrize("quantize", QUANTIZED)
+@pytest.mark.parametrize("quantize", get_args(Quantize))
 def test_quantized_are_all_linear_layers_but_the_head_and_nothing_of_the_codec(
     tmp_path: Path, quantize: str, decoder: bool
 ) -> None:

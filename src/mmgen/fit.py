@@ -156,10 +156,10 @@ def weights_bytes(checkpoint: Checkpoint, dtype: str, quantize: str | None = Non
     for name, tensor in checkpoint.tensors.items():
         if _CODEC in name and is_float(tensor):
             n_bytes += tensor.parameter_count * _SIZES["float32"]
-        elif quantize in _QUANTISED and _is_linear(name, tensor):
+        elif quantize is not None and _is_linear(name, tensor):
             n_bytes += tensor.parameter_count * _QUANTISED[quantize]
         elif is_float(tensor):
-            n_bytes += tensor.parameter_count * _SIZES.get(dtype, 4.0)
+            n_bytes += tensor.parameter_count * _SIZES[dtype]
         else:
             n_bytes += stored_bytes(tensor)
     return round(n_bytes)
@@ -168,7 +168,7 @@ def weights_bytes(checkpoint: Checkpoint, dtype: str, quantize: str | None = Non
 def cache_per_token(checkpoint: Checkpoint, dtype: str) -> int:
     """Say how many bytes of keys and values a token leaves in the language model's layers."""
     widths = sum(tensor.shape[0] for within, tensor in _keys_and_values(checkpoint) if "cross" not in within)
-    return round(_SIZES.get(dtype, 4.0) * (widths or _widths_by_config(checkpoint.config)))
+    return round(_SIZES[dtype] * (widths or _widths_by_config(checkpoint.config)))
 
 
 def cache_per_look(checkpoint: Checkpoint, dtype: str) -> int:
@@ -177,7 +177,7 @@ def cache_per_look(checkpoint: Checkpoint, dtype: str) -> int:
     vision = checkpoint.config.get("vision_config") or {}
     size, patch, tiles = vision.get("image_size", 560), vision.get("patch_size", 14), vision.get("max_num_tiles", 4)
     n_seen: int = tiles * ((size // patch) ** 2 + 1) if widths else 0
-    return round(_SIZES.get(dtype, 4.0) * widths * n_seen)
+    return round(_SIZES[dtype] * widths * n_seen)
 
 
 def _is_linear(name: str, tensor: TensorInfo) -> bool:

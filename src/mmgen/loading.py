@@ -29,10 +29,7 @@ ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 ConfigT = TypeVar("ConfigT", bound=PreTrainedConfig)
 DeviceMap = str | dict[str, int | str] | None
 
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _SPREADS = ("auto", "balanced", "sequential")  # accelerate's own ways of filling several GPUs
-_ATTENTION = ("auto", "sdpa", "flash_attention_2", "eager")
-QUANTIZED = ("4bit", "8bit", "quanto-int8")
 # What transformers and torch raise of a config that no model can be built from.
 _IMPOSSIBLE = (StrictDataclassError, ValueError, ArithmeticError, LookupError, RuntimeError, AssertionError)
 _QUANTO = "pip install --no-deps optimum-quanto ninja"  # the rest that it asks for is here: torch is not replaced
@@ -56,7 +53,7 @@ def load_model(
     Raises:
         MmgenError: the machine lacks what was asked for, or weights and model do not fit together.
     """
-    device_map = choose_device_map(loading, checkpoint)
+    device_map = choose_device_map(loading)
     if loading.device_map.endswith(".json") and isinstance(device_map, dict):
         _check_homes(device_map, loading.device_map, _without_weights(model_class, checkpoint))
     quantization = _choose_quantization(loading, checkpoint, device_map, model_class, keep_whole)
@@ -65,7 +62,7 @@ def load_model(
     arguments: dict[str, Any] = {
         "dtype": choose_dtype(loading, checkpoint),
         "device_map": device_map,
-        "attn_implementation": _choose_attention(loading, model_class),
+        "attn_implementation": _choose_attention(loading),
         "quantization_config": quantization,
     }
     present = {name: value for name, value in arguments.items() if value is not None}
@@ -95,7 +92,7 @@ def _from_pretrained(
     except SafetensorError as error:
         raise MmgenError(f"the weights of {checkpoint.name} cannot be read: {error}", "fetch them again") from error
     except ImportError as error:  # a checkpoint that is stored quantised in some other way names its own package
-        raise MmgenError(f"{checkpoint.name} needs a package: {_line(error)}", "install it") from error
+        raise MmgenError(f"{checkpoint.name} needs a package: {one_line(error)}", "install it") from error
     except torch.OutOfMemoryError as error:
         raise MmgenError(f"{checkpoint.name} does not fit into the GPU's memory", _SMALLER) from error
     except _IMPOSSIBLE as error:  # transformers has no types of its own for any of these cases
@@ -126,23 +123,22 @@ def read_image_processor(checkpoint: Checkpoint) -> Any:
         )
     except OSError as error:
         raise MmgenError(
-            f"{checkpoint.name} has nothing to prepare pictures with: {_line(error)}",
+            f"{checkpoint.name} has nothing to prepare pictures with: {one_line(error)}",
             "copy processor_config.json or preprocessor_config.json beside the weights",
         ) from error
 
 
 def choose_dtype(loading: Loading, checkpoint: Checkpoint) -> torch.dtype:
     """Choose the type of the weights, by fit.dtype_name."""
-    if loading.dtype not in ("auto", *_DTYPES):
-        raise UsageError(f"unknown dtype: {loading.dtype}", f"one of auto, {', '.join(_DTYPES)}")
-    on_gpu = loading.dtype == "auto" and _uses_gpu(choose_device_map(loading, checkpoint))
-    return _DTYPES[dtype_name(loading, checkpoint.n_bytes, on_gpu)]
+    on_gpu = loading.dtype == "auto" and _uses_gpu(choose_device_map(loading))
+    dtype: torch.dtype = getattr(torch, dtype_name(loading, checkpoint.n_bytes, on_gpu))
+    return dtype
 
 
 # --- where --------------------------------------------------------------------------------------------------------
 
 
-def choose_device_map(loading: Loading, checkpoint: Checkpoint) -> DeviceMap:
+def choose_device_map(loading: Loading) -> DeviceMap:
     """Choose what transformers gets as `device_map`; None is plain loading on the CPU, without any hooks.
 
     Raises:
@@ -215,9 +211,7 @@ def _uses_gpu(device_map: DeviceMap) -> bool:
 # --- how ----------------------------------------------------------------------------------------------------------
 
 
-def _choose_attention(loading: Loading, model_class: type[PreTrainedModel]) -> str | None:
-    if loading.attn not in _ATTENTION:
-        raise UsageError(f"unknown attention: {loading.attn}", f"one of {', '.join(_ATTENTION)}")
+def _choose_attention(loading: Loading) -> str | None:
     if loading.attn == "flash_attention_2" and not is_flash_attn_2_available():
         raise MmgenError(
             "--attn flash_attention_2 needs the package flash-attn and a CUDA device",
@@ -235,8 +229,6 @@ def _choose_quantization(
 ) -> BitsAndBytesConfig | QuantoConfig | None:
     if loading.quantize is None:
         return None
-    if loading.quantize not in QUANTIZED:
-        raise UsageError(f"unknown quantisation: {loading.quantize}", f"one of {', '.join(QUANTIZED)}")
     if "quantization_config" in checkpoint.config:
         raise MmgenError(f"{checkpoint.name} is stored quantised already", "leave --quantize out")
     _check_packages(loading.quantize)
@@ -310,10 +302,11 @@ def _check(checkpoint: Checkpoint, report: Mapping[str, Any], may_ignore: Sequen
 
 
 def _bad_config(checkpoint: Checkpoint, error: Exception) -> MmgenError:
-    return MmgenError(f"config.json of {checkpoint.name} does not fit: {_line(error)}", "fetch it again")
+    return MmgenError(f"config.json of {checkpoint.name} does not fit: {one_line(error)}", "fetch it again")
 
 
-def _line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Write what an error says on one line."""
     return " ".join(str(error).split())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union, get_args
 
 from mmgen.errors import UsageError
 
@@ -107,6 +107,10 @@ class Loading:
     )
 
     def __post_init__(self) -> None:
+        _one_of("dtype", self.dtype, Dtype)
+        _one_of("attention", self.attn, Attention)
+        if self.quantize is not None:
+            _one_of("quantisation", self.quantize, Quantize)
         if self.window is not None:
             _at_least("window", self.window, 1)
 
@@ -193,6 +197,11 @@ def _check_tops(top_p: float, top_k: int) -> None:
     if not 0 < top_p <= 1:
         raise UsageError(f"top-p {top_p:g} is not a probability", "it is above 0 and at most 1; 1 keeps all")
     _at_least("top-k", top_k, 0)
+
+
+def _one_of(name: str, value: str, literal: Any) -> None:
+    if value not in get_args(literal):
+        raise UsageError(f"unknown {name}: {value}", f"one of {', '.join(get_args(literal))}")
 
 
 def _at_least(name: str, value: float, least: int) -> None:

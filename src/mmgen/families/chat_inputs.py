@@ -19,7 +19,7 @@ from transformers.models.auto.processing_auto import AutoProcessor
 
 from mmgen import machine
 from mmgen.errors import MmgenError, TooLongError
-from mmgen.loading import read_config
+from mmgen.loading import one_line, read_config
 from mmgen.request import Part, Request
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Prompter:
 
     def _refusal(self, error: Exception) -> MmgenError:
         return MmgenError(
-            f"{self._name} cannot take this prompt: {_line(error)}", "change the prompt, or the pictures in it"
+            f"{self._name} cannot take this prompt: {one_line(error)}", "change the prompt, or the pictures in it"
         )
 
     def _check_words(self, text: str) -> None:
@@ -194,12 +194,8 @@ def _load_processor(checkpoint: Checkpoint) -> Any:
 
 
 def _no_processor(checkpoint: Checkpoint, error: Exception | None) -> MmgenError:
-    why = f": {_line(error).partition('. If you were')[0]}" if error else ""  # it goes on about the Hub
+    why = f": {one_line(error).partition('. If you were')[0]}" if error else ""  # it goes on about the Hub
     return MmgenError(
         f"{checkpoint.name} has no processor for text and pictures{why}",
         "copy processor_config.json or preprocessor_config.json beside the weights",
     )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
