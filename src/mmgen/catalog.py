@@ -87,7 +87,7 @@ class Checkpoint:
     def read_json(self, name: str) -> dict[str, Any]:
         """Read one of the small files beside the weights; one that is not there says nothing."""
         path = self.folder / name
-        return _read_json(path, "") if path.is_file() else {}
+        return _read_json(path) if path.is_file() else {}
 
 
 def find(name: str, *, revision: str | None = None, offline: bool = False) -> Checkpoint:
@@ -189,22 +189,22 @@ def _find_in_folder(name: str, folder: Path) -> Checkpoint:
     if not folder.is_dir():
         raise MmgenError(f"not a checkpoint folder but a file: {folder}", "name the folder that holds config.json")
     config = _read_config(folder)
+    index = _read_index(folder)
     tensors: dict[str, TensorInfo] = {}
-    shards = _shards(folder)
-    if not shards:
-        raise _no_weights(str(folder), [path.name for path in folder.iterdir()])
-    for shard in shards:
+    for shard in sorted(set(index.values())) or [_SINGLE]:
         if not (folder / shard).is_file():
+            if not index:
+                raise _no_weights(str(folder), [path.name for path in folder.iterdir()])
             raise MmgenError(f"{shard} is missing from {folder}", "fetch the missing file")
         tensors |= read_header(folder / shard)
-    _check_index(folder, tensors)
+    _check_index(index, tensors)
     _check_companions(folder)
     return Checkpoint(name, folder, None, config, tensors, _read_note(folder / "README.md"))
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    config = _read_json(path, "not a checkpoint folder")
+    config = _read_json(path)
     if not isinstance(config.get("model_type"), str):
         raise MmgenError(f"{path} names no model_type", "use a checkpoint in transformers' format")
     for section in (config, *(config.get(name) for name in _SECTIONS)):
@@ -215,12 +215,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _read_json(path: Path, without_it: str) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise MmgenError(
-            f"{without_it}: {path.parent} has no {path.name}", "name a folder in transformers' format, or a Hub id"
+            f"not a checkpoint folder: {path.parent} has no {path.name}",
+            "name a folder in transformers' format, or a Hub id",
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise MmgenError(f"{path} is not valid JSON: {error}", "fetch the file again") from error
@@ -231,18 +232,12 @@ def _read_json(path: Path, without_it: str) -> dict[str, Any]:
     return value
 
 
-def _shards(folder: Path) -> list[str]:
-    """List the files of the weights: one, or those that the index names. None, if there is neither."""
-    if (folder / _SINGLE).is_file():
-        return [_SINGLE]
-    return sorted(set(_weight_map(folder).values()))
-
-
-def _weight_map(folder: Path) -> dict[str, str]:
+def _read_index(folder: Path) -> dict[str, str]:
+    """Read which tensor is in which file; nothing, where there is no index or one file for all."""
     index = folder / _INDEX
-    if not index.is_file():
+    if (folder / _SINGLE).is_file() or not index.is_file():
         return {}
-    weight_map = _read_json(index, "no weights").get("weight_map")
+    weight_map = _read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise MmgenError(f"{index} has no weight_map", "fetch the file again")
     for file in weight_map.values():
@@ -251,8 +246,8 @@ def _weight_map(folder: Path) -> dict[str, str]:
     return weight_map
 
 
-def _check_index(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
-    lost = [] if (folder / _SINGLE).is_file() else sorted(set(_weight_map(folder)) - set(tensors))
+def _check_index(index: Mapping[str, str], tensors: Mapping[str, TensorInfo]) -> None:
+    lost = sorted(set(index) - set(tensors))
     if lost:
         raise MmgenError(f"{len(lost)} tensor(s) of the index are in no file, {lost[0]} first", "fetch it again")
 
@@ -271,7 +266,7 @@ def _check_companions(folder: Path) -> None:
         raise MmgenError(f"cannot read {tokenizer}: {error.strerror}", "check its permissions") from error
     if not (start.startswith(b"{") and end.endswith(b"}")):
         raise MmgenError(f"{tokenizer} is empty, cut off, or no tokenizer", "fetch the file again")
-    companions = {name: _read_json(folder / name, "") for name in _SMALL_JSON if (folder / name).is_file()}
+    companions = {name: _read_json(folder / name) for name in _SMALL_JSON if (folder / name).is_file()}
     if "preprocessor_config.json" not in companions and not companions.get(_PROCESSOR, {}).get("image_processor"):
         raise MmgenError(
             f"{folder} has nothing to prepare pictures with: no preprocessor_config.json, and nothing in {_PROCESSOR}",
@@ -325,12 +320,13 @@ def _find_on_hub(name: str, repo: str, revision: str | None, offline: bool) -> C
     commit = folder.name
     config = _read_config(folder)
     _check_companions(folder)
-    shards = _shards(folder) or [_SINGLE]
+    index = _read_index(folder)
+    shards = sorted(set(index.values())) or [_SINGLE]
     missing = tuple(shard for shard in shards if not (folder / shard).is_file())
     tensors: dict[str, TensorInfo] = {}
-    lacking: dict[str, TensorInfo] = {}
     for shard in set(shards) - set(missing):
         tensors |= read_header(folder / shard)
+    lacking: dict[str, TensorInfo] = {}
     if missing:
         if offline or hub.is_offline():
             raise hub.absent(repo, offline=True)
@@ -341,7 +337,7 @@ def _find_on_hub(name: str, repo: str, revision: str | None, offline: bool) -> C
         if lost:
             raise MmgenError(f"{lost[0]} is missing from {repo}", "tell its owner, or try another revision")
         lacking = hub.read_headers(repo, commit, missing)
-        tensors |= lacking
-    _check_index(folder, tensors)
+    tensors |= lacking
+    _check_index(index, tensors)
     n_lacking = sum(map(stored_bytes, lacking.values()))
     return Checkpoint(name, folder, commit, config, tensors, _read_note(folder / "README.md"), repo, missing, n_lacking)

@@ -55,14 +55,15 @@ class Plan:
 
     Attributes:
         flags: what to say on the command line for it.
+        dtype: of the weights, where they are not quantised.
         weights: bytes of the weights.
         n_bytes: bytes in all, with what a reply takes.
         room: bytes that are free where it would go; None if that is not known.
         is_default: whether it is what comes without any flags.
     """
 
-    loading: Loading
     flags: str
+    dtype: str
     weights: int
     n_bytes: int
     room: int | None
@@ -85,15 +86,16 @@ def check(checkpoint: Checkpoint, loading: Loading, machine: Machine, reply: Rep
         return
     others = plans(checkpoint, loading, machine, reply)
     fitting = [f"{other.flags} ({gigabytes(other.n_bytes)})" for other in others if other.fits]
-    least = min(others, key=lambda other: other.n_bytes, default=asked)
+    least = min(others, key=lambda other: other.n_bytes)
     hint = (
         f"here fits: {', or '.join(fitting)}"
         if fitting
         else f"nothing makes it fit: {least.flags} takes {gigabytes(least.n_bytes)}; see mmgen models for smaller ones"
     )
+    kind = "as stored" if "quantization_config" in checkpoint.config else loading.quantize or f"in {asked.dtype}"
     where = "the GPU" if _on_gpu(loading, machine) else "memory"
     raise MmgenError(
-        f"{checkpoint.name} takes {gigabytes(asked.n_bytes)} ({_kind(asked, machine, checkpoint)}), "
+        f"{checkpoint.name} takes {gigabytes(asked.n_bytes)} ({kind}), "
         f"and {gigabytes(asked.room or 0)} of {where} are free",
         f"{hint}. --no-fit-check tries all the same",
     )
@@ -122,20 +124,20 @@ def plan(
     Args:
         before: what is set already, and needs no flag.
     """
-    dtype = dtype_name(loading, checkpoint.n_bytes, _on_gpu(loading, machine))
+    on_gpu, before = _on_gpu(loading, machine), before or loading
+    dtype = dtype_name(loading, checkpoint.n_bytes, on_gpu)
+    is_auto = dtype == dtype_name(replace(loading, dtype="auto"), checkpoint.n_bytes, on_gpu)
     weights = weights_bytes(checkpoint, dtype, loading.quantize)
     cached = reply.tokens * cache_per_token(checkpoint, dtype) + cache_per_look(checkpoint, dtype)
-    flags = []
-    if before is not None and loading.device_map != before.device_map:
-        flags.append(f"--device-map {loading.device_map}")
+    n_bytes = weights + cached + reply.decoding + _WORKSPACE
+    is_moved = loading.device_map != before.device_map
+    flags = [f"--device-map {loading.device_map}"] if is_moved else []
     if loading.quantize is not None:
         flags.append(f"--quantize {loading.quantize}")
     elif loading.dtype != "auto":
         flags.append(f"--dtype {loading.dtype}")
-    auto = dtype_name(replace(loading, dtype="auto"), checkpoint.n_bytes, _on_gpu(loading, machine))
-    is_default = dtype == auto and loading.quantize is None and loading.device_map == (before or loading).device_map
-    n_bytes = weights + cached + reply.decoding + _WORKSPACE
-    return Plan(loading, " ".join(flags) or "as stored", weights, n_bytes, _room(loading, machine), is_default)
+    is_default = is_auto and loading.quantize is None and not is_moved
+    return Plan(" ".join(flags) or "as stored", dtype, weights, n_bytes, _room(loading, machine), is_default)
 
 
 def dtype_name(loading: Loading, n_bytes: int, on_gpu: bool) -> str:
@@ -154,14 +156,14 @@ def weights_bytes(checkpoint: Checkpoint, dtype: str, quantize: str | None = Non
         return checkpoint.n_bytes
     n_bytes = 0.0
     for name, tensor in checkpoint.tensors.items():
-        if _CODEC in name and is_float(tensor):
+        if not is_float(tensor):
+            n_bytes += stored_bytes(tensor)
+        elif _CODEC in name:
             n_bytes += tensor.parameter_count * _SIZES["float32"]
         elif quantize is not None and _is_linear(name, tensor):
             n_bytes += tensor.parameter_count * _QUANTISED[quantize]
-        elif is_float(tensor):
-            n_bytes += tensor.parameter_count * _SIZES[dtype]
         else:
-            n_bytes += stored_bytes(tensor)
+            n_bytes += tensor.parameter_count * _SIZES[dtype]
     return round(n_bytes)
 
 
@@ -182,7 +184,7 @@ def cache_per_look(checkpoint: Checkpoint, dtype: str) -> int:
 
 def _is_linear(name: str, tensor: TensorInfo) -> bool:
     """Whether a tensor belongs to a layer that is quantised: the head and all tables are not."""
-    is_matrix = name.endswith(".weight") and len(tensor.shape) == 2 and is_float(tensor)
+    is_matrix = name.endswith(".weight") and len(tensor.shape) == 2
     return is_matrix and "embed" not in name and not name.endswith("lm_head.weight")
 
 
@@ -228,13 +230,6 @@ def _room(loading: Loading, machine: Machine) -> int | None:
         return machine.gpus[int(number)].free if known else None  # the loader says what is wrong with it
     on_gpus = sum(gpu.free for gpu in machine.gpus)
     return on_gpus if loading.quantize else on_gpus + machine.free  # quantised layers go to one kind of device
-
-
-def _kind(asked: Plan, machine: Machine, checkpoint: Checkpoint) -> str:
-    if "quantization_config" in checkpoint.config:
-        return "as stored"
-    on_gpu = _on_gpu(asked.loading, machine)
-    return asked.loading.quantize or f"in {dtype_name(asked.loading, checkpoint.n_bytes, on_gpu)}"
 
 
 def gigabytes(n_bytes: float) -> str:

@@ -195,10 +195,8 @@ def _explained(repo: str, revision: str | None, offline: bool) -> Iterator[None]
         raise MmgenError(f"{repo} has no revision {revision}", f"see {page}/commits") from error
     except errors.RemoteEntryNotFoundError as error:
         raise MmgenError(f"{repo} has no such file: {_first_line(error)}", f"see {page}/tree/main") from error
-    except errors.LocalEntryNotFoundError as error:
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise absent(repo, offline or is_offline(), error) from error
-    except errors.OfflineModeIsEnabled as error:
-        raise absent(repo, True, error) from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         hint = log_in if status in (401, 403) else "try again later"

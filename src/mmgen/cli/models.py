@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
 from io import StringIO
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from mmgen.aliases import ALIASES
 from mmgen.cli import options
 from mmgen.request import BOTH, PICTURES, WORDS, Kind, Loading
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from mmgen.catalog import Checkpoint
     from mmgen.fit import Plan
     from mmgen.machine import Machine
-    from mmgen.model import Abilities
 
 EXAMPLES = """\b
 Examples:
@@ -29,6 +29,8 @@ Examples:
 
 
 _UNBOUNDED = 10_000  # columns
+
+Told: TypeAlias = Mapping[str, Any]  # what --json prints of a model; the text is made from it
 
 
 @options.grouped
@@ -50,42 +52,19 @@ def models(
 
     Weights are not fetched: of those on the Hub only the headers are read.
     """
+    from mmgen import catalog, machine
     from mmgen.streams import emit
 
     if name is None:
-        emit(_list(job.as_json))
-        return
-    from mmgen import catalog, machine
-
-    checkpoint = catalog.find(name, revision=loading.revision, offline=loading.offline)
-    emit(_report(checkpoint, Loading(device_map=loading.device_map), machine.look(), job.as_json))
-
-
-# --- all ----------------------------------------------------------------------------------------------------------
-
-
-def _list(as_json: bool) -> str:
-    from mmgen import catalog
-    from mmgen.aliases import ALIASES
-    from mmgen.fit import gigabytes
-
-    lines, rows = [], [("NAME", "CAN", "WEIGHTS", "HERE", "LICENCE")]
-    for name, alias in ALIASES.items():
-        here = catalog.is_here(name)
-        entry = {
-            "command": "models",
-            "model": {"name": name, "revision": None},
-            "repo": alias.target if isinstance(alias.target, str) else None,
-            "can": alias.does,
-            "n_bytes": alias.n_bytes,
-            "licence": alias.licence,
-            "gated": alias.gated,
-            "here": here,
-        }
-        lines.append(json.dumps(entry, ensure_ascii=False))
-        licence = f"{alias.licence}, gated" if alias.gated else alias.licence
-        rows.append((name, " ".join(alias.does), gigabytes(alias.n_bytes), "yes" if here else "no", licence))
-    return "\n".join(lines if as_json else _columns(rows)) + "\n"
+        told = [_tell_alias(each, catalog.is_here(each)) for each in ALIASES]
+        text = partial(_list, told)
+    else:
+        checkpoint = catalog.find(name, revision=loading.revision, offline=loading.offline)
+        here = machine.look()
+        told = [_tell(checkpoint, Loading(device_map=loading.device_map), here)]
+        text = partial(_describe, told[0], checkpoint, here)
+    lines = [json.dumps(each, ensure_ascii=False) for each in told] if job.as_json else text()
+    emit("\n".join(lines) + "\n")
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -103,59 +82,59 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["".join(segment.text for segment in line).rstrip() for line in console.render_lines(table)]
 
 
+def _licence(told: Told) -> str:
+    return f"{told['licence']}, gated" if told["gated"] else told["licence"] or ""
+
+
+# --- all ----------------------------------------------------------------------------------------------------------
+
+
+def _tell_alias(name: str, is_here: bool) -> Told:
+    alias = ALIASES[name]
+    return {
+        "command": "models",
+        "model": {"name": name, "revision": None},
+        "repo": alias.target if isinstance(alias.target, str) else None,
+        "can": alias.does,
+        "n_bytes": alias.n_bytes,
+        "licence": alias.licence,
+        "gated": alias.gated,
+        "here": is_here,
+    }
+
+
+def _list(told: Sequence[Told]) -> list[str]:
+    from mmgen.fit import gigabytes
+
+    rows = [["NAME", "CAN", "WEIGHTS", "HERE", "LICENCE"]]
+    for each in told:
+        size, here = gigabytes(each["n_bytes"]), "yes" if each["here"] else "no"
+        rows.append([each["model"]["name"], " ".join(each["can"]), size, here, _licence(each)])
+    return _columns(rows)
+
+
 # --- one ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Way:
-    """One way of loading a checkpoint, weighed for what it may be asked.
-
-    Attributes:
-        usual: with what one picture takes where it draws, else one answer.
-        mixed: with what an interleaved reply of full length takes; None if it makes none.
-    """
-
-    usual: Plan
-    mixed: Plan | None
-
-
-def _report(checkpoint: Checkpoint, loading: Loading, machine: Machine, as_json: bool) -> str:
+def _tell(checkpoint: Checkpoint, loading: Loading, machine: Machine) -> Told:
+    """Tell of a checkpoint and the ways to load it, each beside what a picture takes where it draws, else an answer."""
     from mmgen import families, fit
-
-    able, n_codes = families.abilities(checkpoint), families.picture_tokens(checkpoint)
 
     def plans(want: frozenset[Kind]) -> list[Plan]:
         return fit.plans(checkpoint, loading, machine, families.reply(checkpoint, want))
 
+    alias, able = ALIASES.get(checkpoint.name), families.abilities(checkpoint)
     draws = "image" in able.gives
     usual = plans(PICTURES if draws else WORDS)
-    mixed = plans(BOTH) if draws and able.mixes else [None] * len(usual)
-    ways = [_Way(*pair) for pair in zip(usual, mixed, strict=True)]
-    return (_as_json if as_json else _as_text)(checkpoint, ways, machine, able, n_codes)
-
-
-def _can(checkpoint: Checkpoint, able: Abilities) -> list[str]:
-    """List the commands a model is good for."""
-    from mmgen.aliases import ALIASES
-
-    if checkpoint.name in ALIASES:
-        return list(ALIASES[checkpoint.name].does)
-    return able.tasks
-
-
-def _as_json(checkpoint: Checkpoint, ways: Sequence[_Way], machine: Machine, able: Abilities, n_codes: int) -> str:
-    from mmgen import fit
-    from mmgen.aliases import ALIASES
-
-    alias = ALIASES.get(checkpoint.name)
+    mixed = plans(BOTH) if draws and able.mixes else [None] * len(usual)  # an interleaved reply of full length
     per_token = fit.cache_per_token(checkpoint, "bfloat16")
-    entry = {
+    return {
         "command": "models",
         "model": {"name": checkpoint.name, "revision": checkpoint.revision},
         "repo": checkpoint.repo,
         "type": checkpoint.model_type,
         "gives": sorted(able.gives, reverse=True),
-        "can": _can(checkpoint, able),
+        "can": alias.does if alias else able.tasks,
         "licence": alias.licence if alias else None,
         "gated": alias.gated if alias else None,
         "here": not checkpoint.missing,
@@ -163,83 +142,78 @@ def _as_json(checkpoint: Checkpoint, ways: Sequence[_Way], machine: Machine, abl
         "n_bytes": checkpoint.n_bytes,
         "ways": [
             {
-                "flags": way.usual.flags,
-                "default": way.usual.is_default,
-                "weights": way.usual.weights,
-                "n_bytes": way.usual.n_bytes,
-                "fits": way.usual.fits,
-                "interleave": {"n_bytes": way.mixed.n_bytes, "fits": way.mixed.fits} if way.mixed else None,
+                "flags": plan.flags,
+                "default": plan.is_default,
+                "weights": plan.weights,
+                "n_bytes": plan.n_bytes,
+                "fits": plan.fits,
+                "interleave": {"n_bytes": longest.n_bytes, "fits": longest.fits} if longest else None,
             }
-            for way in ways
+            for plan, longest in zip(usual, mixed, strict=True)
         ],
         "cache_per_token": per_token,
-        "cache_per_picture": n_codes * per_token or None,
+        "cache_per_picture": families.picture_tokens(checkpoint) * per_token or None,
         "cache_per_look": fit.cache_per_look(checkpoint, "bfloat16") or None,
         "free": {"memory": machine.free, "gpus": [gpu.free for gpu in machine.gpus]},
     }
-    return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
-def _as_text(checkpoint: Checkpoint, ways: Sequence[_Way], machine: Machine, able: Abilities, n_codes: int) -> str:
-    from mmgen import fit
-    from mmgen.aliases import ALIASES
+def _describe(told: Told, checkpoint: Checkpoint, machine: Machine) -> list[str]:
+    from mmgen.fit import gigabytes
 
-    alias, size = ALIASES.get(checkpoint.name), fit.gigabytes(checkpoint.n_bytes)
-    n_parameters = sum(tensor.parameter_count for tensor in checkpoint.tensors.values())
-    count = f"{n_parameters / 1e9:.2f} billion" if n_parameters >= 1e9 else f"{n_parameters / 1e6:.1f} million"
+    n = told["n_parameters"]
+    count = f"{n / 1e9:.2f} billion" if n >= 1e9 else f"{n / 1e6:.1f} million"
     stored = ", ".join(sorted({tensor.dtype for tensor in checkpoint.tensors.values()}))
     where = "" if checkpoint.repo in (None, checkpoint.name) else f" ({checkpoint.repo})"
+    gpus = [f"{gigabytes(gpu.free)} of {gigabytes(gpu.total)} on {gpu.name}" for gpu in machine.gpus] or ["no GPU"]
     lines = [
         ("model", checkpoint.name + where),
         ("revision", checkpoint.revision or ""),
         ("type", checkpoint.model_type),
-        ("gives", "words, pictures" if "image" in able.gives else "words"),
-        ("can", ", ".join(_can(checkpoint, able))),
-        ("licence", alias.licence + (", gated" if alias.gated else "") if alias else ""),
+        ("gives", "words, pictures" if "image" in told["gives"] else "words"),
+        ("can", ", ".join(told["can"])),
+        ("licence", _licence(told)),
         ("note", checkpoint.note or ""),
-        ("weights", f"{count} numbers, {size} as {stored}"),
-        ("here", f"no: {fit.gigabytes(checkpoint.missing_bytes)} to fetch" if checkpoint.missing else "yes"),
-        ("cache", _cache(checkpoint, n_codes)),
-        ("free", _free(machine)),
+        ("weights", f"{count} numbers, {gigabytes(checkpoint.n_bytes)} as {stored}"),
+        ("here", f"no: {gigabytes(checkpoint.missing_bytes)} to fetch" if checkpoint.missing else "yes"),
+        ("cache", _cache(told)),
+        ("free", ", ".join([f"{gigabytes(machine.free)} of {gigabytes(machine.total)} of memory", *gpus])),
     ]
-    told = _columns([(f"{key}:", value) for key, value in lines if value])
-    return "\n".join([*told, "", *_table(ways, checkpoint.name, _can(checkpoint, able)[0])]) + "\n"
+    return [*_columns([(f"{key}:", value) for key, value in lines if value]), "", *_table(told), "", _advice(told)]
 
 
-def _cache(checkpoint: Checkpoint, n_codes: int) -> str:
-    from mmgen import fit
+def _cache(told: Told) -> str:
+    from mmgen.fit import gigabytes
 
-    per_token = fit.cache_per_token(checkpoint, "bfloat16")
-    said = [f"{fit.gigabytes(1000 * per_token)} for 1000 tokens"]
-    if n_codes:
-        each = fit.gigabytes(n_codes * per_token)
-        said.append(f"{each} for a picture that is drawn ({n_codes} tokens) and each guidance row of it")
-    if per_look := fit.cache_per_look(checkpoint, "bfloat16"):
-        said.append(f"{fit.gigabytes(per_look)} for a picture that is looked at")
+    per_token, per_picture, per_look = (told[f"cache_per_{each}"] for each in ("token", "picture", "look"))
+    said = [f"{gigabytes(1000 * per_token)} for 1000 tokens"]
+    if per_picture:
+        n = per_picture // per_token
+        said.append(f"{gigabytes(per_picture)} for a picture that is drawn ({n} tokens) and each guidance row of it")
+    if per_look:
+        said.append(f"{gigabytes(per_look)} for a picture that is looked at")
     return "; ".join(said) + " (bfloat16)"
 
 
-def _free(machine: Machine) -> str:
+def _table(told: Told) -> list[str]:
     from mmgen.fit import gigabytes
 
-    gpus = [f"{gigabytes(gpu.free)} of {gigabytes(gpu.total)} on {gpu.name}" for gpu in machine.gpus]
-    return ", ".join([f"{gigabytes(machine.free)} of {gigabytes(machine.total)} of memory", *(gpus or ["no GPU"])])
+    mixes = any(way["interleave"] for way in told["ways"])
+    rows = [["TO LOAD IT WITH", "WEIGHTS", "IN ALL", *(["TO INTERLEAVE"] if mixes else []), "FITS HERE"]]
+    for way in told["ways"]:
+        mixed = way["interleave"]
+        fits = "no" if not way["fits"] else "yes" if mixed is None or mixed["fits"] else "not to interleave"
+        sizes = [way["weights"], way["n_bytes"], *([mixed["n_bytes"]] if mixed else [])]
+        rows.append([way["flags"] + (" (default)" if way["default"] else ""), *map(gigabytes, sizes), fits])
+    return _columns(rows)
 
 
-def _table(ways: Sequence[_Way], name: str, command: str) -> list[str]:
-    from mmgen.fit import gigabytes
-
-    column = ["TO INTERLEAVE"] if any(way.mixed for way in ways) else []
-    rows = [["TO LOAD IT WITH", "WEIGHTS", "IN ALL", *column, "FITS HERE"]]
-    for way in ways:
-        flags = way.usual.flags + (" (default)" if way.usual.is_default else "")
-        fits = "no" if not way.usual.fits else "yes" if way.mixed is None or way.mixed.fits else "not to interleave"
-        sizes = [way.usual.weights, way.usual.n_bytes, *([way.mixed.n_bytes] if way.mixed else [])]
-        rows.append([flags, *map(gigabytes, sizes), fits])
-    fitting = [way.usual for way in ways if way.usual.fits]
+def _advice(told: Told) -> str:
+    fitting = [way for way in told["ways"] if way["fits"]]
     if not fitting:
-        return [*_columns(rows), "", "nothing of this fits here"]
-    best = next((way for way in fitting if way.is_default), fitting[0])
-    flags = "" if best.is_default else f" {best.flags}"
+        return "nothing of this fits here"
+    best = next((way for way in fitting if way["default"]), fitting[0])
+    flags = "" if best["default"] else f" {best['flags']}"
+    command = told["can"][0]
     given = 'draw "a snowman"' if command == "draw" else f"{command} photo.jpg"
-    return [*_columns(rows), "", f"try: mmgen {given} -m {shlex.quote(name)}{flags}"]
+    return f"try: mmgen {given} -m {shlex.quote(told['model']['name'])}{flags}"
