@@ -135,6 +135,16 @@ class Request:
     completion: bool = False  # continue the text: no end-of-turn after the prompt
     history: tuple[Turn, ...] = ()
 
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The conversation: earlier turns and this one."""
+        return (*self.history, Turn("user", self.parts))
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The pictures of the conversation, in order."""
+        return [part for turn in self.turns for part in turn.parts if not isinstance(part, str)]
+
 
 @dataclass(frozen=True)
 class Picture:

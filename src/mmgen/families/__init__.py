@@ -80,8 +80,7 @@ def open_model(
     Raises:
         MmgenError: of an unknown family, unable to do what is wanted, or too large.
     """
-    family = _FAMILIES.get(checkpoint.model_type, _CHAT)
-    able = abilities(checkpoint)
+    family, able = _family(checkpoint), abilities(checkpoint)
     able.check(checkpoint.name, want, requests)
     if loading.fit_check and checkpoint.n_bytes > fit.SMALL:
         fit.check(checkpoint, loading, machine.look(), reply(checkpoint, want))
@@ -97,7 +96,7 @@ def open_model(
 
 def abilities(checkpoint: Checkpoint) -> Abilities:
     """Say what a checkpoint can be asked for, from its family and its tensors' names."""
-    family = _FAMILIES.get(checkpoint.model_type, _CHAT)
+    family = _family(checkpoint)
     draws = any(tensor.startswith(family.draws_with) for tensor in checkpoint.tensors)
     return family.abilities if draws else replace(family.abilities, gives=WORDS)
 
@@ -120,5 +119,8 @@ def reply(checkpoint: Checkpoint, want: frozenset[Kind]) -> fit.Reply:
 
 def picture_tokens(checkpoint: Checkpoint) -> int:
     """Say how many tokens a picture is that a checkpoint draws; 0 if it draws none."""
-    family = _FAMILIES.get(checkpoint.model_type, _CHAT)
-    return family.picture_tokens(checkpoint.config) if "image" in abilities(checkpoint).gives else 0
+    return _family(checkpoint).picture_tokens(checkpoint.config) if "image" in abilities(checkpoint).gives else 0
+
+
+def _family(checkpoint: Checkpoint) -> Family:
+    return _FAMILIES.get(checkpoint.model_type, _CHAT)

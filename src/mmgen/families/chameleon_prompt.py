@@ -50,8 +50,8 @@ class Prompter(TokenPrompter):
         """Write a request's prompt: every turn but the last ends, and that too unless it is to be continued."""
         v = self.vocabulary
         ids, pictures = [v.bos], []
-        for parts in (*(turn.parts for turn in request.history), request.parts):
-            for part in parts:
+        for turn in request.turns:
+            for part in turn.parts:
                 if isinstance(part, str):
                     ids += self.text_ids(part)
                 else:

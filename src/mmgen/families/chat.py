@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from mmgen.catalog import Checkpoint
 from mmgen.decoding.pieces import Detokenizer
 from mmgen.errors import MmgenError, OutOfMemoryError
-from mmgen.families.chat_inputs import Prompter, pictures
+from mmgen.families.chat_inputs import Prompter
 from mmgen.families.generation import stream
 from mmgen.loading import load_model, ran_out_of_memory
 from mmgen.model import Abilities, Model
@@ -43,7 +43,7 @@ def load(
     """
     if len(requests) == 1:
         prompter.write(requests)  # looks at the pictures too; with many that would take as long as answering
-    sees = not requests or any(map(pictures, requests))
+    sees = not requests or any(request.images for request in requests)
     return Chat(checkpoint, loading, abilities, prompter, sees)
 
 
@@ -68,7 +68,7 @@ class Chat(Model):
 
     def reply(self, request: Request) -> Iterator[Piece]:
         """Answer one request, piece by piece."""
-        self._hold(bool(pictures(request)))
+        self._hold(bool(request.images))
         for _, piece in self._answer([request]):
             if not isinstance(piece, Done):
                 yield piece
@@ -79,9 +79,9 @@ class Chat(Model):
         for index, request in enumerate(requests):
             # Padding with pictures would not be without effect: where cross-attention finds nothing that it may look
             # at, before the first picture, it looks at all there is.
-            kind = (request.text, request.completion, len(pictures(request)))
+            kind = (request.text, request.completion, len(request.images))
             alike.setdefault(kind, []).append(index)
-        self._hold(any(map(pictures, requests)))
+        self._hold(any(request.images for request in requests))
         for indices in alike.values():
             for start in range(0, len(indices), _MOST_ROWS):
                 yield from self._group(requests, indices[start : start + _MOST_ROWS])

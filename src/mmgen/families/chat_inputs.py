@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-from PIL import Image
 from transformers import BatchFeature
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -71,7 +70,7 @@ class Prompter:
                 f"{self._name} has no chat template: it continues texts and answers no questions",
                 "give it the beginning of a text, with --complete",
             )
-        if self._picture_mark is None and request.completion and pictures(request):
+        if self._picture_mark is None and request.completion and request.images:
             raise MmgenError(
                 f"{self._name} cannot continue a text with pictures: its processor names no token for them",
                 "leave out the pictures, or --complete",
@@ -91,7 +90,7 @@ class Prompter:
         for request in requests:
             self.check(request)
         if requests[0].completion:
-            images = [[image.convert("RGB") for image in pictures(request)] for request in requests]
+            images = [[image.convert("RGB") for image in request.images] for request in requests]
             text = [self._written(request) for request in requests]
             prepare = partial(self._processor, text=text, images=images if any(images) else None, padding=True)
         else:
@@ -157,16 +156,9 @@ class Prompter:
         return sorted({*found, self._picture_mark or ""} - {""}, key=len, reverse=True)
 
 
-def pictures(request: Request) -> list[Image.Image]:
-    """List the pictures of a request, of earlier turns too."""
-    turns = [*(turn.parts for turn in request.history), request.parts]
-    return [part for parts in turns for part in parts if not isinstance(part, str)]
-
-
 def _messages(request: Request) -> list[dict[str, Any]]:
     """Write a conversation as chat templates take it (transformers, docs/source/en/chat_templating_multimodal.md)."""
-    turns = [*((turn.role, turn.parts) for turn in request.history), ("user", request.parts)]
-    return [{"role": role, "content": [_content(part) for part in parts]} for role, parts in turns]
+    return [{"role": turn.role, "content": [_content(part) for part in turn.parts]} for turn in request.turns]
 
 
 def _content(part: Part) -> dict[str, Any]:
@@ -179,15 +171,13 @@ def _load_processor(checkpoint: Checkpoint) -> Any:
     """Load what prepares text and pictures, and see that it can do both."""
     try:
         processor = AutoProcessor.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, OSError) as error:
         package = next((name for name in _EXTRAS if name in str(error).lower()), None)
-        if package is not None:
-            raise MmgenError(
-                f"{checkpoint.name} needs the package {package} to prepare pictures", machine.install_command(package)
-            ) from error
-        raise _no_processor(checkpoint, error) from error
-    except OSError as error:
-        raise _no_processor(checkpoint, error) from error
+        if package is None or isinstance(error, OSError):  # which may have it in a path
+            raise _no_processor(checkpoint, error) from error
+        raise MmgenError(
+            f"{checkpoint.name} needs the package {package} to prepare pictures", machine.install_command(package)
+        ) from error
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
         raise _no_processor(checkpoint, None)
     return processor

@@ -123,8 +123,7 @@ def load(
     checkpoint: Checkpoint, loading: Loading, abilities: Abilities, prompter: Prompter, _: Sequence[Request]
 ) -> Emu3:
     """Load a checkpoint of model type "emu3"."""
-    model = load_with_codec(Emu3WithCodec, checkpoint, loading)
-    return Emu3(checkpoint, abilities, prompter, model, loading.window)
+    return Emu3(checkpoint, abilities, prompter, load_with_codec(Emu3WithCodec, checkpoint, loading), loading.window)
 
 
 class Emu3(SpeakingModel):
@@ -148,7 +147,7 @@ class Emu3(SpeakingModel):
     def decode(self, codes: Tensor) -> Tensor:
         """Turn codes [B, h, w] int64 into pixels [B, 3, H, W] float32, about in [-1, 1]."""
         pixels = self._vq.decode(codes.to(self._vq.device))
-        return unnormalise(pixels, self.prompter.image_processor.image_mean, self.prompter.image_processor.image_std)
+        return unnormalise(pixels, self.prompter.image_processor)
 
 
 def _prepare(image: Image.Image) -> Image.Image:

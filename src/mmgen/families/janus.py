@@ -133,7 +133,7 @@ class Janus(SpeakingModel):
     def decode(self, codes: Tensor) -> Tensor:
         """Turn codes [B, h, w] int64 into pixels [B, 3, H, W] float32, about in [-1, 1]."""
         pixels = self._vq.decode(cast(torch.LongTensor, codes.flatten(1).to(self._vq.device)))
-        return unnormalise(pixels, self.prompter.image_processor.image_mean, self.prompter.image_processor.image_std)
+        return unnormalise(pixels, self.prompter.image_processor)
 
     def _embed(self, ids: Tensor) -> Tensor:
         """Turn ids [r, T] of words, codes and features into vectors [r, T, D]."""

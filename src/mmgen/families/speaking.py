@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from PIL import Image
@@ -148,8 +148,7 @@ class SpeakingModel(Model):
 
     def _write(self, requests: Sequence[Request]) -> list[Prompt]:
         """Write the prompts of requests that were checked, all their pictures seen together."""
-        said = [parts for request in requests for parts in (*(turn.parts for turn in request.history), request.parts)]
-        images = {id(part): part for parts in said for part in parts if not isinstance(part, str)}
+        images = {id(image): image for request in requests for image in request.images}
         with self._threads():
             ids = dict(zip(images, self.picture_ids(list(images.values())), strict=True))
         return [self.prompter.write(request, lambda image: ids[id(image)]) for request in requests]
@@ -272,11 +271,11 @@ def load_with_codec(
     return model
 
 
-def unnormalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def unnormalise(pixels: Tensor, image_processor: Any) -> Tensor:
     """Undo what an image processor does: pixels [B, 3, H, W] as the model has them -> float32, about in [-1, 1]."""
     pixels = pixels.float()
-    shape = (1, -1, 1, 1)
-    return 2 * (pixels * pixels.new_tensor(std).view(shape) + pixels.new_tensor(mean).view(shape)) - 1
+    mean, std = pixels.new_tensor([image_processor.image_mean, image_processor.image_std])[..., None, None]
+    return 2 * (pixels * std + mean) - 1
 
 
 def _free_bytes(device: torch.device) -> int:

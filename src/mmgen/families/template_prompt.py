@@ -62,8 +62,6 @@ class TemplatePrompter(TokenPrompter):
 
     def ids(self, request: Request, encode: Callable[[Image.Image], Sequence[int]]) -> list[int]:
         """Turn a request's conversation, or the text to be continued, into ids."""
-        turns = (*request.history, Turn("user", request.parts))
-        pictures = [part for turn in turns for part in turn.parts if not isinstance(part, str)]
         typed: list[str] = []
         if request.completion and request.history:
             raise MmgenError("a conversation is answered, not continued", "leave out one of the two")
@@ -71,11 +69,11 @@ class TemplatePrompter(TokenPrompter):
             mark = self._named()["image_token"]
             text = "".join(_stand_in(part, typed) if isinstance(part, str) else mark for part in request.parts)
         else:
-            text = self._render([_message(turn, typed) for turn in turns])
+            text = self._render([_message(turn, typed) for turn in request.turns])
         text = self.preface(request) + text
         if self.start:
             text = text.removeprefix(self._named()["bos_token"])
-        return [*self.start, *self._encode(text, typed, [list(encode(picture)) for picture in pictures])]
+        return [*self.start, *self._encode(text, typed, [list(encode(image)) for image in request.images])]
 
     def preface(self, request: Request) -> str:
         """Give what precedes every conversation beside its template; nothing, but for families that have it."""
