@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -188,19 +187,15 @@ def _is_linear(name: str, tensor: TensorInfo) -> bool:
     return is_matrix and "embed" not in name and not name.endswith("lm_head.weight")
 
 
-def _keys_and_values(checkpoint: Checkpoint) -> Iterator[tuple[str, TensorInfo]]:
-    """Yield the key and value projections of the largest stack of layers: that is the one that speaks."""
-    stacks: dict[str, list[tuple[str, TensorInfo]]] = defaultdict(list)
+def _keys_and_values(checkpoint: Checkpoint) -> list[tuple[str, TensorInfo]]:
+    """List the key and value projections of the largest stack of layers: that is the one that speaks."""
+    found: dict[str, list[tuple[str, TensorInfo]]] = defaultdict(list)
+    sizes: dict[str, int] = defaultdict(int)
     for name, tensor in checkpoint.tensors.items():
-        if (found := _ATTENTION.fullmatch(name)) is not None:
-            stacks[found[1]].append((found[2], tensor))
-    if stacks:
-        sizes = dict.fromkeys(stacks, 0)
-        for name, tensor in checkpoint.tensors.items():
-            stack = name.partition("layers.")[0] + "layers"
-            if stack in sizes:
-                sizes[stack] += stored_bytes(tensor)
-        yield from stacks[max(sizes, key=lambda stack: sizes[stack])]
+        sizes[name.partition("layers.")[0] + "layers"] += stored_bytes(tensor)
+        if (parts := _ATTENTION.fullmatch(name)) is not None:
+            found[parts[1]].append((parts[2], tensor))
+    return found[max(found, key=lambda stack: sizes[stack])] if found else []
 
 
 def _widths_by_config(config: dict[str, Any]) -> int:

@@ -59,10 +59,15 @@ def load_model(
     quantization = _choose_quantization(loading, checkpoint, device_map, model_class, keep_whole)
     if quantization is not None and device_map is None:
         device_map = {"": "cpu"}  # left open, the quantiser would take a GPU if there is one
+    if loading.attn == "flash_attention_2" and not is_flash_attn_2_available():
+        raise MmgenError(
+            "--attn flash_attention_2 needs the package flash-attn and a CUDA device",
+            "pip install flash-attn, or leave --attn out: sdpa is nearly as fast",
+        )
     arguments: dict[str, Any] = {
         "dtype": choose_dtype(loading, checkpoint),
         "device_map": device_map,
-        "attn_implementation": _choose_attention(loading),
+        "attn_implementation": None if loading.attn == "auto" else loading.attn,
         "quantization_config": quantization,
     }
     present = {name: value for name, value in arguments.items() if value is not None}
@@ -209,15 +214,6 @@ def _uses_gpu(device_map: DeviceMap) -> bool:
 
 
 # --- how ----------------------------------------------------------------------------------------------------------
-
-
-def _choose_attention(loading: Loading) -> str | None:
-    if loading.attn == "flash_attention_2" and not is_flash_attn_2_available():
-        raise MmgenError(
-            "--attn flash_attention_2 needs the package flash-attn and a CUDA device",
-            "pip install flash-attn, or leave --attn out: sdpa is nearly as fast",
-        )
-    return None if loading.attn == "auto" else loading.attn
 
 
 def _choose_quantization(

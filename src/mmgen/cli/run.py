@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
-from mmgen import files, machine, prompts
+from mmgen import catalog, files, machine, prompts
+from mmgen.catalog import Checkpoint
 from mmgen.cli.names import JOURNAL
 from mmgen.cli.options import FindOptions, JobOptions, PictureOptions
 from mmgen.errors import MmgenError, UsageError
@@ -31,9 +31,6 @@ from mmgen.preview import Drawing
 from mmgen.prompts import Prompt
 from mmgen.request import Kind, Loading, Picture, Progress, Request, fresh_seed
 from mmgen.streams import Notes, emit, is_text
-
-if TYPE_CHECKING:
-    from mmgen.catalog import Checkpoint
 
 _PAGE = b'<meta name="generator" content="mmgen">'
 
@@ -169,7 +166,7 @@ def open_model(
     notes: Notes,
 ) -> Model:
     """Find the model, if only its name is given, and open it, with its own note about itself."""
-    from mmgen import catalog, families
+    from mmgen import families
 
     notes.progress(f"loading {found if isinstance(found, str) else found.name}")
     try:
@@ -283,7 +280,6 @@ def run_batch(
         n_items: how many there are, if that is known.
         journal_path: where results are kept if --jsonl does not say.
     """
-    from mmgen import catalog
     from mmgen.batch import Batch, Counts
     from mmgen.journal import Journal
 

@@ -36,26 +36,23 @@ class Family:
     picture_tokens: Callable[[Mapping[str, Any]], int] = lambda config: 0
 
 
+_DECODER = "model.vqmodel.decoder."  # of pictures, from their codes
 _FAMILIES = {
     "chameleon": Family(
-        "chameleon",
-        "chameleon_prompt",
-        Abilities(),
-        draws_with=("model.vqmodel.decoder.",),
-        picture_tokens=count_codes,
+        "chameleon", "chameleon_prompt", Abilities(), draws_with=(_DECODER,), picture_tokens=count_codes
     ),
     "emu3": Family(
         "emu3",
         "emu3",
         Abilities(varies=False, mixes=False, negative_prompt=True, ratio=True),
-        draws_with=("model.vqmodel.decoder.", "vqmodel.decoder."),
+        draws_with=(_DECODER, "vqmodel.decoder."),
         picture_tokens=lambda config: 90 * 91,  # of the usual 720 x 720 pixels; each row ends with a token of its own
     ),
     "janus": Family(
         "janus",
         "janus",
         Abilities(varies=False, mixes=False),
-        draws_with=("model.vqmodel.decoder.",),
+        draws_with=(_DECODER,),
         picture_tokens=lambda config: (config.get("vision_config") or {}).get("num_image_tokens", 576),
     ),
 }
