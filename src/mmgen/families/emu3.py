@@ -19,7 +19,7 @@ from transformers.models.emu3.modeling_emu3 import Emu3ForConditionalGeneration,
 from transformers.models.emu3.processing_emu3 import Emu3Processor
 
 from mmgen.catalog import Checkpoint
-from mmgen.decoding.grammar import Prompt, Vocabulary
+from mmgen.decoding.grammar import Prompt
 from mmgen.errors import MmgenError
 from mmgen.families.speaking import SpeakingModel, load_with_codec, unnormalise
 from mmgen.families.template_prompt import TemplatePrompter
@@ -61,20 +61,9 @@ class Prompter(TemplatePrompter):
             row_end = names[_END_OF_ROW]
         except KeyError as error:
             raise MmgenError(f"{checkpoint.name}: the vocabulary has no {error}", "is it complete?") from error
-        eos, *others = sorted(self.ends())
-        height, width = self.grid(None)
-        self.vocabulary = Vocabulary(
-            size=config.get_text_config().vocab_size,
-            bos=self.start[0],
-            eos=eos,
-            end_of_turn=eos,
-            begin_image=self.named("image_wrapper_token"),
-            end_image=self.named("eoi_token"),
-            placeholder=self.image_id,
-            code_ids=code_ids,
-            n_codes=height * width,
-            row_end=row_end,
-            other_ends=frozenset(others),
+        size, (height, width) = config.get_text_config().vocab_size, self.grid(None)
+        self.vocabulary = self.make_vocabulary(
+            "image_wrapper_token", size=size, n_codes=height * width, code_ids=code_ids, row_end=row_end
         )
 
     def grid(self, ratio: str | None) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from transformers.models.janus.modeling_janus import JanusForConditionalGenerati
 from transformers.models.janus.processing_janus import DEFAULT_SYSTEM_PROMPT
 
 from mmgen.catalog import Checkpoint
-from mmgen.decoding.grammar import Prompt, Vocabulary
+from mmgen.decoding.grammar import Prompt
 from mmgen.families.speaking import SpeakingModel, load_with_codec, unnormalise
 from mmgen.families.template_prompt import TemplatePrompter
 from mmgen.loading import read_config, read_image_processor
@@ -46,20 +46,9 @@ class Prompter(TemplatePrompter):
         vision = cast(JanusVisionConfig, config.vision_config)
         super().__init__(checkpoint, config.get_text_config().max_position_embeddings)
         self.image_processor = read_image_processor(checkpoint)
-        eos, *others = sorted(self.ends())
         self.n_features: int = vision.num_image_tokens
-        self.vocabulary = Vocabulary(
-            size=config.get_text_config().vocab_size,
-            bos=self.named("bos_token"),
-            eos=eos,
-            end_of_turn=eos,
-            begin_image=self.named("boi_token"),
-            end_image=self.named("eoi_token"),
-            placeholder=self.image_id,
-            code_ids=(),
-            n_codes=cast(JanusVQVAEConfig, config.vq_config).num_patches ** 2,
-            other_ends=frozenset(others),
-        )
+        size, n_codes = config.get_text_config().vocab_size, cast(JanusVQVAEConfig, config.vq_config).num_patches ** 2
+        self.vocabulary = self.make_vocabulary("boi_token", size=size, n_codes=n_codes)
         pad = self.generation.get("pad_token_id")
         self._pad: int = self.named("pad_token") if pad is None else pad
         self._has_system_prompt = bool(checkpoint.read_json("processor_config.json").get("use_default_system_prompt"))

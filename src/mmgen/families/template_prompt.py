@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from mmgen.decoding.grammar import Prompt
+from mmgen.decoding.grammar import Prompt, Vocabulary
 from mmgen.errors import MmgenError
 from mmgen.families.token_prompt import TokenPrompter
 from mmgen.request import WORDS, Request, Turn
@@ -86,11 +86,22 @@ class TemplatePrompter(TokenPrompter):
             raise MmgenError(f"{self.checkpoint.name}: the tokenizer has no {key}", "is this checkpoint complete?")
         return id_
 
-    def ends(self) -> frozenset[int]:
-        """List the ids that end a reply, as the checkpoint says."""
+    def make_vocabulary(
+        self, begin_image: str, *, size: int, n_codes: int, code_ids: tuple[int, ...] = (), row_end: int | None = None
+    ) -> Vocabulary:
+        """Gather the ids that carry structure; those that end a reply are the checkpoint's own.
+
+        Args:
+            begin_image: the part that its token plays.
+        """
         given = self.generation.get("eos_token_id")
-        ends = given if isinstance(given, list) else [given]
-        return frozenset(id_ for id_ in ends if isinstance(id_, int)) or frozenset({self.named("eos_token")})
+        ends = {id_ for id_ in (given if isinstance(given, list) else [given]) if isinstance(id_, int)}
+        eos, *others = sorted(ends or {self.named("eos_token")})
+        return Vocabulary(
+            size=size, bos=self.named("bos_token"), eos=eos, end_of_turn=eos, begin_image=self.named(begin_image),
+            end_image=self.named("eoi_token"), placeholder=self.image_id, code_ids=code_ids, n_codes=n_codes,
+            row_end=row_end, other_ends=frozenset(others),
+        )  # fmt: skip
 
     def _named(self) -> dict[str, str]:
         """Map the parts of special tokens to their texts, old files and new."""
