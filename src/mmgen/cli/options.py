@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import Field, dataclass, fields, is_dataclass
 from functools import partial, wraps
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -25,33 +25,14 @@ RESULT, SAMPLING, MODEL, MANY = HEADINGS = ("Result", "Sampling", "Model", "Many
 # --- how they become options --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Fields:
-    """Which fields of a group a command takes.
-
-    Attributes:
-        only: these, if any are named; their flags may have other names.
-        without: all but these.
-    """
-
-    only: Mapping[str, str] | None = None
-    without: tuple[str, ...] = ()
-
-    def flag_name(self, name: str) -> str | None:
-        """Say what a field is called here, or None where it is not taken."""
-        if name in self.without:
-            return None
-        return name if self.only is None else self.only.get(name)
-
-
-def only(*names: str, **renamed: str) -> Fields:
+def only(*names: str, **renamed: str) -> Callable[[str], str | None]:
     """Take these fields of a group alone, some by another name."""
-    return Fields({name: name for name in names} | renamed)
+    return {**{name: name for name in names}, **renamed}.get
 
 
-def without(*names: str) -> Fields:
+def without(*names: str) -> Callable[[str], str | None]:
     """Take all fields of a group but these."""
-    return Fields(without=names)
+    return lambda name: None if name in names else name
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -62,33 +43,30 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """
     hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
-    groups: dict[str, tuple[type[Any], dict[str, str], frozenset[str]]] = {}
+    groups: dict[str, tuple[type[Any], dict[str, str]]] = {}  # and the fields that are taken, with their names here
     for parameter in inspect.signature(command).parameters.values():
         group, *marks = get_args(hints[parameter.name]) or [hints[parameter.name]]
         if not (isinstance(group, type) and is_dataclass(group)):
             parameters.append(parameter.replace(annotation=hints[parameter.name], kind=parameter.KEYWORD_ONLY))
             continue
-        taken = next((mark for mark in marks if isinstance(mark, Fields)), Fields())
-        types, names, turned_off = get_type_hints(group), {}, set()
-        for each in fields(group):
-            name = taken.flag_name(each.name)
-            if name is None:
-                continue
-            default = each.default if parameter.default is parameter.empty else getattr(parameter.default, each.name)
-            if default is True:  # its flag turns it off
-                turned_off.add(each.name)
-                default = False
-            names[each.name] = name
-            about = _about(each, name, _HEADINGS.get(group, RESULT))
-            option_of = partial(inspect.Parameter, name, parameter.KEYWORD_ONLY, default=default)
-            parameters.append(option_of(annotation=Annotated[types[each.name], about]))
-        groups[parameter.name] = (group, names, frozenset(turned_off))
+        name_of = marks[0] if marks else without()
+        names = {each.name: name for each in fields(group) if (name := name_of(each.name)) is not None}
+        groups[parameter.name] = (group, names)
+        types, given = get_type_hints(group), parameter.default
+        for each in (each for each in fields(group) if each.name in names):
+            default = each.default if given is parameter.empty else getattr(given, each.name)
+            about = _about(each, names[each.name], _HEADINGS.get(group, RESULT))
+            option_of = partial(inspect.Parameter, names[each.name], parameter.KEYWORD_ONLY)
+            # The flag of what is true by default turns it off.
+            default = False if default is True else default
+            parameters.append(option_of(default=default, annotation=Annotated[types[each.name], about]))
 
     @wraps(command)
     def run(**given: Any) -> None:
-        for name, (group, names, turned_off) in groups.items():
+        for name, (group, names) in groups.items():
             values = {own: given.pop(flag) for own, flag in names.items()}
-            given[name] = group(**{own: value ^ True if own in turned_off else value for own, value in values.items()})
+            is_off = {each.name for each in fields(group) if each.default is True}
+            given[name] = group(**{own: not value if own in is_off else value for own, value in values.items()})
         command(**given)
 
     del run.__wrapped__  # Typer would look through it
