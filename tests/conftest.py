@@ -10,6 +10,12 @@ import pytest
 # Before anything imports torch: threads that spin while they wait make small models many times slower on busy cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import transformers
+
+# As the command line has it in a process of its own, before transformers is imported.
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
 # A shell that starts the tests in the background has them ignore Ctrl-C, and all that they start; some press it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -95,10 +95,9 @@ class Batch:
         self._n_items: int | None = None
 
     def plan(self, items: Iterable[Item]) -> dict[str, int]:
-        """Count what would be done, without doing it.
+        """Count what would be done, without doing it; a copy of what is done counts as done.
 
-        A copy of what is done counts as done. What is to be written anew without a model, and what somebody else wrote
-        and is left, is counted where there is some.
+        Where there is some, also: left, as somebody else wrote it, and rewrite, which takes no model.
         """
         counts = Counter({"new": 0, "done": 0, "stale": 0, "failed": 0})
         for ready in ahead(lambda item: self._look(item, opens=False), items, 2 * GROUP):

@@ -43,7 +43,7 @@ def chat(
     from mmgen.cli.session import Session, show
     from mmgen.items import plain_name
 
-    notes = Notes(job.quiet, previews=save.previews)
+    notes = save.notes(job.quiet)
     image = replace(image, top_p=text.top_p, top_k=text.top_k)
     used_seed = fresh_seed() if job.seed is None else job.seed
     shown = [show(source) for source in images or ()]

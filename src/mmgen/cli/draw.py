@@ -48,7 +48,7 @@ def draw(
     asked = run.read_prompts(prompt or [], prompts, "draw from a picture with mmgen vary")
     n_items = None if prompts is not None else len(prompt or []) * n
     names.check_stdout(output, n_items, job.as_json)
-    command = run.picture_command("draw", job, loading, PICTURES, save)
+    command = run.Command("draw", job, loading, PICTURES, True, save.notes(job.quiet))
     shape = Request(parts=(), want=PICTURES, image=image)
 
     outputs = names.Outputs(output, "{slug}-{seed}.png", n_items)

@@ -54,7 +54,7 @@ def interleave(
     from mmgen.output import Stories
 
     image = replace(image, top_p=text.top_p, top_k=text.top_k)
-    command = run.picture_command("interleave", job, loading, BOTH, save)
+    command = run.Command("interleave", job, loading, BOTH, True, save.notes(job.quiet))
     shape = Request(parts=(), want=BOTH, text=text, image=image, completion=True)
     asked = run.read_prompts([] if prompt is None else [prompt], prompts, "give pictures with --image")
     if prompts is None:

@@ -17,7 +17,7 @@ from mmgen.errors import UsageError
 from mmgen.finding import PICTURE_ENDINGS
 from mmgen.items import GROUP, Choice
 from mmgen.request import ImageSampling, Loading, TextSampling, option
-from mmgen.streams import is_text
+from mmgen.streams import Notes, is_text
 
 RESULT, SAMPLING, MODEL, MANY = HEADINGS = ("Result", "Sampling", "Model", "Many")
 
@@ -212,6 +212,10 @@ class PictureOptions:
     metadata: bool = option(True, "Leave prompt, model and seed out of the files.", "--no-metadata")
     verbose: bool = option(False, "Say what each picture took to draw.", "-v", "--verbose")
     previews: bool = option(True, "On a terminal, do not show pictures as they grow.", "--no-preview")
+
+    def notes(self, quiet: bool) -> Notes:
+        """Give what says things beside the result."""
+        return Notes(quiet, self.verbose, self.previews)
 
 
 _HEADINGS: dict[type[Any], str] = {

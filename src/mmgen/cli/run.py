@@ -21,7 +21,7 @@ import typer
 from mmgen import catalog, files, machine, prompts
 from mmgen.catalog import Checkpoint
 from mmgen.cli.names import JOURNAL
-from mmgen.cli.options import FindOptions, JobOptions, PictureOptions
+from mmgen.cli.options import FindOptions, JobOptions
 from mmgen.errors import MmgenError, UsageError
 from mmgen.finding import PICTURE_ENDINGS, Found, NotFoundError, Selection, check_file, find, is_url, read_names
 from mmgen.items import Item, Job
@@ -247,13 +247,6 @@ class Command:
     def first_seed(self) -> int:
         """The seed that was given, or one that is drawn, once."""
         return fresh_seed() if self.job.seed is None else self.job.seed
-
-
-def picture_command(
-    name: str, job: JobOptions, loading: Loading, want: frozenset[Kind], save: PictureOptions
-) -> Command:
-    """Gather what the flags say of a command that makes pictures."""
-    return Command(name, job, loading, want, True, Notes(job.quiet, save.verbose, save.previews))
 
 
 def open_for(

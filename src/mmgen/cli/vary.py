@@ -62,7 +62,7 @@ def vary(
     names.check_stdout(output, n_items, job.as_json)
     if output is None and not is_one:
         raise UsageError("no folder for the pictures", "name one with -o, as in -o varied/")
-    command = run.picture_command("vary", job, loading, PICTURES, save)
+    command = run.Command("vary", job, loading, PICTURES, True, save.notes(job.quiet))
     shape = Request(parts=(), want=PICTURES, image=image)
     title = names.slug("variation" if prompt is None else words)
     default = f"{title}-{{seed}}.png" if is_one else "{stem}.png" if n == 1 else "{stem}-{n}.png"
