@@ -45,7 +45,7 @@ def pictures(speaker: Speaker, model: SpeakingModel, requests: Sequence[Request]
 
 @torch.inference_mode()
 def scores(model: SpeakingModel, prompt: Prompt, sampling: ImageSampling, seed: int, codes: Sequence[int]) -> Tensor:
-    """Score every code at each place of a picture, alone, the last of them after all these codes.
+    """Score every code at each place of a picture, alone: the first before all of these codes, the last after them.
 
     Returns:
         log P + noise [n + 1, K] for n codes; the logits at temperature 0.

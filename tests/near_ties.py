@@ -2,17 +2,18 @@
 
 Batches of other sizes, other processors and stock transformers add in other orders. So what is compared across them is
 the same up to near ties that are shown (CLI.md: two candidates within 1e-3 after the noise): the scores of what may
-follow are computed anew, both choices are within the bound of the best, and the rest of that reply is not compared. VQ
-codes have nothing after them: pictures for tests are chosen such that none is a near tie, which `clear_codes` checks.
+follow are computed anew, both choices are within the bound of the best, and the rest of that reply is not compared. So
+it is with a candidate at the edge of top-p, which rounding lets in or leaves out. VQ codes have nothing after them:
+pictures for tests are chosen such that none of their codes is a near tie, which `clear_codes` checks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +26,13 @@ from mmgen.decoding.sampling import Noise, log_probabilities, penalise_repetitio
 from mmgen.decoding.stepwise import feed
 from mmgen.families.chat import Chat
 from mmgen.families.speaking import SpeakingModel
-from mmgen.request import WORDS, Request
+from mmgen.request import WORDS, ImageSampling, Request, TextSampling
 from tests.speaking import ends, gathered, said
 
+Sampling = TypeVar("Sampling", TextSampling, ImageSampling)
+
 BOUND = 1e-3
+EDGE = 1e-4  # of probabilities, as in benchmarks/subject.py
 CODES_BOUND = 1e-5  # of two squared distances, as a share of what they are computed from; 4e-6 was seen to be rounding
 
 
@@ -38,7 +42,8 @@ class Chosen:
 
     Attributes:
         ids: in order, without an end.
-        scores_at: place -> scores [V] of what may stand there after the ids before it, noise included.
+        scores_at: place -> scores [2, V] of what may stand there after the ids before it, noise included: with what is
+            at the edge of top-p, and without. What is cut is minus infinity.
         ends: ids that end the reply.
     """
 
@@ -60,10 +65,10 @@ def assert_same(alone: Sequence[Chosen], others: Sequence[Sequence[int]], most: 
         if not same[-1]:
             pairs = zip(one.ids, other, strict=False)
             place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one.ids), len(other)))
-            row = one.scores_at(place)
+            row, sure = one.scores_at(place)
             for ids in (one.ids, other):
                 score = row[ids[place]] if place < len(ids) else row[list(one.ends)].amax()
-                gap = float(row.amax() - score)
+                gap = float(sure.amax() - score)
                 assert gap <= BOUND, f"no near tie at place {place} of {one.ids} and {other}: {gap:.1e} behind the best"
     assert same.count(False) <= most, f"{same.count(False)} replies part at near ties"
     return same
@@ -73,9 +78,9 @@ def least_gap(one: Chosen) -> float:
     """Say by how much the closest of all choices of a reply was ahead of the next."""
     gaps = []
     for place, id_ in enumerate(one.ids):
-        best = one.scores_at(place).topk(2)
-        assert best.indices[0] == id_
-        gaps.append(float(best.values[0] - best.values[1]))
+        row, sure = one.scores_at(place)
+        assert sure.argmax() == id_
+        gaps.append(float(sure[id_] - row.topk(2).values[1]) if row.argmax() == id_ else 0.0)
     return min(gaps)
 
 
@@ -98,8 +103,13 @@ def assert_same_alone(model: SpeakingModel | Chat, requests: Sequence[Request], 
 
 def chosen(model: SpeakingModel, request: Request, codes: Sequence[int]) -> Chosen:
     """Tell the codes of a request's picture as what was chosen."""
-    rows = cache(lambda: scores(model, model.prompt(request), request.image, request.seed, codes))
-    return Chosen(codes, lambda place: rows()[place])
+
+    @cache
+    def rows() -> Tensor:
+        prompt = model.prompt(request)
+        return torch.stack([scores(model, prompt, image, request.seed, codes) for image in at_edge(request.image)])
+
+    return Chosen(codes, lambda place: rows()[:, place])
 
 
 def words_alone(model: SpeakingModel | Chat, request: Request) -> Chosen:
@@ -110,7 +120,7 @@ def words_alone(model: SpeakingModel | Chat, request: Request) -> Chosen:
 
 @torch.inference_mode()
 def next_word(model: SpeakingModel | Chat, request: Request, so_far: Sequence[int]) -> Tensor:
-    """Score what may follow these words of a reply: log P + noise [V]; the logits at temperature 0."""
+    """Score what may follow these words of a reply: log P + noise [2, V], see Chosen; the logits at temperature 0."""
     if not isinstance(model, Chat):
         return score_word(model.speaker, "words", request, [*model.prompt(request).ids, *so_far], len(so_far))
     inputs = model.prompter.write([request])
@@ -128,7 +138,7 @@ def next_word(model: SpeakingModel | Chat, request: Request, so_far: Sequence[in
 
 @torch.inference_mode()
 def score_word(speaker: Speaker, step: Step, request: Request, ids: Sequence[int], n_words: int) -> Tensor:
-    """Score the word after these ids, prompt included, of which so many are words of the reply."""
+    """Score the word after these ids, prompt included, of which so many are words of the reply: [2, V]."""
     row = speaker.network.head(feed(speaker.network, Cache(1, len(ids)), range(1), [ids]))[0].float()
     row[list(forbidden(speaker.vocabulary, step))] = -torch.inf
     return _with_noise(row, request, ids, n_words)
@@ -140,10 +150,18 @@ def _with_noise(row: Tensor, request: Request, ids: Sequence[int], n_words: int)
         seen = torch.tensor([id_ for id_ in ids if id_ < len(row)])
         row = penalise_repetition(row, seen, sampling.repetition_penalty)
     if sampling.temperature == 0:
-        return row
+        return torch.stack([row, row])
     noise = Noise(request.seed, words=True)
     gumbel = [noise.row(len(row)) for _ in range(n_words + 1)][-1]
-    return log_probabilities(row, sampling.temperature, sampling.top_k, sampling.top_p) + gumbel
+    log_p = [log_probabilities(row, each.temperature, each.top_k, each.top_p) for each in at_edge(sampling)]
+    return torch.stack(log_p) + gumbel
+
+
+def at_edge(sampling: Sampling) -> list[Sampling]:
+    """Give sampling a top-p a little larger, and a little smaller, unless it keeps all."""
+    if sampling.top_p == 1:
+        return [sampling] * 2
+    return [replace(sampling, top_p=min(1.0, sampling.top_p + EDGE)), replace(sampling, top_p=sampling.top_p - EDGE)]
 
 
 class _Told:

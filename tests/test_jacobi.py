@@ -22,7 +22,7 @@ from mmgen.decoding.replies import Speaker, draw
 from mmgen.decoding.stepwise import Network
 from mmgen.families.speaking import SpeakingModel
 from mmgen.request import PICTURES, ImageSampling, Loading, Picture, Progress, Request
-from tests.near_ties import Chosen, assert_same, chosen, score_word
+from tests.near_ties import Chosen, assert_same, at_edge, chosen, score_word
 from tests.speaking import ends, said
 from tools.demo.judge import fresh_renders
 
@@ -189,7 +189,7 @@ def compare(model: SpeakingModel, requests: list[Request], one: list[Picture], t
 
 
 def next_of_story(model: SpeakingModel, request: Request, so_far: Sequence[int]) -> Tensor:
-    """Score what may follow these ids of a reply of words and pictures: log P + noise [V]; logits at temperature 0."""
+    """Score what may follow these ids of a reply of words and pictures: [2, V], see Chosen."""
     v, prompt = model.speaker.vocabulary, model.prompt(request)
     ids, pictures, n_words, codes = list(prompt.ids), list(prompt.pictures), 0, None
     for id_ in so_far:
@@ -205,8 +205,9 @@ def next_of_story(model: SpeakingModel, request: Request, so_far: Sequence[int])
             codes = None
     if codes is not None:
         before = Prompt(tuple(ids[: len(ids) - len(codes) - 1]), tuple(pictures))
-        row = scores(model, before, request.image, request.seed + len(pictures) - len(prompt.pictures), codes)[-1]
-        return torch.full((v.size,), -torch.inf).scatter(0, torch.tensor(v.code_ids), row)
+        seed = request.seed + len(pictures) - len(prompt.pictures)
+        rows = [scores(model, before, image, seed, codes)[-1] for image in at_edge(request.image)]
+        return torch.full((2, v.size), -torch.inf).index_copy(1, torch.tensor(v.code_ids), torch.stack(rows))
     return score_word(model.speaker, "words or a picture", request, ids, n_words)
 
 

@@ -24,7 +24,7 @@ FREE = TextSampling(temperature=1.0, top_p=1.0, max_tokens=12)
 
 
 def reply(*ids: int) -> Chosen:
-    return Chosen(ids, SCORES.__getitem__, ends=[2])
+    return Chosen(ids, lambda place: SCORES[[place, place]], ends=[2])
 
 
 @pytest.mark.parametrize("other", [(0, 2), (1, 2), (1, 0, 0), (0, 0), (0,)])
@@ -40,7 +40,15 @@ def test_no_other_difference_is_let_pass(other: tuple[int, ...]) -> None:
 
 def test_a_tie_of_two_that_nobody_would_choose_is_none() -> None:
     with pytest.raises(AssertionError, match="behind the best"):
-        assert_same([Chosen((1,), lambda _: torch.tensor([5.0, 1.0, 1.0]))], [(2,)])
+        assert_same([Chosen((1,), lambda _: torch.tensor([[5.0, 1.0, 1.0]] * 2))], [(2,)])
+
+
+def test_a_candidate_at_the_edge_of_top_p_may_be_taken_or_left() -> None:
+    scores = torch.tensor([[5.0, 3.0, 1.0], [-torch.inf, 3.0, 1.0]])
+    for one, other in ((0, 1), (1, 0)):
+        assert assert_same([Chosen((one,), lambda _: scores)], [(other,)]) == [False]
+        with pytest.raises(AssertionError, match="no near tie"):
+            assert_same([Chosen((one,), lambda _: scores)], [(2,)])
 
 
 def test_not_all_replies_may_part() -> None:
