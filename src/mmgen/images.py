@@ -19,7 +19,7 @@ from typing import IO, TypedDict, cast
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from mmgen.errors import MmgenError, UsageError, explained, reason
-from mmgen.files import whole_file as whole_file  # whoever writes pictures finds it here, too
+from mmgen.files import whole_file
 from mmgen.finding import check_file, is_url
 from mmgen.streams import from_json
 

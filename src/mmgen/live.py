@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from mmgen.errors import MmgenError
+from mmgen.files import whole_file
 from mmgen.items import Item, Job
 from mmgen.request import Picture
 from mmgen.streams import clean, emit
@@ -89,8 +90,6 @@ class Story:
 
     def __exit__(self, kind: type[BaseException] | None, *failure: object) -> None:
         """Write index.md with what there is: all of it, or as far as it came."""
-        from mmgen.images import whole_file
-
         if self._pages and not self._pages.endswith("\n") and (kind is None or issubclass(kind, MmgenError)):
             self._write("\n", "\n")
         if self.parts:

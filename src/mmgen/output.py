@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mmgen.errors import MmgenError
-from mmgen.files import aside, sweep
+from mmgen.files import aside, sweep, whole_file
 from mmgen.items import Item, Job, Outcome
 from mmgen.live import Story
 from mmgen.streams import clean, emit, emit_bytes
@@ -98,8 +98,6 @@ class Files(Sink):
 
     def put(self, item: Item, data: bytes, result: Mapping[str, object], keep: Keep) -> None:
         """Write an item's file, and have it recorded just before it is in place."""
-        from mmgen.images import whole_file
-
         path = Path(_output(item))
         if path.parent not in self._folders:
             _make_folder(path.parent)
