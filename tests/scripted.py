@@ -41,7 +41,7 @@ class Scripted(Model):
     note: str | None = None
 
     def open(
-        self, checkpoint: Checkpoint, loading: Loading, want: frozenset[Kind], requests: Sequence[Request] = ()
+        self, checkpoint: Checkpoint, loading: Loading, want: frozenset[Kind], requests: Sequence[Request], *_: object
     ) -> Scripted:
         self.opened.append((checkpoint.name, loading, want))
         self.name = checkpoint.name

@@ -239,6 +239,18 @@ def test_other_words_around_captions_are_written_without_a_model_and_a_persons_a
     assert names[0].read_text().startswith("sks, ")
 
 
+def test_a_plan_counts_as_done_only_what_costs_nothing(model: Scripted) -> None:
+    Path("prompts.txt").write_text("a red cat")
+    draw = ("draw", "--prompts", "prompts.txt", "-o", "out/{index}.png", "--seed")
+    run(*draw, "1")
+    run(*draw, "2")
+    assert run(*draw, "1", "--plan").out == "new 0, done 0, stale 1, failed 0\n"  # its file was drawn over
+    tell = ("interleave", "--prompts", "prompts.txt", "-o", "stories/", "--seed", "1")
+    run(*tell)
+    next(Path("stories").rglob("index.md")).unlink()
+    assert run(*tell, "--plan").out == "new 0, done 0, stale 1, failed 0\n"
+
+
 def test_a_sidecar_edited_by_hand_is_never_touched(model: Scripted) -> None:
     both = ("caption", "photos", "--sidecar", "--jsonl", "out.jsonl")
     Path("photos/0.txt").write_text("mine, from before")

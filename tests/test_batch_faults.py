@@ -164,7 +164,9 @@ def test_one_new_picture_does_not_hold_up_what_is_done(model: Scripted) -> None:
         for number in range(1000):
             yield Item(shape, "", image=str(number), error=MmgenError("bad"))
 
-    batch = Watched(Job("caption", "demo", None), "", Lines(False), Notes(True), lambda requests: model, Choice(4))
+    batch = Watched(
+        Job("caption", "demo", None), "", Lines(False), Notes(True), lambda requests: model, Choice(batch_size=4)
+    )
     counts = batch.run(items())
     assert (counts.done, counts.failed) == (1, 1000)
     assert most < 20
@@ -209,10 +211,10 @@ def test_one_prompt_with_too_many_pictures_is_not_all_that_have_its_words(
     real = model.open
 
     def opened(
-        found: Checkpoint, loading: Loading, want: frozenset[Kind], requests: Sequence[Request] = ()
+        found: Checkpoint, loading: Loading, want: frozenset[Kind], requests: Sequence[Request], *_: object
     ) -> Scripted:
         asked.append(len(requests))
-        return real(found, loading, want)
+        return real(found, loading, want, requests)
 
     monkeypatch.setattr("mmgen.families.open_model", opened)
     Path("prompts.jsonl").write_text(

@@ -76,7 +76,8 @@ def test_a_batch_stopped_while_it_loads_leaves_nothing(tmp_path: Path, meanwhile
 def test_what_is_written_is_taken_back(tmp_path: Path) -> None:
     script = """
         from mmgen.__main__ import run
-        from mmgen.files import end_on_interrupt, whole_file
+        from mmgen.files import whole_file
+        from mmgen.signals import end_on_interrupt
         from pathlib import Path
         end_on_interrupt()
         try:
@@ -89,6 +90,34 @@ def test_what_is_written_is_taken_back(tmp_path: Path) -> None:
     """
     assert run(program(script), tmp_path).returncode == 7
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("moment", ["files.lock", "files.os.fsync", "journal.Journal.append"])
+def test_an_interruption_while_files_are_made_or_moved_leaves_the_old_or_the_new(tmp_path: Path, moment: str) -> None:
+    (tmp_path / "prompts.txt").write_text("a red cat")
+    script = f"""
+        from mmgen import files, journal
+        from tests.scripted import Scripted
+        load = Scripted().open
+        real, at = {moment}, 0
+        def interrupted(*arguments, **named):
+            global at
+            at += 1
+            interrupt()
+            return real(*arguments, **named)
+        {moment} = interrupted
+        drawing("draw", "--prompts", "prompts.txt", "-o", "pictures/{{index}}.png", "--seed", os.environ["SEED"])
+    """
+    command = program("import sys; sys.path.insert(0, os.environ['ROOT'])\n" + textwrap.dedent(script))
+    root = str(Path(__file__).parent.parent)
+    for seed in "1", "2":
+        assert run(command, tmp_path, SEED=seed, ROOT=root).returncode == INTERRUPTED
+        assert not list(tmp_path.rglob(".mmgen-*"))
+    again = [sys.executable, "-m", "mmgen", "draw", "--prompts", "prompts.txt", "-o", "pictures/{index}.png", "-q"]
+    assert run([*again, "--seed", "2", "--plan"], tmp_path).stdout in (
+        "new 1, done 0, stale 0, failed 0\n",
+        "new 0, done 1, stale 0, failed 0\n",
+    )
 
 
 def test_somebody_elses_process_keeps_its_way(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ SOURCE = Path(catalog.__file__).parent
 
 # From the ground up. A module may import what stands on a lower floor; the first pattern that fits is its own.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "ahead"),
+    ("errors", "ahead", "signals"),
     ("request", "streams", "files", "finding"),
     ("model", "tasks", "images", "aliases", "headers", "machine", "preview"),
     ("hub", "rerun", "items"),

@@ -99,17 +99,20 @@ class Batch:
 
         Where there is some, also: left, as somebody else wrote it, and rewrite, which takes no model.
         """
-        counts = Counter({"new": 0, "done": 0, "stale": 0, "failed": 0})
+        counts: Counter[str] = Counter({"new": 0, "done": 0, "stale": 0, "failed": 0})
         for ready in ahead(lambda item: self._look(item, opens=False), items, 2 * GROUP):
             if ready is None:
                 continue
-            is_there = ready.item.output is not None and os.path.lexists(ready.item.output)
-            if ready.is_foreign:
-                counts["left"] += 1
-            elif ready.state == "done" and not ready.skip and is_there:
-                counts["rewrite"] += 1
-            else:
-                counts["done" if ready.skip or ready.state == "copy" else ready.state] += 1
+            item, state = ready.item, str(ready.state)
+            if ready.skip:
+                state = "left" if ready.is_foreign else "done"
+            elif self._journal is not None and state in ("done", "copy"):
+                is_there = item.output is not None and os.path.lexists(item.output)
+                if self._sink.recall(item, self._journal.result(ready.key)) is not None:
+                    state = "rewrite" if state == "done" and is_there else "done"
+                else:
+                    state = "new" if self._journal.last(item.place) is None else "stale"
+            counts[state] += 1
         return dict(counts)
 
     def run(self, items: Iterable[Item], n_items: int | None = None) -> Counts:
@@ -185,9 +188,9 @@ class Batch:
 
     def _is_ours(self, ready: _Ready) -> bool:
         """Say whether an item is of the shard that is to be done."""
-        if self._choice.shard is None:
+        if self._choice.part is None:
             return True
-        i, n = self._choice.shard
+        i, n = self._choice.part
         return int(ready.key[:8], 16) % n == i - 1
 
     def _find_key(self, ready: _Ready) -> None:
@@ -206,7 +209,7 @@ class Batch:
     def _find_state(self, ready: _Ready, journal: Journal) -> None:
         item = ready.item
         ready.state = journal.state(ready.key, item.place)
-        if ready.state == "done" and self._sink.is_there(item, journal.result(ready.key)):
+        if ready.state == "done" and self._sink.is_there(item, lambda: journal.result(ready.key)):
             ready.skip = True
         else:
             ready.skip = ready.is_foreign = self._sink.is_foreign(item, journal.last(item.place))

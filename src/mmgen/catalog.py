@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmgen import hub
 from mmgen.aliases import ALIASES
-from mmgen.errors import MmgenError, UsageError
+from mmgen.errors import MmgenError, UsageError, first_line
 from mmgen.headers import read_header, stored_bytes
 
 if TYPE_CHECKING:
@@ -282,7 +282,7 @@ def check_tokenizer(checkpoint: Checkpoint) -> None:
     try:
         n_words = Tokenizer.from_file(str(path)).get_vocab_size()
     except Exception as error:  # tokenizers raises no other type for a file that it cannot read
-        raise MmgenError(f"{path} is no tokenizer: {str(error).splitlines()[0]}", "fetch the file again") from error
+        raise MmgenError(f"{path} is no tokenizer: {first_line(error)}", "fetch the file again") from error
     if n_words < 2:
         raise MmgenError(f"{path} has no words in it", "fetch the file again")
 

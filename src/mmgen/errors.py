@@ -73,6 +73,11 @@ def explained(doing: str, path: str | Path, hint: str, error: type[MmgenError] =
         raise error(message, hint) from failure
 
 
+def first_line(error: BaseException) -> str:
+    """Say in a line what went wrong in a library, or what kind of failure it was."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def reason(failure: Exception) -> str:
     """Say why something failed, as the end of a sentence."""
     text = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)

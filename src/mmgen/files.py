@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from mmgen.errors import MmgenError, explained
+from mmgen.signals import raise_on_interrupt
 
 _BESIDE = re.compile(r"\.mmgen-\d+-\w{8}")  # how `_name_beside` names a file: its process, and eight letters
 
@@ -46,35 +44,6 @@ def change_locked(change: Callable[[], object], opened: IO[bytes]) -> None:
         change()
 
 
-interrupted = False  # by Ctrl-C, since something was first written
-_ends_at_once = False
-
-
-def end_on_interrupt() -> None:
-    """Let Ctrl-C end the process, which is our own, at once until something is written; unless it is ignored.
-
-    As an exception in the middle of an import it would be swallowed by whoever imports, or leave a module half made.
-    """
-    global _ends_at_once
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        _ends_at_once = True
-
-
-def raise_on_interrupt() -> None:
-    """Let Ctrl-C be an exception again, if it was to end our own process: what is written now is not left half done."""
-    global _ends_at_once
-    if _ends_at_once and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, _raise)
-        _ends_at_once = False
-
-
-def _raise(number: int, frame: object) -> None:
-    global interrupted
-    interrupted = True  # for whoever imports meanwhile, and may lose the exception
-    raise KeyboardInterrupt
-
-
 @contextmanager
 def whole_file(target: str | Path, mode: int | None = None) -> Iterator[IO[bytes]]:
     """Open a file beside `target` and move it there once it is written. If that fails, what was there stays.
@@ -86,10 +55,10 @@ def whole_file(target: str | Path, mode: int | None = None) -> Iterator[IO[bytes
         MmgenError: it cannot be written (a full disk, no permission).
     """
     raise_on_interrupt()
+    path = _name_beside(Path(target))
     with explained("write", target, "choose another place with -o"):
-        file, path = _beside(Path(target), 0o666 if mode is None else mode)
         try:
-            with file:
+            with _locked(path, 0o666 if mode is None else mode) as file:
                 yield file
                 file.flush()
                 with suppress(OSError):  # a file system without permissions
@@ -102,18 +71,17 @@ def whole_file(target: str | Path, mode: int | None = None) -> Iterator[IO[bytes
             raise
 
 
-def _beside(target: Path, mode: int) -> tuple[IO[bytes], Path]:
-    """Make a file for as long as something is written, locked: `sweep` takes away what nobody locks."""
+def _locked(path: Path, mode: int) -> IO[bytes]:
+    """Make a file that is locked: `sweep` takes away what nobody locks."""
     while True:
-        path = _name_beside(target)
         file = open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
         if lock(file.fileno()) is not False and os.fstat(file.fileno()).st_nlink:
-            return file, path
+            return file
         file.close()  # swept away before it was locked
 
 
 def _name_beside(target: Path) -> Path:
-    return target.with_name(f".mmgen-{os.getpid()}-{secrets.token_hex(4)}")
+    return target.with_name(f".mmgen-{os.getpid()}-{os.urandom(4).hex()}")
 
 
 @contextmanager

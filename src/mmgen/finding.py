@@ -250,10 +250,15 @@ def _list(folder: str) -> tuple[list[str], list[str]]:
     folders: list[str] = []
     with os.scandir(folder or ".") as entries:
         for entry in entries:
-            # A link may lead to itself, which `entry.is_dir()` takes for an error.
-            is_folder = os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()
-            (folders if is_folder else files).append(entry.name)
+            (folders if _is_folder(entry) else files).append(entry.name)
     return in_natural_order(files), in_natural_order(folders)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or a file system that refuses to say
+        return False
 
 
 def _unreadable(folder: str, failure: OSError) -> NotFoundError:

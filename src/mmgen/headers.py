@@ -17,6 +17,9 @@ def stored_bytes(tensor: TensorInfo) -> int:
     return end - start
 
 
+NO_HEADER = (ValueError, TypeError, AttributeError)  # what a header that is none makes of its readers
+
+
 def is_float(tensor: TensorInfo) -> bool:
     """Whether a tensor is loaded in the type that was asked for; whole numbers stay as they are."""
     return tensor.dtype in ("F64", "F32", "F16", "BF16")
@@ -48,7 +51,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
             end = last
     except OSError as error:
         raise MmgenError(f"cannot read {path}: {error.strerror}", "check its permissions") from error
-    except (SafetensorsParsingError, ValueError, TypeError, AttributeError) as error:  # the ways not to be a header
+    except (SafetensorsParsingError, *NO_HEADER) as error:
         raise MmgenError(f"{path} has a broken safetensors header", "fetch the file again") from error
     if n_bytes != whole + end:
         raise MmgenError(f"{path} is truncated: {n_bytes} of {whole + end} bytes", "fetch the file again")

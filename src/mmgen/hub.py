@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmgen.errors import MmgenError
-from mmgen.files import raise_on_interrupt
+from mmgen.errors import MmgenError, first_line
+from mmgen.headers import NO_HEADER
+from mmgen.signals import raise_on_interrupt
 
 if TYPE_CHECKING:
     from huggingface_hub.utils import TensorInfo
@@ -36,8 +37,8 @@ def describe(repo: str, revision: str | None, offline: bool) -> Path:
         from huggingface_hub import snapshot_download
 
         raise_on_interrupt()
-        return Path(
-            snapshot_download(
+        with _xet_explained(repo):
+            folder = snapshot_download(
                 repo,
                 revision=revision,
                 local_files_only=offline,
@@ -45,7 +46,8 @@ def describe(repo: str, revision: str | None, offline: bool) -> Path:
                 ignore_patterns=_SECOND_COPIES,
                 tqdm_class=_silent_bar(),
             )
-        )
+        _remove_leftovers(Path(folder).parents[1])
+        return Path(folder)
 
 
 def is_offline() -> bool:
@@ -64,7 +66,7 @@ def read_headers(repo: str, commit: str, files: Sequence[str]) -> dict[str, Tens
         def read(file: str) -> dict[str, TensorInfo]:
             try:
                 return HfApi().parse_safetensors_file_metadata(repo, file, revision=commit).tensors
-            except SafetensorsParsingError as error:
+            except (SafetensorsParsingError, *NO_HEADER) as error:
                 raise MmgenError(f"{file} of {repo} has a broken safetensors header", "tell its owner") from error
 
         with ThreadPoolExecutor(8) as pool:
@@ -102,10 +104,8 @@ def fetch(repo: str, commit: str, files: Sequence[str], n_bytes: int) -> None:
         _check_room(storage.parent, n_bytes)
         with _progress(repo, n_bytes) as bar:
             for file in files:
-                try:
+                with _xet_explained(repo):
                     hf_hub_download(repo, file, revision=commit, tqdm_class=bar)
-                except RuntimeError as error:  # hf_xet has no type of its own for most of what can go wrong
-                    raise _broken_off(repo, error) from error
         _remove_leftovers(storage)  # of whom we waited for
 
 
@@ -116,7 +116,7 @@ def _remove_leftovers(storage: Path) -> None:
     for left in storage.glob("blobs/*.incomplete"):
         blob = left.name.rsplit(".", 2)[0]  # BLOB.1234abcd.incomplete, or BLOB.incomplete of older clients
         lock = storage.parent / ".locks" / storage.name / f"{blob}.lock"
-        with suppress(TimeoutError), WeakFileLock(lock, timeout=0.1):
+        with suppress(OSError), WeakFileLock(lock, timeout=0.1):  # a time-out, or another user's
             left.unlink(missing_ok=True)
 
 
@@ -173,6 +173,15 @@ def _silent_bar() -> Any:
 
 
 @contextmanager
+def _xet_explained(repo: str) -> Iterator[None]:
+    """Turn what hf_xet raises into an error: it has no type of its own for most of what can go wrong."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise _broken_off(repo, error) from error
+
+
+@contextmanager
 def _explained(repo: str, revision: str | None, offline: bool) -> Iterator[None]:
     """Turn what the Hub's client raises into an error that says what to do."""
     import httpx2
@@ -194,7 +203,7 @@ def _explained(repo: str, revision: str | None, offline: bool) -> Iterator[None]
     except errors.RevisionNotFoundError as error:
         raise MmgenError(f"{repo} has no revision {revision}", f"see {page}/commits") from error
     except errors.RemoteEntryNotFoundError as error:
-        raise MmgenError(f"{repo} has no such file: {_first_line(error)}", f"see {page}/tree/main") from error
+        raise MmgenError(f"{repo} has no such file: {first_line(error)}", f"see {page}/tree/main") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise absent(repo, offline or is_offline(), error) from error
     except errors.HfHubHTTPError as error:
@@ -220,19 +229,15 @@ def absent(repo: str, offline: bool, error: BaseException | None = None) -> Mmge
             f"{repo} is not on this machine, or not all of it, and the network is off (--offline or HF_HUB_OFFLINE)",
             "fetch it once with the network on",
         )
-    cause = _first_line(error.__cause__ or error)
+    cause = first_line(error.__cause__ or error)
     return MmgenError(f"cannot reach the Hub for {repo}: {cause}", "check the network; --offline uses what is here")
 
 
 def _broken_off(repo: str, error: BaseException) -> MmgenError:
-    return MmgenError(f"fetching {repo} failed: {_first_line(error)}", "try again: what is whole is kept")
+    return MmgenError(f"fetching {repo} failed: {first_line(error)}", "try again: what is whole is kept")
 
 
 def _disk_error(error: OSError, cache: str) -> MmgenError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MmgenError(f"the disk is full: {cache}", "make room, or set HF_HOME to a folder on another disk")
-    return MmgenError(f"cannot write to {cache}: {_first_line(error)}", "set HF_HOME to a folder you can write to")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return MmgenError(f"cannot write to {cache}: {first_line(error)}", "set HF_HOME to a folder you can write to")

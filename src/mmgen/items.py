@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mmgen import __version__, tasks
 from mmgen.errors import MmgenError, UsageError
-from mmgen.request import WORDS, Picture, Request
+from mmgen.request import WORDS, Picture, Request, option
 
 if TYPE_CHECKING:
     from mmgen.images import Metadata
@@ -19,27 +20,32 @@ GROUP = 16  # items that are put to the model together; it takes fewer at a time
 
 @dataclass(frozen=True)
 class Choice:
-    """Which items are done, and how.
+    """Which items are done, and how many at a time."""
 
-    Attributes:
-        group: most items at a time.
-        limit: most items that are computed.
-        shard: (i, n): only the i-th of n parts, from 1, chosen by key.
-        fail_fast: stop at the first that fails.
-    """
-
-    group: int = GROUP
-    limit: int | None = None
-    shard: tuple[int, int] | None = None
-    fail_fast: bool = False
+    fail_fast: bool = option(False, "Stop at the first that fails.", env=False)
+    limit: int | None = option(None, "Stop after N that had to be computed.", metavar="N", env=False)
+    shard: str | None = option(None, "Do only the I-th of N parts: one part a machine.", metavar="I/N", env=False)
+    batch_size: int | None = option(None, "Most at a time. Found by itself if not given.", metavar="N")
 
     def __post_init__(self) -> None:
-        if self.group < 1:
-            raise UsageError(f"--batch-size {self.group} is out of range", "it is a number of at least 1")
-        if self.limit is not None and self.limit < 1:
-            raise UsageError(f"--limit {self.limit} is out of range", "it is a number of at least 1")
-        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
-            raise UsageError(f"--shard {self.shard[0]}/{self.shard[1]} is out of range", "as in 1/4 for the first of 4")
+        for flag, value in (("--batch-size", self.batch_size), ("--limit", self.limit)):
+            if value is not None and value < 1:
+                raise UsageError(f"{flag} {value} is out of range", "it is a number of at least 1")
+        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
+            raise UsageError(f"--shard {self.shard} is out of range", "as in 1/4 for the first of 4")
+
+    @property
+    def group(self) -> int:
+        """Most items at a time."""
+        return self.batch_size or GROUP
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """(i, n): only the i-th of n parts, from 1, chosen by key."""
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.shard or "", re.ASCII)
+        if self.shard is not None and found is None:
+            raise UsageError(f"--shard {self.shard} is not I/N", "as in --shard 1/4 for the first of four parts")
+        return (int(found[1]), int(found[2])) if found else None
 
 
 @dataclass(frozen=True)

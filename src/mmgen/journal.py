@@ -256,7 +256,7 @@ def _open_locked(file: Path, name: str | Path) -> io.FileIO:
         if lock(handle.fileno()) is False:
             handle.close()
             raise UsageError(f"another run is writing {name}", "wait for it to end, or choose another file")
-        # While we were opening it, the run before may have put its last version in place, or taken it away.
+        # While we were opening it, the run before may have taken it away, if nothing was written.
         if _names(file, handle):
             return handle
         handle.close()

@@ -11,6 +11,7 @@ from mmgen.errors import MmgenError
 from mmgen.files import whole_file
 from mmgen.items import Item, Job
 from mmgen.request import Picture
+from mmgen.signals import uninterrupted
 from mmgen.streams import clean, emit
 
 
@@ -94,7 +95,7 @@ class Story:
             self._write("\n", "\n")
         if self.parts:
             page = (self._pages.rstrip("\n") + "\n").encode()
-            with whole_file(self._folder / "index.md") as file:
+            with uninterrupted(), whole_file(self._folder / "index.md") as file:
                 file.write(page)
                 self._keep(page)
             return

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmgen.errors import MmgenError
+from mmgen.errors import MmgenError, first_line
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -63,16 +63,15 @@ def check_torchvision() -> None:
     try:
         importlib.import_module("torchvision")
     except (ImportError, OSError, RuntimeError, AttributeError) as error:  # as seen of one for another torch
-        command = install_command("torchvision")
         raise MmgenError(
-            f"the torchvision that is installed cannot be imported: {str(error).splitlines()[0]}",
-            f"pip uninstall torchvision, or install the one for this torch: {command}",
+            f"the torchvision that is installed cannot be imported: {first_line(error)}",
+            f"pip uninstall torchvision; if you need it, then {install_command('torchvision')}",
         ) from error
 
 
-def look() -> Machine:
-    """Look at this machine as it is now."""
-    return Machine(*ram(), _gpus() if _torch_has_cuda() else ())
+def look(*, with_gpus: bool = True) -> Machine:
+    """Look at this machine as it is now; at GPUs through torch, which has to open each that it asks."""
+    return Machine(*ram(), _gpus() if with_gpus and _torch_has_cuda() else ())
 
 
 def ram() -> tuple[int, int]:

@@ -18,16 +18,18 @@ from mmgen.errors import MmgenError
 from mmgen.files import aside, sweep, whole_file
 from mmgen.items import Item, Job, Outcome
 from mmgen.live import Story
+from mmgen.signals import uninterrupted
 from mmgen.streams import clean, emit, emit_bytes
 
 Keep: TypeAlias = Callable[[Mapping[str, object]], None]
+Recorded: TypeAlias = Callable[[], Mapping[str, object]]  # reads the record of an item's result
 
 
 class Sink(ABC):
     """Takes whole results, one item after the other."""
 
-    def is_there(self, item: Item, record: Mapping[str, object]) -> bool:
-        """Say whether what was written for an item is still there, as it would be written now; record: its result."""
+    def is_there(self, item: Item, recorded: Recorded) -> bool:
+        """Say whether what was written for an item is still there, as it would be written now, by its record."""
         return True
 
     def is_foreign(self, item: Item, record: Mapping[str, object] | None) -> bool:
@@ -85,11 +87,11 @@ class Files(Sink):
         self._overwrite = overwrite
         self._folders: set[Path] = set()  # that are made, and swept
 
-    def is_there(self, item: Item, record: Mapping[str, object]) -> bool:
+    def is_there(self, item: Item, recorded: Recorded) -> bool:
         return _output(item) != "-" and os.path.lexists(_output(item))
 
     def is_foreign(self, item: Item, record: Mapping[str, object] | None) -> bool:
-        if self._overwrite or not Files.is_there(self, item, {}):
+        if self._overwrite or not Files.is_there(self, item, dict):
             return False
         return record is None or record.get("written") != _digest(_output(item))
 
@@ -103,7 +105,7 @@ class Files(Sink):
             _make_folder(path.parent)
             sweep(path.parent)
             self._folders.add(path.parent)
-        with whole_file(path) as file:
+        with uninterrupted(), whole_file(path) as file:  # or the old file would be aside, or gone
             file.write(data)
             keep({**result, "written": sha256(data).hexdigest()})
 
@@ -118,8 +120,8 @@ class Sidecars(Files):
         super().__init__(overwrite)
         self._prefix, self._suffix = prefix, suffix
 
-    def is_there(self, item: Item, record: Mapping[str, object]) -> bool:
-        text = record.get("text")
+    def is_there(self, item: Item, recorded: Recorded) -> bool:
+        text = recorded().get("text")
         return isinstance(text, str) and _digest(_output(item)) == sha256(self._encoded(text)).hexdigest()
 
     def write(self, item: Item, outcome: Outcome, record: Mapping[str, object] | None, keep: Keep) -> None:
@@ -189,7 +191,7 @@ class Stories(Sink):
         self._shown = shown
         self._overwrite = overwrite
 
-    def is_there(self, item: Item, record: Mapping[str, object]) -> bool:
+    def is_there(self, item: Item, recorded: Recorded) -> bool:
         page = _page(item)
         if not page.is_file():
             return False

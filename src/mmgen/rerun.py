@@ -12,16 +12,7 @@ from mmgen import tasks
 from mmgen.aliases import DEFAULT
 from mmgen.request import ImageSampling, TextSampling
 
-# The fields of each kind of sampling that a command has options for.
-_WORDS = ("temperature", "top_p", "top_k", "repetition_penalty", "max_tokens")
-_CHOICE = ("temperature", "top_p", "top_k", "guidance")
-_OPTIONS: Mapping[str, Mapping[str, Sequence[str]]] = {
-    "caption": {"text": _WORDS},
-    "ask": {"text": _WORDS},
-    "draw": {"image": (*_CHOICE, "negative_prompt", "ratio")},
-    "vary": {"image": (*_CHOICE, "image_guidance")},
-    "interleave": {"text": _WORDS, "image": ("temperature", "guidance", "image_guidance")},
-}
+_KINDS = {"caption": ["text"], "ask": ["text"], "draw": ["image"], "vary": ["image"], "interleave": ["text", "image"]}
 
 
 def rerun(record: Mapping[str, object], images: Sequence[str]) -> str:
@@ -32,7 +23,7 @@ def rerun(record: Mapping[str, object], images: Sequence[str]) -> str:
         images: where the pictures lie that were given.
     """
     command, prompt, seed = record.get("command"), record.get("prompt"), record.get("seed")
-    if not isinstance(command, str) or command not in _OPTIONS or not isinstance(prompt, str):
+    if not isinstance(command, str) or command not in _KINDS or not isinstance(prompt, str):
         return ""
     positional = list(images) if command in ("caption", "vary") else []
     if command != "caption" and (command, prompt) != ("vary", tasks.VARY):
@@ -64,13 +55,15 @@ def _sampling_options(command: str, by_kind: object) -> list[str]:
     text = tasks.INTERLEAVE_TEXT if command == "interleave" else TextSampling()
     usual: dict[str, dict[str, object]] = {"text": asdict(text), "image": asdict(ImageSampling())}
     options: list[str] = []
-    for kind, names in _OPTIONS[command].items():
+    for kind in _KINDS[command]:
         values = _fields(_fields(by_kind).get(kind))
-        for name in names:
+        for name, default in usual[kind].items():
             value = values.get(name)
-            if isinstance(value, str | int | float) and value != usual[kind][name]:
-                flag = "image_temperature" if (command, kind, name) == ("interleave", "image", "temperature") else name
-                options += [f"--{flag.replace('_', '-')}", str(value)]
+            if (command, kind) == ("interleave", "image"):  # which takes --top-p and --top-k for both
+                name = {"temperature": "image_temperature"}.get(name, name)
+                default = value if name in ("top_p", "top_k") else default
+            if isinstance(value, str | int | float) and value != default:
+                options += [f"--{name.replace('_', '-')}", str(value)]
     return options
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmgen.errors import CannotGoOnError, MmgenError
+from mmgen.signals import uninterrupted
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -108,22 +107,6 @@ def stdout_failure(failure: OSError) -> Exception:
     )
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait until what is written is whole: its handler may say something, or raise."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if caught:
-            signal.raise_signal(signal.SIGINT)
-
-
 class Notes:
     """What is said beside the result, on stderr: notes, errors, and progress if that is a terminal.
 
@@ -169,7 +152,7 @@ class Notes:
         if error.hint:
             self._line(f"hint: {error.hint}")
 
-    @_uninterrupted()
+    @uninterrupted()
     def progress(self, text: str, above: RenderableType | None = None) -> None:
         """Show how far it is, in the place of what was shown before.
 
@@ -203,7 +186,7 @@ class Notes:
         now = time.monotonic()
         self._due = now + max(1 / _MOST_A_SECOND, (now - began) / _SHARE)
 
-    @_uninterrupted()
+    @uninterrupted()
     def clear(self) -> None:
         """Take progress away, and what stands over it: something else is about to be written to stdout."""
         if self._live is None:
@@ -216,7 +199,7 @@ class Notes:
             self.console.print(" " * (self.console.width - 3), end="\r", soft_wrap=True)
         self._live, self._above, self._due = None, None, 0.0
 
-    @_uninterrupted()
+    @uninterrupted()
     def _line(self, text: str) -> None:
         global _before
         text = " ".join(clean(text).splitlines())

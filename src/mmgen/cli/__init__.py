@@ -18,10 +18,11 @@ import typer
 
 from mmgen import __version__
 from mmgen.cli import ask, caption, chat, draw, interleave, models, report, vary
-from mmgen.cli.options import Command
+from mmgen.cli.options import HeadedCommand
 from mmgen.errors import MmgenError, UsageError
 from mmgen.streams import Notes, PipeClosedError, stdout_failure
 
+_TYPERS = {"-h", "--help", "--version", "--show-completion"}  # what Typer itself writes
 INTERRUPTED = 130
 PIPE_CLOSED = 141  # what a shell sees of any program that a closed pipe ended
 
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 for _room in (caption, ask, draw, vary, interleave, chat, models, report):
     _name = _room.__name__.rpartition(".")[2]
-    app.command(_name, cls=Command, epilog=_room.EXAMPLES)(getattr(_room, _name))
+    app.command(_name, cls=HeadedCommand, epilog=_room.EXAMPLES)(getattr(_room, _name))
 
 
 def _print_version(wanted: bool) -> None:
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MmgenError as error:
         return _report(error, error)
     except OSError as error:
-        if not {"--help", "--version"} & set(arguments):  # these Typer writes; all else has told stdout's failures
+        if not _TYPERS & set(arguments):  # all else has told stdout's failures
             raise
         failure = stdout_failure(error)
         if not isinstance(failure, MmgenError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,8 +12,8 @@ import typer
 from mmgen import tasks
 from mmgen.cli import options
 from mmgen.errors import MmgenError, UsageError
-from mmgen.items import Item
-from mmgen.request import WORDS, Loading, Request, TextSampling, Turn
+from mmgen.items import Choice, Item
+from mmgen.request import WORDS, Loading, Request, TextSampling, Turn, option
 
 if TYPE_CHECKING:
     from mmgen.cli.run import Command
@@ -25,6 +25,19 @@ Examples:
 """
 
 
+@dataclass(frozen=True)
+class Way:
+    """How a question is asked."""
+
+    complete: bool = option(False, "Continue the text instead of answering it.")
+    history: str | None = option(
+        None, "Go on with a conversation: JSON messages, to which this is added.", metavar="FILE", env=False
+    )
+    each: bool = option(
+        False, "Ask about each picture apart; --image may be a folder.", heading=options.MANY, env=False
+    )
+
+
 @options.grouped
 def ask(
     question: Annotated[
@@ -32,35 +45,14 @@ def ask(
         typer.Argument(metavar="QUESTION", show_default=False, help="What to ask; - reads it from stdin."),
     ] = None,
     images: options.Images = None,
-    complete: Annotated[
-        bool,
-        typer.Option(
-            "--complete",
-            envvar="MMGEN_COMPLETE",
-            rich_help_panel=options.RESULT,
-            help="Continue the text instead of answering it.",
-        ),
-    ] = False,
-    history: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            rich_help_panel=options.RESULT,
-            help="Go on with a conversation: JSON messages, to which this is added.",
-        ),
-    ] = None,
     prompts: options.Prompts = None,
-    each: Annotated[
-        bool,
-        typer.Option(
-            "--each", rich_help_panel=options.MANY, help="Ask about each picture apart; --image may be a folder."
-        ),
-    ] = False,
     *,
+    way: Way,
     find: options.FindOptions,
     beside: options.SidecarOptions,
     text: TextSampling,
     job: options.JobOptions,
+    choice: Choice,
     loading: Annotated[Loading, options.without("window")],
 ) -> None:
     """Ask about pictures, or without any.
@@ -71,23 +63,23 @@ def ask(
     from mmgen.cli import pictures, run
     from mmgen.streams import Notes
 
-    command = run.Command("ask", job, loading, WORDS, text.temperature > 0, Notes(job.quiet))
-    shape = Request(parts=(), want=WORDS, text=text, completion=complete)
+    command = run.Command("ask", job, choice, loading, WORDS, text.temperature > 0, Notes(job.quiet))
+    shape = Request(parts=(), want=WORDS, text=text, completion=way.complete)
     given = tuple(images or ())
-    if each and prompts is None and history is None:
+    if way.each and prompts is None and way.history is None:
         run.check_stdin(question, find)
         words = tasks.ASK if question is None else run.read_prompt(question, "give pictures with --image")
         look = run.find_pictures(given, find)
         is_one = run.is_one(given, find)
         n_items = 1 if is_one else run.count(look, find)
         pictures.ask_of_each(command, shape, words, look, beside, is_one=is_one, n_items=n_items)
-    elif each or beside.sidecar or find != options.FindOptions():
+    elif way.each or beside.sidecar or find != options.FindOptions():
         raise UsageError(
             "one question about every picture apart: that is --each", "add it, and leave out --prompts and --history"
         )
     elif prompts is None:
-        _ask_once(command, shape, question, given, history)
-    elif question is not None or images or history is not None:
+        _ask_once(command, shape, question, given, way.history)
+    elif question is not None or images or way.history is not None:
         raise UsageError("--prompts has the questions and their pictures", "leave out QUESTION, --image and --history")
     else:
         _ask_many(command, shape, prompts)
@@ -101,7 +93,7 @@ def _ask_once(
     from mmgen.live import Answer
     from mmgen.output import Lines
 
-    if history is not None and (command.job.is_batch or command.job.shard is not None):
+    if history is not None and (command.job.is_batch or command.choice.shard is not None):
         raise UsageError("a conversation is no batch", "leave out --jsonl, --html, --plan and --shard, or --history")
     if history is not None and shape.completion:
         raise UsageError("--complete and --history do not go together", "a text that is continued has no turns")

@@ -8,6 +8,7 @@ import typer
 
 from mmgen import tasks
 from mmgen.cli import options
+from mmgen.items import Choice
 from mmgen.request import WORDS, Loading, Request, TextSampling
 
 EXAMPLES = """\b
@@ -30,6 +31,7 @@ def caption(
     beside: options.SidecarOptions,
     text: TextSampling,
     job: options.JobOptions,
+    choice: Choice,
     loading: Annotated[Loading, options.without("window")],
 ) -> None:
     """Describe pictures.
@@ -41,7 +43,7 @@ def caption(
     from mmgen.streams import Notes
 
     look = run.find_pictures(images or [], find)
-    command = run.Command("caption", job, loading, WORDS, text.temperature > 0, Notes(job.quiet))
+    command = run.Command("caption", job, choice, loading, WORDS, text.temperature > 0, Notes(job.quiet))
     shape = Request(parts=(), want=WORDS, text=text)
     is_one = run.is_one(images or [], find)
     n_items = 1 if is_one else run.count(look, find)

@@ -10,7 +10,7 @@ import typer
 
 from mmgen.cli import options
 from mmgen.errors import MmgenError, UsageError
-from mmgen.items import Item
+from mmgen.items import Choice, Item
 from mmgen.prompts import Prompt
 from mmgen.request import PICTURES, ImageSampling, Loading, Request
 
@@ -27,13 +27,12 @@ def draw(
         list[str] | None,
         typer.Argument(metavar="PROMPT", show_default=False, help="What to draw, a picture each; - reads stdin."),
     ] = None,
-    output: options.ImageFile = None,
-    n: options.Number = 1,
     prompts: options.Prompts = None,
     *,
     save: options.PictureOptions,
     image: Annotated[ImageSampling, options.without("image_guidance")],
     job: options.JobOptions,
+    choice: Choice,
     loading: Loading,
 ) -> None:
     """Draw pictures from words.
@@ -44,14 +43,15 @@ def draw(
     from mmgen.cli import names, run
     from mmgen.output import PictureFiles
 
+    n = save.n
     options.check_seeds(job.seed, n)
     asked = run.read_prompts(prompt or [], prompts, "draw from a picture with mmgen vary")
     n_items = None if prompts is not None else len(prompt or []) * n
-    names.check_stdout(output, n_items, job.as_json)
-    command = run.Command("draw", job, loading, PICTURES, True, save.notes(job.quiet))
+    names.check_stdout(save.output, n_items, job.as_json)
+    command = run.Command("draw", job, choice, loading, PICTURES, True, save.notes(job.quiet))
     shape = Request(parts=(), want=PICTURES, image=image)
 
-    outputs = names.Outputs(output, "{slug}-{seed}.png", n_items)
+    outputs = names.Outputs(save.output, "{slug}-{seed}.png", n_items)
     outputs.check_format()
 
     def items(first_seed: int) -> Iterator[Item]:

@@ -11,7 +11,7 @@ import typer
 from mmgen import tasks
 from mmgen.cli import options
 from mmgen.errors import MmgenError, UsageError
-from mmgen.items import Item, Job
+from mmgen.items import Choice, Item, Job
 from mmgen.request import BOTH, ImageSampling, Loading, Request, TextSampling
 
 EXAMPLES = """\b
@@ -26,23 +26,15 @@ def interleave(
     prompt: Annotated[
         str | None, typer.Argument(metavar="PROMPT", show_default=False, help="What to tell; - reads it from stdin.")
     ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="DIR",
-            rich_help_panel=options.RESULT,
-            help="Folder for index.md and the pictures; it is made.",
-        ),
-    ] = None,
+    output: Annotated[str | None, options.output("DIR", "Folder for index.md and the pictures; it is made.")] = None,
     images: options.Images = None,
     prompts: options.Prompts = None,
     *,
-    save: options.PictureOptions,
+    save: Annotated[options.PictureOptions, options.without("output", "n")],
     text: TextSampling = tasks.INTERLEAVE_TEXT,
     image: Annotated[ImageSampling, options.only("guidance", "image_guidance", temperature="image_temperature")],
     job: options.JobOptions,
+    choice: Choice,
     loading: Loading,
 ) -> None:
     """Answer in words and pictures together.
@@ -54,7 +46,7 @@ def interleave(
     from mmgen.output import Stories
 
     image = replace(image, top_p=text.top_p, top_k=text.top_k)
-    command = run.Command("interleave", job, loading, BOTH, True, save.notes(job.quiet))
+    command = run.Command("interleave", job, choice, loading, BOTH, True, save.notes(job.quiet))
     shape = Request(parts=(), want=BOTH, text=text, image=image, completion=True)
     asked = run.read_prompts([] if prompt is None else [prompt], prompts, "give pictures with --image")
     if prompts is None:

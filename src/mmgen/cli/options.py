@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 from mmgen import aliases, tasks
 from mmgen.errors import UsageError
 from mmgen.finding import PICTURE_ENDINGS
-from mmgen.items import GROUP, Choice
+from mmgen.items import Choice
 from mmgen.request import ImageSampling, Loading, TextSampling, option
 from mmgen.streams import Notes, is_text
 
@@ -89,7 +89,7 @@ def _about(each: Field[Any], name: str, heading: str) -> Any:
     )
 
 
-class Command(TyperCommand):
+class HeadedCommand(TyperCommand):
     """A command whose help lists its options under headings."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -132,30 +132,17 @@ class JobOptions:
         metavar="FILE", heading=MANY, env=False,
     )  # fmt: skip
     html: str | None = option(None, "Write a page to look at, when done.", metavar="FILE", heading=MANY, env=False)
-    plan: bool = option(False, "Only count: new, done, stale (to be done again), failed.", heading=MANY, env=False)
-    fail_fast: bool = option(False, "Stop at the first that fails.", heading=MANY, env=False)
-    limit: int | None = option(None, "Stop after N that had to be computed.", metavar="N", heading=MANY, env=False)
-    shard: str | None = option(
-        None, "Do only the I-th of N parts: one part a machine.", metavar="I/N", heading=MANY, env=False
+    plan: bool = option(
+        False,
+        "Only count: new, done, stale (to be done again), failed, left (not ours), rewrite (no model needed).",
+        heading=MANY,
+        env=False,
     )
-    batch_size: int | None = option(None, "Most at a time. Found by itself if not given.", metavar="N", heading=MANY)
 
     def __post_init__(self) -> None:
         if self.jsonl == "-":
             raise UsageError("--jsonl keeps results in a file", "--json prints them")
-        self.choice  # noqa: B018 -- refuses
         check_seeds(self.seed)
-
-    @property
-    def choice(self) -> Choice:
-        """Which items are done, and how many at a time."""
-        part = None
-        if self.shard is not None:
-            found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.shard, re.ASCII)
-            if found is None:
-                raise UsageError(f"--shard {self.shard} is not I/N", "as in --shard 1/4 for the first of four parts")
-            part = (int(found[1]), int(found[2]))
-        return Choice(GROUP if self.batch_size is None else self.batch_size, self.limit, part, self.fail_fast)
 
     @property
     def is_batch(self) -> bool:
@@ -208,6 +195,13 @@ class SidecarOptions:
 class PictureOptions:
     """How pictures are saved, and what is shown of them meanwhile."""
 
+    output: str | None = option(
+        None,
+        "File to write: .png, .jpg or .webp; - is stdout. Of many: a folder/, or names made of {stem}, {slug}, {seed}, "
+        "{index} and {n}. Named by prompt and seed if not given.",
+        "-o", "--output", metavar="FILE", env=False,
+    )  # fmt: skip
+    n: int = option(1, "How many pictures of each prompt.", "-n", metavar="N")
     force: bool = option(False, "Overwrite what exists.", "-f", "--force", env=False)
     metadata: bool = option(True, "Leave prompt, model and seed out of the files.", "--no-metadata")
     verbose: bool = option(False, "Say what each picture took to draw.", "-v", "--verbose")
@@ -218,13 +212,8 @@ class PictureOptions:
         return Notes(quiet, self.verbose, self.previews)
 
 
-_HEADINGS: dict[type[Any], str] = {
-    TextSampling: SAMPLING,
-    ImageSampling: SAMPLING,
-    Loading: MODEL,
-    FindOptions: MANY,
-    SidecarOptions: MANY,
-}
+_HEADINGS: dict[type[Any], str] = {TextSampling: SAMPLING, ImageSampling: SAMPLING, Loading: MODEL}
+_HEADINGS |= dict.fromkeys((FindOptions, SidecarOptions, Choice), MANY)
 
 # --- single ones, which several commands have ---------------------------------------------------------------------
 
@@ -234,21 +223,13 @@ Images = Annotated[
         "--image", metavar="IMAGE", rich_help_panel=RESULT, help="A picture: file or http(s) address. Repeat for more."
     ),
 ]
-ImageFile = Annotated[
-    str | None,
-    typer.Option(
-        "-o",
-        "--output",
-        metavar="FILE",
-        rich_help_panel=RESULT,
-        help="File to write: .png, .jpg or .webp; - is stdout. Of many: a folder/, or names made of {stem}, {slug}, "
-        "{seed}, {index} and {n}. Named by prompt and seed if not given.",
-    ),
-]
-Number = Annotated[
-    int,
-    typer.Option("-n", envvar="MMGEN_N", metavar="N", rich_help_panel=RESULT, help="How many pictures of each prompt."),
-]
+
+
+def output(metavar: str, about: str) -> Any:
+    """Declare where a command writes."""
+    return typer.Option("-o", "--output", metavar=metavar, rich_help_panel=RESULT, help=about)
+
+
 Prompts = Annotated[
     str | None,
     typer.Option(

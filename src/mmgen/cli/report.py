@@ -23,16 +23,7 @@ def report(
     journal: Annotated[
         str, typer.Argument(metavar="FILE", show_default=False, help="JSON lines, as --jsonl or --json wrote them.")
     ],
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="FILE",
-            rich_help_panel=options.RESULT,
-            help="Page to write; .html beside the other if not given.",
-        ),
-    ] = None,
+    output: Annotated[str | None, options.output("FILE", "Page to write; .html beside the other if not given.")] = None,
     *,
     save: Annotated[options.PictureOptions, options.only("force")],
     job: Annotated[options.JobOptions, options.only("quiet")],

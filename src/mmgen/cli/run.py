@@ -18,13 +18,13 @@ from pathlib import Path
 
 import typer
 
-from mmgen import catalog, files, machine, prompts
+from mmgen import catalog, machine, prompts, signals
 from mmgen.catalog import Checkpoint
 from mmgen.cli.names import JOURNAL
 from mmgen.cli.options import FindOptions, JobOptions
 from mmgen.errors import MmgenError, UsageError
 from mmgen.finding import PICTURE_ENDINGS, Found, NotFoundError, Selection, check_file, find, is_url, read_names
-from mmgen.items import Item, Job
+from mmgen.items import Choice, Item, Job
 from mmgen.model import Model
 from mmgen.output import Sidecars, Sink
 from mmgen.preview import Drawing
@@ -170,16 +170,14 @@ def open_model(
 
     notes.progress(f"loading {found if isinstance(found, str) else found.name}")
     try:
-        _quiet(notes)
-        _hide_broken_torchvision()
-        if isinstance(found, str):
-            found = catalog.find(found, revision=loading.revision, offline=loading.offline)
-        model = families.open_model(found, loading, want, requests)
+        with signals.noticed():
+            if isinstance(found, str):
+                found = catalog.find(found, revision=loading.revision, offline=loading.offline)
+            _quiet(notes)
+            model = families.open_model(found, loading, want, requests, _hide_broken_torchvision)
     finally:
         notes.clear()
-        if files.interrupted:  # and whoever imported may have swallowed it, or turned it into something else
-            raise KeyboardInterrupt
-    files.raise_on_interrupt()  # from now on something is in hand
+    signals.raise_on_interrupt()  # from now on something is in hand
     if model.note:
         notes.say(f"note: {model.note}")
     return model
@@ -238,6 +236,7 @@ class Command:
 
     name: str
     job: JobOptions
+    choice: Choice
     loading: Loading
     want: frozenset[Kind]
     by_chance: bool
@@ -283,14 +282,15 @@ def run_batch(
         journal = None
         path = Path(many.jsonl) if many.jsonl is not None else journal_path
         if path is not None or many.html is not None:
-            files.raise_on_interrupt()
+            signals.raise_on_interrupt()
         if path is None and many.html is not None:
             path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mmgen-"))) / "journal.jsonl"
         if path is not None and not (many.plan and not path.exists()):
             if path == journal_path:  # in a folder that the command fills
                 with suppress(OSError):  # the journal says so
                     path.parent.mkdir(parents=True, exist_ok=True)
-            journal = stack.enter_context(Journal(path))
+            with signals.uninterrupted():  # until it is known that a new one is to be taken away
+                journal = stack.enter_context(Journal(path))
         kept = journal.drawn_seed if journal else None
         seed = command.first_seed if kept is None or many.seed is not None else kept
         checkpoint = catalog.find(many.model, revision=loading.revision, offline=loading.offline)
@@ -299,7 +299,7 @@ def run_batch(
         is_silent = isinstance(kind, Sidecars)  # on stdout
         batch = Batch(
             job, catalog.identity(checkpoint) if journal else "", kind, notes,
-            lambda requests: open_for(command, requests, seed, checkpoint), many.choice, journal,
+            lambda requests: open_for(command, requests, seed, checkpoint), command.choice, journal,
             as_json=many.as_json, drawn_seed=seed if many.seed is None else None,
         )  # fmt: skip
         if many.plan:

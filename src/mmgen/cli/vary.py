@@ -12,7 +12,7 @@ from mmgen import tasks
 from mmgen.cli import options
 from mmgen.errors import UsageError
 from mmgen.finding import NotFoundError
-from mmgen.items import Item
+from mmgen.items import Choice, Item
 from mmgen.request import PICTURES, ImageSampling, Loading, Request
 
 EXAMPLES = """\b
@@ -32,13 +32,12 @@ def vary(
         str | None,
         typer.Argument(metavar="PROMPT", show_default=False, help="What should change; - reads it from stdin."),
     ] = None,
-    output: options.ImageFile = None,
-    n: options.Number = 1,
     *,
     save: options.PictureOptions,
     find: options.FindOptions,
     image: Annotated[ImageSampling, options.without("negative_prompt", "ratio")],
     job: options.JobOptions,
+    choice: Choice,
     loading: Loading,
 ) -> None:
     """Draw new pictures from a picture, and words.
@@ -49,6 +48,7 @@ def vary(
     from mmgen.cli import names, run
     from mmgen.output import PictureFiles
 
+    n = save.n
     options.check_seeds(job.seed, n)
     if find.files_from is not None and prompt is None:  # the pictures are in the list: the only word is the prompt
         source, prompt = None, source
@@ -59,14 +59,14 @@ def vary(
     look = run.find_pictures(sources, find)
     is_one = run.is_one(sources, find)
     n_items = n if is_one else None
-    names.check_stdout(output, n_items, job.as_json)
-    if output is None and not is_one:
+    names.check_stdout(save.output, n_items, job.as_json)
+    if save.output is None and not is_one:
         raise UsageError("no folder for the pictures", "name one with -o, as in -o varied/")
-    command = run.Command("vary", job, loading, PICTURES, True, save.notes(job.quiet))
+    command = run.Command("vary", job, choice, loading, PICTURES, True, save.notes(job.quiet))
     shape = Request(parts=(), want=PICTURES, image=image)
     title = names.slug("variation" if prompt is None else words)
     default = f"{title}-{{seed}}.png" if is_one else "{stem}.png" if n == 1 else "{stem}-{n}.png"
-    outputs = names.Outputs(output, default, n_items)
+    outputs = names.Outputs(save.output, default, n_items)
     outputs.check_format()
 
     def items(first_seed: int) -> Iterator[Item]:

@@ -66,6 +66,7 @@ def open_model(
     loading: Loading,
     want: frozenset[Kind] = WORDS,
     requests: Sequence[Request] = (),
+    before_torch: Callable[[], None] = machine.check_torchvision,
 ) -> Model:
     """Open a checkpoint, having checked first, without its weights, that it can do what is wanted.
 
@@ -73,6 +74,7 @@ def open_model(
         want: what has to come out of it.
         requests: what it will be asked first, if known: a prompt that is too long fails before anything heavy, and
             what only pictures need may be left out if there are none.
+        before_torch: is called before anything heavy is imported.
 
     Raises:
         MmgenError: of an unknown family, unable to do what is wanted, or too large.
@@ -80,9 +82,9 @@ def open_model(
     family, able = _family(checkpoint), abilities(checkpoint)
     able.check(checkpoint.name, want, requests)
     if loading.fit_check and checkpoint.n_bytes > fit.SMALL:
-        fit.check(checkpoint, loading, machine.look(), reply(checkpoint, want))
+        fit.check(checkpoint, loading, machine.look(with_gpus=loading.device_map != "cpu"), reply(checkpoint, want))
     catalog.check_tokenizer(checkpoint)
-    machine.check_torchvision()
+    before_torch()
     prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)
     for request in requests:
         prompter.check(request)
