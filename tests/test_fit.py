@@ -159,7 +159,7 @@ def huge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_hollow(
         folder / "model.safetensors", tensors | {"model.layers.9.mlp.up_proj.weight": ("BF16", (131072, 131072))}
     )
-    monkeypatch.setattr(machine, "look", lambda: Machine(8 * GB, 16 * GB))
+    monkeypatch.setattr(machine, "look", lambda **_: Machine(8 * GB, 16 * GB))
     return folder
 
 
@@ -194,7 +194,7 @@ def test_drawing_counts_the_picture_s_rows(huge: Path, monkeypatch: pytest.Monke
 def test_what_is_said_to_fit_has_room_for_drawing_too(huge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = catalog.find(str(huge))
     words = fit.plan(found, Loading(dtype="bfloat16"), machine.look()).n_bytes
-    monkeypatch.setattr(machine, "look", lambda: Machine(words, words))
+    monkeypatch.setattr(machine, "look", lambda **_: Machine(words, words))
     with pytest.raises(MmgenError, match="are free"):
         opened(huge, want=PICTURES)
     (way,) = [way for way in json.loads(run("models", str(huge), "--json").out)["ways"] if way["default"]]
@@ -209,7 +209,7 @@ def test_what_fits_to_draw_may_not_fit_to_interleave(tmp_path: Path, monkeypatch
     )
     assert drawing < mixed
     for free, fits in ((mixed, (True, True)), (mixed - 1, (True, False)), (drawing - 1, (False, False))):
-        monkeypatch.setattr(machine, "look", lambda free=free: Machine(free, free))
+        monkeypatch.setattr(machine, "look", lambda free=free, **_: Machine(free, free))
         (way,) = [way for way in json.loads(run("models", long, "--json").out)["ways"] if way["default"]]
         assert (way["n_bytes"], way["interleave"]["n_bytes"]) == (drawing, mixed)
         assert (way["fits"], way["interleave"]["fits"]) == fits
@@ -228,7 +228,7 @@ def test_only_what_interleaves_is_weighed_for_it(tmp_path: Path) -> None:
 
 def test_a_model_is_tried_with_what_it_can_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = catalog.find(str(make_checkpoint(tmp_path / "my model")))
-    monkeypatch.setattr(machine, "look", lambda: Machine(8 * GB, 16 * GB))
+    monkeypatch.setattr(machine, "look", lambda **_: Machine(8 * GB, 16 * GB))
     for name, command in ((found.name, "caption photo.jpg"), ("emu3-gen", 'draw "a snowman"')):
         monkeypatch.setattr(catalog, "find", lambda *_, name=name, **__: replace(found, name=name))
         said = run("models", name).out.splitlines()[-1]

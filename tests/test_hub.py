@@ -207,7 +207,10 @@ def start(hub: Hub, home: Path) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while not any(left.stat().st_size or hub.xet for left in blobs(home).glob("*.incomplete")):
+    weights = tuple(etag(path) for path in hub.folder.glob("*.safetensors"))  # small files come before, side by side
+    while not any(
+        left.name.startswith(weights) and (left.stat().st_size or hub.xet) for left in blobs(home).glob("*.incomplete")
+    ):
         assert process.poll() is None
         time.sleep(0.01)
     return process

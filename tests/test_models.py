@@ -173,7 +173,7 @@ def test_it_says_which_flags_fit_this_machine(eleven: tuple[Path, int], monkeypa
         (24 * 10**9, ["--dtype bfloat16 (default)", "--quantize 8bit", "--quantize 4bit"]),
         (10**9, []),
     ):
-        monkeypatch.setattr(machine, "look", lambda free=free: Machine(free, 32 * 10**9))
+        monkeypatch.setattr(machine, "look", lambda free=free, **_: Machine(free, 32 * 10**9))
         *table, _, last = run("models", LLAMA).out.splitlines()
         assert f"{free / 1e9:.1f} GB of 32.0 GB of memory, no GPU" in "\n".join(table)
         rows = [line.rsplit("  ", 1) for line in table[-4:]]
