@@ -21,7 +21,7 @@ from tools.demo.scene import Scene
 
 LOADING = 200  # seconds that it may take on a busy machine
 
-# Chats. As long as there is a file called "slow", each step takes a tenth of a second, and the steps are counted.
+# Chats. As long as there is a file called "slow", each step takes a third of a second, and the steps are counted.
 CHAT = """
 import sys, time
 from pathlib import Path
@@ -32,7 +32,7 @@ def wait(*_):
     if Path("slow").exists():
         with Path("steps").open("a") as steps:
             steps.write(".")
-        time.sleep(0.1)
+        time.sleep(0.3)
 def opened(*arguments):
     model = open_model(*arguments)
     model.model.model.register_forward_pre_hook(wait)
