@@ -68,11 +68,16 @@ def disturbed(model: str, *arguments: str, folder: Path, n_kills: int, seconds: 
 
 
 def rows(path: Path) -> dict[str, tuple[object, object]]:
-    """Read a journal: by place, text and error; every line must be whole and every place there once."""
-    found = {}
+    """Read a journal: by place, text and error; the last line of a place counts. Every line must be whole.
+
+    Words are recorded once for each place: what is tried again had failed. (A picture's record may come again: where
+    its file was not in place yet when the batch was killed.)
+    """
+    found: dict[str, tuple[object, object]] = {}
     for line in path.read_bytes().splitlines():
         record = json.loads(line)
-        assert record["place"] not in found, f"{record['place']} is there twice"
+        text, _ = found.get(record["place"], (None, None))
+        assert text is None or "text" not in record, f"{record['place']} was answered twice"
         found[record["place"]] = (record.get("text", record.get("output")), record.get("error"))
     return found
 
