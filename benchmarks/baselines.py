@@ -15,8 +15,8 @@ from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.chameleon.modeling_chameleon import ChameleonForConditionalGeneration
 
-from mmgen.families.speaking import SpeakingModel
-from mmgen.images import encode_image
+from mmgen.families.autoregressive import SpeakingModel
+from mmgen.outputs.pictures import encode_image
 from mmgen.request import ImageSampling
 
 from .measures import Clock, Run, forget_peak, peak_bytes

@@ -18,14 +18,15 @@ from PIL import Image
 from transformers import ChameleonForConditionalGeneration, ChameleonProcessor, pipeline
 
 import mmgen
-from mmgen import catalog, tasks
-from mmgen.batch import Batch
-from mmgen.items import Choice, Item, Job
-from mmgen.journal import Journal
+from mmgen import tasks
+from mmgen.checkpoints import catalog
+from mmgen.jobs import Batch
 from mmgen.model import Model
-from mmgen.output import Lines
+from mmgen.outputs.journal import Journal
+from mmgen.outputs.records import Choice, Item, Job
+from mmgen.outputs.terminal import Notes
+from mmgen.outputs.writers import Lines
 from mmgen.request import WORDS, Request
-from mmgen.streams import Notes
 from tools.demo.render import render
 from tools.demo.scene import ALL_SCENES
 

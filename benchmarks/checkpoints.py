@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from transformers import ChameleonConfig, ChameleonProcessor
 from transformers.models.chameleon.image_processing_pil_chameleon import ChameleonImageProcessorPil
 
-from mmgen.catalog import Checkpoint
+from mmgen.checkpoints.catalog import Checkpoint
+from mmgen.checkpoints.packing import pack
 from mmgen.families.chameleon import Anole, Chameleon
 from mmgen.families.chameleon_prompt import Prompter
 from mmgen.model import Abilities
-from mmgen.packing import pack
 from tests.checkpoints import make_tokenizer
 
 _PIXELS_PER_CODE = 16

@@ -21,7 +21,7 @@ import torch
 import transformers
 
 import mmgen
-from mmgen.families.speaking import SpeakingModel
+from mmgen.families.autoregressive import SpeakingModel
 from mmgen.request import ImageSampling
 
 from . import subject

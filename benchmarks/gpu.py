@@ -23,7 +23,7 @@ import transformers
 
 import mmgen
 from mmgen import tasks
-from mmgen.families.speaking import SpeakingModel
+from mmgen.families.autoregressive import SpeakingModel
 from mmgen.request import ImageSampling, Request
 
 from . import subject

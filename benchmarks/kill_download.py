@@ -25,7 +25,7 @@ FILES = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 N_BYTES = 24_000_000  # of each
 FETCH = f"""
 import sys
-from mmgen import hub
+from mmgen.checkpoints import hub
 try:
     hub.describe("org/tiny", {COMMIT!r}, False)
     hub.fetch("org/tiny", {COMMIT!r}, {FILES}, 1)

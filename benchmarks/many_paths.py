@@ -14,14 +14,14 @@ from pathlib import Path
 from PIL import Image
 
 from mmgen import tasks
-from mmgen.batch import Batch
-from mmgen.finding import Found, Selection, find
-from mmgen.items import Choice, Item, Job
-from mmgen.journal import Journal
+from mmgen.inputs.finding import Found, Selection, find
+from mmgen.jobs import Batch
 from mmgen.model import Abilities, Model
-from mmgen.output import Lines
+from mmgen.outputs.journal import Journal
+from mmgen.outputs.records import Choice, Item, Job
+from mmgen.outputs.terminal import Notes
+from mmgen.outputs.writers import Lines
 from mmgen.request import WORDS, Piece, Request
-from mmgen.streams import Notes
 
 PER_FOLDER = 1000
 

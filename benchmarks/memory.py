@@ -2,8 +2,8 @@
 
 `python -m benchmarks.memory [--models demo 290m] [--pictures 1 4]`. Each drawing is a process of its own, which looks
 at its peak (VmHWM of /proc/self/status, so on Linux) after importing, after loading, while the codec decodes one
-picture alone, and while drawing. All but the imports is estimated, as by mmgen.fit, which refuses what does not fit;
-there they are part of 700 MB. What the decoder takes is measured beside.
+picture alone, and while drawing. All but the imports is estimated, as by mmgen.checkpoints.fit, which refuses what does
+not fit; there they are part of 700 MB. What the decoder takes is measured beside.
 """
 
 import argparse
@@ -19,8 +19,9 @@ from typing import cast
 import torch
 
 import mmgen
-from mmgen import catalog, families, fit, machine
-from mmgen.families.speaking import SpeakingModel
+from mmgen import families
+from mmgen.checkpoints import catalog, fit, machine
+from mmgen.families.autoregressive import SpeakingModel
 from mmgen.request import PICTURES, ImageSampling, Loading
 
 from . import subject
@@ -49,7 +50,7 @@ def measure(name: str, dtype: str, pictures: int, guidance: float) -> dict[str, 
 
 
 def estimate(name: str, dtype: str, cached_tokens: float) -> dict[str, float]:
-    """What mmgen.fit says of the same, in bytes; `fit` is what it compares with the memory that is free."""
+    """What mmgen.checkpoints.fit says of the same, in bytes; `fit` is what it compares with the memory that is free."""
     checkpoint = catalog.find(name)
     loading = Loading(dtype=dtype, device_map="cpu")
     chosen = fit.dtype_name(loading, checkpoint.n_bytes, on_gpu=False)
@@ -75,7 +76,7 @@ def report(name: str, pictures: int, found: dict[str, float], said: dict[str, fl
     print(f"  peak of drawing {mb['drawing']}, {found['drawing'] / expected - 1:+.0%} of their sum; "
           f"without imports {own / own_expected - 1:+.0%}")  # fmt: skip
     print(f"  loaded {mb['loaded']} ({mb['loaded_files']} of it mapped files), peak of loading {mb['loading_peak']}")
-    print(f"  mmgen.fit asks for {mb['fit']} to be free")
+    print(f"  mmgen.checkpoints.fit asks for {mb['fit']} to be free")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 
-from mmgen.packing import packed
+from mmgen.checkpoints.packing import packed
 
 from .checkpoints import SHAPES
 from .measures import compare, environment

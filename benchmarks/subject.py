@@ -13,8 +13,8 @@ from mmgen.decoding.cache import Cache
 from mmgen.decoding.sampling import Noise, guidance_weights, log_probabilities, mix, pick
 from mmgen.decoding.stepwise import feed, forward
 from mmgen.decoding.vq import to_uint8
-from mmgen.families.speaking import SpeakingModel
-from mmgen.images import encode_image
+from mmgen.families.autoregressive import SpeakingModel
+from mmgen.outputs.pictures import encode_image
 from mmgen.request import ImageSampling, Picture, Progress, Request
 
 from .measures import Clock, Run, forget_peak, peak_bytes

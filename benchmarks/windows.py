@@ -23,7 +23,7 @@ from mmgen.decoding.grammar import Prompt
 from mmgen.decoding.replies import Speaker, draw
 from mmgen.decoding.sampling import Noise, guidance_weights, log_probabilities, mix
 from mmgen.decoding.stepwise import forward
-from mmgen.families.speaking import SpeakingModel
+from mmgen.families.autoregressive import SpeakingModel
 from mmgen.request import ImageSampling, Loading, Picture, Request
 
 PROMPTS = (

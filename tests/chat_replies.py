@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from mmgen import catalog, families
+from mmgen import families
+from mmgen.checkpoints import catalog
 from mmgen.families.chat import Chat
 from mmgen.request import Done, Loading, Request, TextSampling
 

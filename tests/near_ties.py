@@ -24,8 +24,8 @@ from mmgen.decoding.grammar import Step, forbidden
 from mmgen.decoding.replies import Speaker
 from mmgen.decoding.sampling import Noise, log_probabilities, penalise_repetition
 from mmgen.decoding.stepwise import feed
+from mmgen.families.autoregressive import SpeakingModel
 from mmgen.families.chat import Chat
-from mmgen.families.speaking import SpeakingModel
 from mmgen.request import WORDS, ImageSampling, Request, TextSampling
 from tests.speaking import ends, gathered, said
 

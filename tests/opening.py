@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mmgen import catalog, families
+from mmgen import families
+from mmgen.checkpoints import catalog
 from mmgen.request import Loading
 
 

@@ -14,8 +14,8 @@ from unittest import mock
 import pytest
 from PIL import Image
 
-from mmgen import catalog
-from mmgen.catalog import Checkpoint
+from mmgen.checkpoints import catalog
+from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.cli import main
 from mmgen.errors import MmgenError
 from mmgen.model import Abilities, Model

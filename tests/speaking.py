@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from mmgen.decoding.sampling import Noise, log_probabilities
+from mmgen.families.autoregressive import SpeakingModel
 from mmgen.families.chat import Chat
-from mmgen.families.speaking import SpeakingModel
 from mmgen.request import Done, ImageSampling, Picture, Progress, Request
 
 _FIRST_LETTER = 0xF0000  # of those that Unicode leaves to private use

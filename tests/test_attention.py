@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from mmgen import machine
+from mmgen.checkpoints import machine
 from mmgen.families import attention
 from mmgen.families.attention import _attend
 from mmgen.families.chameleon import Chameleon

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mmgen.batch import _rate
 from mmgen.errors import MmgenError, OutOfMemoryError
+from mmgen.jobs import _rate
 from mmgen.request import Done, Piece, Progress, Request
 from tests.scripted import Scripted, install, picture, run
 
@@ -200,7 +200,7 @@ def test_a_group_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch, mo
 
 
 def test_two_runs_do_not_write_one_journal(model: Scripted) -> None:
-    from mmgen.journal import Journal
+    from mmgen.outputs.journal import Journal
 
     with Journal("out.jsonl"):
         result = caption()
@@ -382,7 +382,7 @@ def test_what_makes_no_sense_is_refused_before_anything_loads(
 
 
 def test_a_record_that_cannot_be_written_stops_the_batch(model: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmgen import journal
+    from mmgen.outputs import journal
 
     written = 0
 
@@ -445,7 +445,7 @@ class SideBySide(Scripted):
 def test_the_time_left_counts_pictures_under_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     install(monkeypatch, SideBySide())
-    monkeypatch.setattr("mmgen.batch.time", SimpleNamespace(monotonic=lambda: SideBySide.now))
+    monkeypatch.setattr("mmgen.jobs.time", SimpleNamespace(monotonic=lambda: SideBySide.now))
     shown = run("draw", "a cat", "-n", "4", "--seed", "1", terminal=True)
     assert "1 of 4, 0.37 a second, 1 s left" in shown.err
     assert re.search(r"4 of 4, 0.4 a second\W", shown.err)

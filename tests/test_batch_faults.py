@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mmgen.catalog import Checkpoint
+from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.errors import MmgenError
 from mmgen.request import Kind, Loading, Request
 from tests.scripted import Result, Scripted, colour, install, picture, run
@@ -112,7 +112,7 @@ class Killed(BaseException):
 def test_a_kill_around_the_record_leaves_nothing_half_done(
     model: Scripted, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], moment: str, is_stale: bool
 ) -> None:
-    from mmgen import journal
+    from mmgen.outputs import journal
 
     Path("out").mkdir()
     Path("prompts.txt").write_text("a cat\na dog\n")
@@ -145,10 +145,10 @@ def test_a_kill_around_the_record_leaves_nothing_half_done(
 
 
 def test_one_new_picture_does_not_hold_up_what_is_done(model: Scripted) -> None:
-    from mmgen.batch import Batch
-    from mmgen.items import Choice, Item, Job
-    from mmgen.output import Lines
-    from mmgen.streams import Notes
+    from mmgen.jobs import Batch
+    from mmgen.outputs.records import Choice, Item, Job
+    from mmgen.outputs.terminal import Notes
+    from mmgen.outputs.writers import Lines
 
     most = 0
 
@@ -383,7 +383,7 @@ def test_a_picture_is_no_list_of_names(model: Scripted) -> None:
 def test_a_full_disk_leaves_the_picture_that_was_to_be_replaced(
     model: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mmgen import journal
+    from mmgen.outputs import journal
 
     Path("prompts.txt").write_text("a cat\n")
     draw = ("draw", "--prompts", "prompts.txt", "-o", "out/{index}.png", "--seed", "7")

@@ -16,8 +16,8 @@ from transformers import AutoProcessor, ChameleonForConditionalGeneration
 
 import mmgen
 from mmgen import tasks
-from mmgen.aliases import ALIASES
-from mmgen.families.speaking import SpeakingModel
+from mmgen.checkpoints.aliases import ALIASES
+from mmgen.families.autoregressive import SpeakingModel
 from mmgen.model import Model
 from mmgen.request import ImageSampling, Picture
 from tests.near_ties import BOUND, chosen, clear_codes, least_gap, words_alone

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmgen import aliases, catalog
+from mmgen.checkpoints import aliases, catalog
 from mmgen.errors import MmgenError, UsageError
 from tests.checkpoints import make_checkpoint
 
@@ -84,7 +84,7 @@ def test_the_note_comes_from_the_front_matter(folder: Path, front: str, note: st
 
 
 def test_an_alias_names_the_builtin_model() -> None:
-    assert aliases.ALIASES[aliases.DEFAULT].target == Path(catalog.__file__).parent / "checkpoints" / "demo"
+    assert aliases.ALIASES[aliases.DEFAULT].target == Path(catalog.__file__).parent / "demo"
 
 
 def test_an_existing_folder_may_have_a_plain_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

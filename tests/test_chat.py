@@ -14,13 +14,14 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from mmgen import catalog, cli, hub, tasks
+from mmgen import cli, tasks
+from mmgen.checkpoints import catalog, hub
+from mmgen.checkpoints.packing import PackedLinear
 from mmgen.errors import MmgenError
 from mmgen.families import chat
 from mmgen.families.chat import Chat
-from mmgen.packing import PackedLinear
 from mmgen.request import Turn
-from mmgen.streams import clean
+from mmgen.text import clean
 from tests.chat_checkpoints import MAKERS
 from tests.chat_replies import FLAT, N_TOKENS, SHORT, copied, gathered, image, opened
 from tests.near_ties import assert_same, assert_same_alone, words_alone

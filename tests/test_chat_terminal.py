@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import mmgen
-from mmgen.images import open_image
+from mmgen.inputs.images import open_image
 from mmgen.request import Turn
 from tests.chat_checkpoints import make_idefics3
 from tests.terminal import CTRL_C, CTRL_D, Terminal

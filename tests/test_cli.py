@@ -17,7 +17,7 @@ import pyte
 import pytest
 from PIL import Image
 
-from mmgen import catalog
+from mmgen.checkpoints import catalog
 from mmgen.cli import main
 from mmgen.errors import MmgenError
 from mmgen.request import Progress
@@ -54,7 +54,7 @@ def seen(shown: str) -> list[str]:
 SCRIPTED = """
 import sys, time, pytest
 from tests.scripted import install, picture
-from mmgen import catalog
+from mmgen.checkpoints import catalog
 from mmgen.cli import main
 model = install(pytest.MonkeyPatch())
 """
@@ -67,7 +67,7 @@ model = install(pytest.MonkeyPatch())
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = f"""
 import sys
-from mmgen import catalog
+from mmgen.checkpoints import catalog
 from mmgen.cli import main
 assert main({arguments}) == 0
 heavy = {{"torch", "transformers", "numpy", "PIL", "rich", "huggingface_hub", "httpx2", "mmgen.families"}}

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from mmgen.errors import MmgenError, TooLongError
-from mmgen.images import open_image, read_metadata
+from mmgen.inputs.images import open_image
 from mmgen.model import Abilities
+from mmgen.outputs.pictures import read_metadata
 from mmgen.request import WORDS
 from tests.scripted import Result, Scripted, colour, install, picture, run
 from tests.terminal import BACKSPACE, CTRL_C, CTRL_D, UP, Terminal

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmgen.cli.names import slug
+from mmgen.cli.naming import slug
 from mmgen.errors import MmgenError
-from mmgen.images import open_image, read_metadata
+from mmgen.inputs.images import open_image
+from mmgen.outputs.pictures import read_metadata
 from mmgen.tasks import VARY
 from tests.scripted import Scripted, colour, install, picture, run
 

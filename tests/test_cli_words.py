@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mmgen.errors import MmgenError
-from mmgen.items import GROUP
+from mmgen.outputs.records import GROUP
 from mmgen.tasks import ASK, CAPTION
 from tests.scripted import Scripted, install, run
 
@@ -57,7 +57,7 @@ def test_a_request_that_fails_among_many_fails_alone(model: Scripted) -> None:
 
 
 def test_many_pictures_are_opened_a_few_at_a_time(model: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmgen import images
+    from mmgen.inputs import images
 
     n_open = 0
     open_image = images.open_image

@@ -18,12 +18,13 @@ import torch
 from huggingface_hub.utils import TensorInfo
 from transformers import AutoModelForImageTextToText, ChameleonConfig, Idefics2Config, MllamaConfig, PreTrainedConfig
 
-from mmgen import catalog, families, fit, loading, machine
-from mmgen.catalog import Checkpoint
+from mmgen import families
+from mmgen.checkpoints import catalog, fit, loading, machine
+from mmgen.checkpoints.catalog import Checkpoint
+from mmgen.checkpoints.headers import is_float, stored_bytes
+from mmgen.checkpoints.machine import Gpu, Machine
 from mmgen.errors import MmgenError
 from mmgen.families.chameleon import ChameleonOfWords
-from mmgen.headers import is_float, stored_bytes
-from mmgen.machine import Gpu, Machine
 from mmgen.request import BOTH, PICTURES, WORDS, Loading
 from tests.chat_checkpoints import make_mllama
 from tests.checkpoints import SIZE_PX, make_checkpoint

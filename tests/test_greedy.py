@@ -20,7 +20,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, ChameleonFo
 from mmgen import tasks
 from mmgen.cli import main
 from mmgen.request import Loading, TextSampling
-from mmgen.streams import clean
+from mmgen.text import clean
 from tests.chat_checkpoints import MAKERS
 from tests.checkpoints import make_checkpoint
 from tests.drawing_checkpoints import make_emu3, make_janus

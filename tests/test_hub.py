@@ -22,10 +22,10 @@ import huggingface_hub
 import pytest
 from filelock import FileLock
 
-from mmgen import catalog
+from mmgen.checkpoints import catalog
+from mmgen.checkpoints.headers import read_header, stored_bytes
+from mmgen.checkpoints.hub import fetch
 from mmgen.errors import MmgenError
-from mmgen.headers import read_header, stored_bytes
-from mmgen.hub import fetch
 from tests.checkpoints import make_checkpoint
 from tests.hub import COMMIT, Hub, etag, serve, write_hollow
 
@@ -34,7 +34,7 @@ CHUNK = 10 * 2**20  # what it writes at a time
 
 _FIND = """
 import json, sys
-from mmgen import catalog
+from mmgen.checkpoints import catalog
 from mmgen.errors import MmgenError
 name, arguments, fetch = json.loads(sys.argv[1])
 try:

@@ -23,17 +23,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmgen import images
 from mmgen.errors import MmgenError, UsageError
-from mmgen.finding import check_file
-from mmgen.images import (
-    Metadata,
-    check_writable,
-    encode_image,
-    open_image,
-    read_metadata,
-    save_image,
-)
+from mmgen.files import check_writable
+from mmgen.inputs import images
+from mmgen.inputs.finding import check_file
+from mmgen.inputs.images import open_image
+from mmgen.outputs.pictures import Metadata, encode_image, read_metadata, save_image
 
 METADATA: Metadata = {
     "mmgen": "0.1.0",

@@ -96,7 +96,8 @@ def test_what_is_written_is_taken_back(tmp_path: Path) -> None:
 def test_an_interruption_while_files_are_made_or_moved_leaves_the_old_or_the_new(tmp_path: Path, moment: str) -> None:
     (tmp_path / "prompts.txt").write_text("a red cat")
     script = f"""
-        from mmgen import files, journal
+        from mmgen import files
+        from mmgen.outputs import journal
         from tests.scripted import Scripted
         load = Scripted().open
         real, at = {moment}, 0

@@ -20,7 +20,7 @@ from mmgen.decoding.grammar import Prompt, Vocabulary
 from mmgen.decoding.jacobi import choose_window
 from mmgen.decoding.replies import Speaker, draw
 from mmgen.decoding.stepwise import Network
-from mmgen.families.speaking import SpeakingModel
+from mmgen.families.autoregressive import SpeakingModel
 from mmgen.request import PICTURES, ImageSampling, Loading, Picture, Progress, Request
 from tests.near_ties import Chosen, assert_same, at_edge, chosen, score_word
 from tests.speaking import ends, said

@@ -25,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from PIL import Image
 
 from mmgen.errors import MmgenError, UsageError
-from mmgen.journal import Journal, State, key_of
+from mmgen.outputs.journal import Journal, State, key_of
 
 A, B, C = key_of("a"), key_of("b"), key_of("c")
 ODD = "caf\udce9 \U0001f426\n\"'.png"  # a file's name that is not UTF-8, among other things
@@ -418,7 +418,7 @@ TestHistory.settings = settings(
 
 WRITER = """
 import itertools, os, sys
-from mmgen.journal import Journal, key_of
+from mmgen.outputs.journal import Journal, key_of
 os.write(1, b"-1\\n")
 with Journal(sys.argv[1]) as journal:
     for n in itertools.count(int(sys.argv[2])):

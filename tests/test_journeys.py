@@ -17,7 +17,7 @@ from PIL import Image
 import mmgen
 from mmgen import tasks
 from mmgen.cli import main
-from mmgen.families.speaking import SpeakingModel
+from mmgen.families.autoregressive import SpeakingModel
 from mmgen.request import ImageSampling
 from tests.checkpoints import make_checkpoint
 from tests.near_ties import BOUND, chosen, least_gap

@@ -13,8 +13,8 @@ import torch
 from huggingface_hub.utils import TensorInfo
 from transformers import ChameleonForConditionalGeneration as Chameleon
 
-from mmgen import catalog, loading
-from mmgen.catalog import Checkpoint
+from mmgen.checkpoints import catalog, loading
+from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.errors import MmgenError, UsageError
 from mmgen.request import Loading
 from tests.checkpoints import make_checkpoint

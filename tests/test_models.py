@@ -17,11 +17,11 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, MllamaConfig
 
-from mmgen import catalog, machine
-from mmgen.aliases import ALIASES
+from mmgen.checkpoints import catalog, machine
+from mmgen.checkpoints.aliases import ALIASES
+from mmgen.checkpoints.machine import Machine
 from mmgen.cli import INTERRUPTED
-from mmgen.images import read_metadata
-from mmgen.machine import Machine
+from mmgen.outputs.pictures import read_metadata
 from tests.chat_checkpoints import make_idefics3
 from tests.checkpoints import make_checkpoint
 from tests.hub import COMMIT, Hub, serve, write_hollow

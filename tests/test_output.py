@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from mmgen.errors import MmgenError
-from mmgen.items import Item, Job, Outcome
-from mmgen.live import Answer, Story
-from mmgen.output import Lines, PictureFiles
+from mmgen.outputs.live import Answer, Story
+from mmgen.outputs.records import Item, Job, Outcome
+from mmgen.outputs.terminal import Notes
+from mmgen.outputs.writers import Lines, PictureFiles
 from mmgen.request import BOTH, PICTURES, WORDS, Kind, Request
-from mmgen.streams import Notes, as_line, clean
+from mmgen.text import as_line, clean
 from tests.scripted import picture
 
 JOB = Job("caption", "demo", "abc")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mmgen.checkpoints.packing import PackedLinear, _can_pack, leave_files, pack, packed
 from mmgen.families.chameleon import Chameleon
-from mmgen.packing import PackedLinear, _can_pack, leave_files, pack, packed
 from mmgen.request import Loading
 
 from .checkpoints import make_checkpoint

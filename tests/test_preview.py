@@ -17,9 +17,9 @@ from PIL import Image, ImageChops, ImageDraw
 from rich.console import Console
 
 import mmgen
-from mmgen.preview import Drawing, HalfBlocks
+from mmgen.outputs.preview import Drawing, HalfBlocks
+from mmgen.outputs.terminal import Notes, duration
 from mmgen.request import Progress
-from mmgen.streams import Notes, duration
 from tests.terminal import CTRL_C, Terminal
 
 LOADING = 200  # seconds that it may take on a busy machine
@@ -30,7 +30,8 @@ SIZE = (40, 100)
 MMGEN = """
 import sys, time
 from pathlib import Path
-from mmgen import families, preview
+from mmgen import families
+from mmgen.outputs import preview
 from mmgen.cli import main
 open_model = families.open_model
 def opened(*arguments):

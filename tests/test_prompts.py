@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmgen.errors import MmgenError
-from mmgen.items import GROUP
-from mmgen.prompts import Prompt, read_prompts
+from mmgen.inputs.prompts import Prompt, read_prompts
+from mmgen.outputs.records import GROUP
 from mmgen.request import MAX_SEED
 from tests.scripted import Result, Scripted, install, run
 
@@ -233,7 +233,7 @@ def test_pictures_are_looked_up_from_the_file_s_folder(model: Scripted) -> None:
 
 
 def test_pictures_are_opened_a_few_at_a_time(model: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmgen import images
+    from mmgen.inputs import images
 
     n_open = 0
     open_image = images.open_image

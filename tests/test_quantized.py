@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from benchmarks.quantized_captions import BARS, compare
-from mmgen import catalog, families
+from mmgen import families
+from mmgen.checkpoints import catalog
+from mmgen.checkpoints.packing import PackedLinear
 from mmgen.families.chameleon import Chameleon
-from mmgen.packing import PackedLinear
 from mmgen.request import Loading, Quantize
 from tests.checkpoints import make_checkpoint
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmgen.aliases import ALIASES
+from mmgen.checkpoints.aliases import ALIASES
 from tests.shell import run
 
 ROOT = Path(__file__).parent.parent

@@ -20,9 +20,9 @@ from PIL import Image
 
 from mmgen import tasks
 from mmgen.errors import MmgenError
-from mmgen.report import read_records, write_report
+from mmgen.outputs.export import read_records, write_report
+from mmgen.outputs.rerun import rerun
 from mmgen.request import ImageSampling, TextSampling
-from mmgen.rerun import rerun
 from tests.browser import CHROMIUM, browsing
 from tests.scripted import install, run
 from tools.demo.render import render
@@ -138,7 +138,7 @@ def test_a_failed_item_shows_its_error_and_a_lost_picture_why(tmp_path: Path) ->
 
 
 def test_an_address_is_a_link_and_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmgen.images._download", lambda url: pytest.fail(f"fetched {url}"))
+    monkeypatch.setattr("mmgen.inputs.images._download", lambda url: pytest.fail(f"fetched {url}"))
     page = page_of(tmp_path, record(image="https://example.org/a.png", text="A cat."))
     assert [link["href"] for link in page.all("a")] == ["https://example.org/a.png"]
     assert not page.all("img")
@@ -238,7 +238,7 @@ def test_a_report_that_breaks_off_leaves_what_was_there(tmp_path: Path, monkeypa
         raise KeyboardInterrupt
 
     (tmp_path / "report.html").write_text("old")
-    monkeypatch.setattr("mmgen.report.open_image", interrupt)
+    monkeypatch.setattr("mmgen.outputs.export.open_image", interrupt)
     with pytest.raises(KeyboardInterrupt):
         page_of(tmp_path, *[record(text="A cat.")] * 50, record(image="a.png"))
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

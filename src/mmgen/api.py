@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
-from mmgen import aliases, catalog, tasks
+from mmgen import tasks
+from mmgen.checkpoints import aliases, catalog
 from mmgen.families import open_model
 from mmgen.model import Model
 from mmgen.request import ImageSampling, Loading, Picture, Piece, Request, TextSampling, Turn, fresh_seed
@@ -130,6 +131,6 @@ def _open_all(images: ImageLike | Sequence[ImageLike]) -> list[Image.Image]:
 
 
 def _open(image: ImageLike) -> Image.Image:
-    from mmgen.images import open_image
+    from mmgen.inputs.images import open_image
 
     return open_image(image) if isinstance(image, str | Path) else image

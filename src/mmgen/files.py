@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -114,3 +115,11 @@ def sweep(folder: Path) -> None:
                 with suppress(OSError), path.open("rb+") as file:
                     if lock(file.fileno()):  # else it is being written, or one cannot tell
                         change_locked(path.unlink, file)
+
+
+def check_writable(folder: Path) -> None:
+    """Check, by trying, that a file can be made in a folder. Leaves nothing behind."""
+    if not folder.is_dir():
+        raise MmgenError(f"no such folder: {folder}", f"make it first: mkdir -p {folder}")
+    with explained("write into", folder, "choose another place with -o"):
+        tempfile.TemporaryFile(prefix=".mmgen-", dir=folder).close()

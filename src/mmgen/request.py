@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Kind: TypeAlias = Literal["text", "image"]
+Role: TypeAlias = Literal["user", "assistant"]
 Part: TypeAlias = Union[str, "Image.Image"]
 
 
@@ -119,7 +120,7 @@ class Loading:
 class Turn:
     """An earlier turn of a conversation."""
 
-    role: Literal["user", "assistant"]
+    role: Role
     parts: tuple[Part, ...]
 
 
@@ -198,6 +199,17 @@ def fresh_seed() -> int:
     import secrets  # a twentieth of what help takes
 
     return secrets.randbelow(2**31)
+
+
+def check_seed(seed: int) -> int:
+    """Check a seed; it comes back.
+
+    Raises:
+        UsageError: out of range.
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"the seed {seed} is out of range", f"it goes from 0 to {MAX_SEED}")
+    return seed
 
 
 _MOST = 1e9  # beyond any use, and well within float32

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 from mmgen.errors import UsageError
 from mmgen.request import (
     BOTH,
-    MAX_SEED,
     PICTURES,
     WORDS,
     ImageSampling,
@@ -20,6 +19,7 @@ from mmgen.request import (
     Request,
     TextSampling,
     Turn,
+    check_seed,
     fresh_seed,
 )
 
@@ -110,17 +110,6 @@ def place(prompt: str, images: Sequence[_Shown]) -> tuple[str | _Shown, ...]:
         if marked is not None:
             parts.append(marked)
     return tuple(parts)
-
-
-def check_seed(seed: int) -> int:
-    """Check a seed; it comes back.
-
-    Raises:
-        UsageError: out of range.
-    """
-    if not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"the seed {seed} is out of range", f"it goes from 0 to {MAX_SEED}")
-    return seed
 
 
 def _request(

@@ -20,7 +20,7 @@ from mmgen import __version__
 from mmgen.cli import ask, caption, chat, draw, interleave, models, report, vary
 from mmgen.cli.options import HeadedCommand
 from mmgen.errors import MmgenError, UsageError
-from mmgen.streams import Notes, PipeClosedError, stdout_failure
+from mmgen.outputs.terminal import Notes, PipeClosedError, stdout_failure
 
 _TYPERS = {"-h", "--help", "--version", "--show-completion"}  # what Typer itself writes
 INTERRUPTED = 130

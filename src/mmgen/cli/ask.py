@@ -12,11 +12,11 @@ import typer
 from mmgen import tasks
 from mmgen.cli import options
 from mmgen.errors import MmgenError, UsageError
-from mmgen.items import Choice, Item
+from mmgen.outputs.records import Choice, Item
 from mmgen.request import WORDS, Loading, Request, TextSampling, Turn, option
 
 if TYPE_CHECKING:
-    from mmgen.cli.run import Command
+    from mmgen.cli.arguments import Command
 
 EXAMPLES = """\b
 Examples:
@@ -60,18 +60,18 @@ def ask(
     Pictures stand before the question, or where it says <image>. Paths in a FILE are looked up from its folder.
     With --jsonl or --sidecar answers go there, and the same command again does only what is missing or failed.
     """
-    from mmgen.cli import pictures, run
-    from mmgen.streams import Notes
+    from mmgen.cli import arguments, pictures
+    from mmgen.outputs.terminal import Notes
 
-    command = run.Command("ask", job, choice, loading, WORDS, text.temperature > 0, Notes(job.quiet))
+    command = arguments.Command("ask", job, choice, loading, WORDS, text.temperature > 0, Notes(job.quiet))
     shape = Request(parts=(), want=WORDS, text=text, completion=way.complete)
     given = tuple(images or ())
     if way.each and prompts is None and way.history is None:
-        run.check_stdin(question, find)
-        words = tasks.ASK if question is None else run.read_prompt(question, "give pictures with --image")
-        look = run.find_pictures(given, find)
-        is_one = run.is_one(given, find)
-        n_items = 1 if is_one else run.count(look, find)
+        arguments.check_stdin(question, find)
+        words = tasks.ASK if question is None else arguments.read_prompt(question, "give pictures with --image")
+        look = arguments.find_pictures(given, find)
+        is_one = arguments.is_one(given, find)
+        n_items = 1 if is_one else arguments.count(look, find)
         pictures.ask_of_each(command, shape, words, look, beside, is_one=is_one, n_items=n_items)
     elif way.each or beside.sidecar or find != options.FindOptions():
         raise UsageError(
@@ -88,10 +88,10 @@ def ask(
 def _ask_once(
     command: Command, shape: Request, question: str | None, given: tuple[str, ...], history: str | None
 ) -> None:
-    from mmgen.cli import run
-    from mmgen.conversation import entry, read_messages
-    from mmgen.live import Answer
-    from mmgen.output import Lines
+    from mmgen.cli import arguments
+    from mmgen.inputs.messages import entry, read_messages
+    from mmgen.outputs.live import Answer
+    from mmgen.outputs.writers import Lines
 
     if history is not None and (command.job.is_batch or command.choice.shard is not None):
         raise UsageError("a conversation is no batch", "leave out --jsonl, --html, --plan and --shard, or --history")
@@ -105,7 +105,7 @@ def _ask_once(
         )
     if question is None and not given and not unanswered:
         raise UsageError("nothing to ask", 'give a question, as in mmgen ask "what is a snowman?", or an --image')
-    words = tasks.ASK if question is None else run.read_prompt(question, "give pictures with --image")
+    words = tasks.ASK if question is None else arguments.read_prompt(question, "give pictures with --image")
     request = replace(shape, seed=command.first_seed, history=talk.history if talk else ())
     if unanswered:
         words, request = _words(unanswered), replace(request, parts=unanswered.parts)
@@ -113,12 +113,12 @@ def _ask_once(
     request = item.open()
     if command.job.as_json or command.job.is_batch:
         lines = Lines(shown=False)
-        run.run_batch(command, lambda job: lines, lambda seed: iter([replace(item, request=request)]), 1)
+        arguments.run_batch(command, lambda job: lines, lambda seed: iter([replace(item, request=request)]), 1)
         said = lines.said
     else:
-        opened = run.open_for(command, [request], command.first_seed)
+        opened = arguments.open_for(command, [request], command.first_seed)
         with Answer(request.completion) as answer:
-            run.stream(opened, request, command.notes, answer.take)
+            arguments.stream(opened, request, command.notes, answer.take)
         said = answer.said
     if talk:
         asked = () if unanswered else tasks.place(words, [entry(image, talk.path) for image in given])
@@ -130,9 +130,9 @@ def _words(turn: Turn) -> str:
 
 
 def _ask_many(command: Command, shape: Request, path: str) -> None:
-    from mmgen.cli import run
-    from mmgen.output import Lines
-    from mmgen.prompts import Prompt, read_prompts
+    from mmgen.cli import arguments
+    from mmgen.inputs.prompts import Prompt, read_prompts
+    from mmgen.outputs.writers import Lines
 
     def items(first_seed: int) -> Iterator[Item]:
         asked: Counter[int] = Counter()
@@ -151,4 +151,4 @@ def _ask_many(command: Command, shape: Request, path: str) -> None:
             )
 
     shown = not (command.job.as_json or command.job.jsonl is not None)
-    run.run_batch(command, lambda job: Lines(shown), items)
+    arguments.run_batch(command, lambda job: Lines(shown), items)

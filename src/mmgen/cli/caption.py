@@ -8,7 +8,7 @@ import typer
 
 from mmgen import tasks
 from mmgen.cli import options
-from mmgen.items import Choice
+from mmgen.outputs.records import Choice
 from mmgen.request import WORDS, Loading, Request, TextSampling
 
 EXAMPLES = """\b
@@ -39,12 +39,12 @@ def caption(
     Prints the caption of one picture, or of several a line each: path, tab, caption. With --jsonl or --sidecar they
     go there instead, and the same command again does only what is missing or failed.
     """
-    from mmgen.cli import pictures, run
-    from mmgen.streams import Notes
+    from mmgen.cli import arguments, pictures
+    from mmgen.outputs.terminal import Notes
 
-    look = run.find_pictures(images or [], find)
-    command = run.Command("caption", job, choice, loading, WORDS, text.temperature > 0, Notes(job.quiet))
+    look = arguments.find_pictures(images or [], find)
+    command = arguments.Command("caption", job, choice, loading, WORDS, text.temperature > 0, Notes(job.quiet))
     shape = Request(parts=(), want=WORDS, text=text)
-    is_one = run.is_one(images or [], find)
-    n_items = 1 if is_one else run.count(look, find)
+    is_one = arguments.is_one(images or [], find)
+    n_items = 1 if is_one else arguments.count(look, find)
     pictures.ask_of_each(command, shape, tasks.CAPTION, look, beside, is_one=is_one, n_items=n_items)

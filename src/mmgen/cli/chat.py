@@ -9,8 +9,8 @@ import typer
 
 from mmgen.cli import lines, options
 from mmgen.errors import MmgenError, UsageError
+from mmgen.outputs.terminal import Notes
 from mmgen.request import WORDS, ImageSampling, Loading, TextSampling, fresh_seed
-from mmgen.streams import Notes
 
 if TYPE_CHECKING:
     from mmgen.cli.session import Session
@@ -39,15 +39,15 @@ def chat(
     Each question is asked with all that was said before. Lines that begin with a slash are commands: /help lists
     them. Lines are read from stdin, which may be a pipe.
     """
-    from mmgen.cli import run
+    from mmgen.cli import arguments
     from mmgen.cli.session import Session, show
-    from mmgen.items import plain_name
+    from mmgen.outputs.records import plain_name
 
     notes = save.notes(job.quiet)
     image = replace(image, top_p=text.top_p, top_k=text.top_k)
     used_seed = fresh_seed() if job.seed is None else job.seed
     shown = [show(source) for source in images or ()]
-    opened = run.open_model(job.model, loading, WORDS, [], notes)
+    opened = arguments.open_model(job.model, loading, WORDS, [], notes)
     if job.seed is None and text.temperature > 0:
         notes.say(f"seed: {used_seed}")
 

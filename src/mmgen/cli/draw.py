@@ -10,8 +10,8 @@ import typer
 
 from mmgen.cli import options
 from mmgen.errors import MmgenError, UsageError
-from mmgen.items import Choice, Item
-from mmgen.prompts import Prompt
+from mmgen.inputs.prompts import Prompt
+from mmgen.outputs.records import Choice, Item
 from mmgen.request import PICTURES, ImageSampling, Loading, Request
 
 EXAMPLES = """\b
@@ -40,18 +40,18 @@ def draw(
     Prints the path of each picture that was written. Of --prompts into a folder, -o DIR/, the same command again draws
     only what is missing or failed.
     """
-    from mmgen.cli import names, run
-    from mmgen.output import PictureFiles
+    from mmgen.cli import arguments, naming
+    from mmgen.outputs.writers import PictureFiles
 
     n = save.n
     options.check_seeds(job.seed, n)
-    asked = run.read_prompts(prompt or [], prompts, "draw from a picture with mmgen vary")
+    asked = arguments.read_prompts(prompt or [], prompts, "draw from a picture with mmgen vary")
     n_items = None if prompts is not None else len(prompt or []) * n
-    names.check_stdout(save.output, n_items, job.as_json)
-    command = run.Command("draw", job, choice, loading, PICTURES, True, save.notes(job.quiet))
+    naming.check_stdout(save.output, n_items, job.as_json)
+    command = arguments.Command("draw", job, choice, loading, PICTURES, True, save.notes(job.quiet))
     shape = Request(parts=(), want=PICTURES, image=image)
 
-    outputs = names.Outputs(save.output, "{slug}-{seed}.png", n_items)
+    outputs = naming.Outputs(save.output, "{slug}-{seed}.png", n_items)
     outputs.check_format()
 
     def items(first_seed: int) -> Iterator[Item]:
@@ -70,7 +70,7 @@ def draw(
                 one = replace(shape, seed=first + i)
                 yield Item(one, each.text, output=path, line=line, number=i, own_seed=has_seed)
 
-    run.run_pictures(
+    arguments.run_pictures(
         command,
         lambda made_by: PictureFiles(made_by, save.metadata, shown=not job.as_json, overwrite=save.force),
         items,
@@ -81,7 +81,7 @@ def draw(
 
 
 def _problem(prompt: Prompt) -> MmgenError | None:
-    from mmgen.images import format_of
+    from mmgen.outputs.pictures import format_of
 
     if prompt.images:
         return UsageError("draw takes words alone", "draw from pictures with mmgen vary")

@@ -11,7 +11,7 @@ import typer
 from mmgen import tasks
 from mmgen.cli import options
 from mmgen.errors import MmgenError, UsageError
-from mmgen.items import Choice, Item, Job
+from mmgen.outputs.records import Choice, Item, Job
 from mmgen.request import BOTH, ImageSampling, Loading, Request, TextSampling
 
 EXAMPLES = """\b
@@ -41,16 +41,16 @@ def interleave(
 
     Prints Markdown, and writes it with its pictures into a folder; of --prompts, into a folder for each.
     """
-    from mmgen.cli import names, run
-    from mmgen.live import Story
-    from mmgen.output import Stories
+    from mmgen.cli import arguments, naming
+    from mmgen.outputs.live import Story
+    from mmgen.outputs.writers import Stories
 
     image = replace(image, top_p=text.top_p, top_k=text.top_k)
-    command = run.Command("interleave", job, choice, loading, BOTH, True, save.notes(job.quiet))
+    command = arguments.Command("interleave", job, choice, loading, BOTH, True, save.notes(job.quiet))
     shape = Request(parts=(), want=BOTH, text=text, image=image, completion=True)
-    asked = run.read_prompts([] if prompt is None else [prompt], prompts, "give pictures with --image")
+    asked = arguments.read_prompts([] if prompt is None else [prompt], prompts, "give pictures with --image")
     if prompts is None:
-        folder = run.check_folder(output, save.force)
+        folder = arguments.check_folder(output, save.force)
         ((_, said),) = asked()
         assert not isinstance(said, MmgenError)
         given = tuple(images or ())
@@ -58,16 +58,16 @@ def interleave(
         item = Item(one, said.text, images=given, sources=given, output=folder, own_seed=job.seed is not None)
         if not (job.as_json or job.is_batch):
             request = item.open()
-            opened = run.open_for(command, [request], command.first_seed)
+            opened = arguments.open_for(command, [request], command.first_seed)
             made_by = Job(command.name, opened.name, opened.revision)
             with Story(made_by, item, folder, with_metadata=save.metadata) as story:
-                run.stream(opened, request, command.notes, story.take)
+                arguments.stream(opened, request, command.notes, story.take)
             return
     elif images:
         raise UsageError("--prompts has the prompts and their pictures", "leave out --image")
     elif output is None:
         raise UsageError("no folder for the stories", "name one with -o, as in -o stories/")
-    outputs = names.Outputs(output, "{slug}-{seed}", None)
+    outputs = naming.Outputs(output, "{slug}-{seed}", None)
 
     def items(first_seed: int) -> Iterator[Item]:
         if prompts is None:
@@ -86,10 +86,10 @@ def interleave(
             sources, has_seed = tuple(each.sources()), job.seed is not None or each.seed is not None
             yield Item(one, each.text, images=each.images, sources=sources, output=path, line=line, own_seed=has_seed)
 
-    run.run_batch(
+    arguments.run_batch(
         command,
         lambda made_by: Stories(made_by, save.metadata, shown=not job.as_json, overwrite=save.force or prompts is None),
         items,
         1 if prompts is None else None,
-        outputs.folder / names.JOURNAL if prompts is not None and outputs.folder is not None else None,
+        outputs.folder / naming.JOURNAL if prompts is not None and outputs.folder is not None else None,
     )

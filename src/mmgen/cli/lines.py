@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from mmgen.errors import UsageError
-from mmgen.streams import clean
+from mmgen.text import clean
 
 _STDOUT, _STDERR = 1, 2  # file descriptors
 

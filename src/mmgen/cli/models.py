@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from mmgen.aliases import ALIASES
+from mmgen.checkpoints.aliases import ALIASES
 from mmgen.cli import options
 from mmgen.request import BOTH, PICTURES, WORDS, Kind, Loading
 
 if TYPE_CHECKING:
-    from mmgen.catalog import Checkpoint
-    from mmgen.fit import Plan
-    from mmgen.machine import Machine
+    from mmgen.checkpoints.catalog import Checkpoint
+    from mmgen.checkpoints.fit import Plan
+    from mmgen.checkpoints.machine import Machine
 
 EXAMPLES = """\b
 Examples:
@@ -52,8 +52,8 @@ def models(
 
     Weights are not fetched: of those on the Hub only the headers are read.
     """
-    from mmgen import catalog, machine
-    from mmgen.streams import emit
+    from mmgen.checkpoints import catalog, machine
+    from mmgen.outputs.terminal import emit
 
     if name is None:
         told = [_tell_alias(each, catalog.is_here(each)) for each in ALIASES]
@@ -104,7 +104,7 @@ def _tell_alias(name: str, is_here: bool) -> Told:
 
 
 def _list(told: Sequence[Told]) -> list[str]:
-    from mmgen.fit import gigabytes
+    from mmgen.checkpoints.fit import gigabytes
 
     rows = [["NAME", "CAN", "WEIGHTS", "HERE", "LICENCE"]]
     for each in told:
@@ -118,7 +118,8 @@ def _list(told: Sequence[Told]) -> list[str]:
 
 def _tell(checkpoint: Checkpoint, loading: Loading, machine: Machine) -> Told:
     """Tell of a checkpoint and the ways to load it, each beside what a picture takes where it draws, else an answer."""
-    from mmgen import families, fit
+    from mmgen import families
+    from mmgen.checkpoints import fit
 
     def plans(want: frozenset[Kind]) -> list[Plan]:
         return fit.plans(checkpoint, loading, machine, families.reply(checkpoint, want))
@@ -159,7 +160,7 @@ def _tell(checkpoint: Checkpoint, loading: Loading, machine: Machine) -> Told:
 
 
 def _describe(told: Told, checkpoint: Checkpoint, machine: Machine) -> list[str]:
-    from mmgen.fit import gigabytes
+    from mmgen.checkpoints.fit import gigabytes
 
     n = told["n_parameters"]
     count = f"{n / 1e9:.2f} billion" if n >= 1e9 else f"{n / 1e6:.1f} million"
@@ -183,7 +184,7 @@ def _describe(told: Told, checkpoint: Checkpoint, machine: Machine) -> list[str]
 
 
 def _cache(told: Told) -> str:
-    from mmgen.fit import gigabytes
+    from mmgen.checkpoints.fit import gigabytes
 
     per_token, per_picture, per_look = (told[f"cache_per_{each}"] for each in ("token", "picture", "look"))
     said = [f"{gigabytes(1000 * per_token)} for 1000 tokens"]
@@ -196,7 +197,7 @@ def _cache(told: Told) -> str:
 
 
 def _table(told: Told) -> list[str]:
-    from mmgen.fit import gigabytes
+    from mmgen.checkpoints.fit import gigabytes
 
     mixes = any(way["interleave"] for way in told["ways"])
     rows = [["TO LOAD IT WITH", "WEIGHTS", "IN ALL", *(["TO INTERLEAVE"] if mixes else []), "FITS HERE"]]

@@ -12,12 +12,13 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from mmgen import aliases, tasks
+from mmgen.checkpoints import aliases
 from mmgen.errors import UsageError
-from mmgen.finding import PICTURE_ENDINGS
-from mmgen.items import Choice
-from mmgen.request import ImageSampling, Loading, TextSampling, option
-from mmgen.streams import Notes, is_text
+from mmgen.inputs.finding import PICTURE_ENDINGS
+from mmgen.outputs.records import Choice
+from mmgen.outputs.terminal import Notes
+from mmgen.request import ImageSampling, Loading, TextSampling, check_seed, option
+from mmgen.text import is_text
 
 RESULT, SAMPLING, MODEL, MANY = HEADINGS = ("Result", "Sampling", "Model", "Many")
 
@@ -246,5 +247,5 @@ def check_seeds(seed: int | None, n: int = 1) -> None:
     if n < 1:
         raise UsageError(f"-n {n} is out of range", "it is a number of at least 1")
     if seed is not None:
-        tasks.check_seed(seed)
-        tasks.check_seed(seed + n - 1)
+        check_seed(seed)
+        check_seed(seed + n - 1)

@@ -6,18 +6,18 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from mmgen.cli import names, run
+from mmgen.cli import arguments, naming
 from mmgen.cli.options import SidecarOptions
 from mmgen.errors import MmgenError, UsageError
-from mmgen.finding import Found, NotFoundError, is_url
-from mmgen.items import Item, Job
-from mmgen.live import Answer
-from mmgen.output import Lines, Sidecars, Sink
+from mmgen.inputs.finding import Found, NotFoundError, is_url
+from mmgen.outputs.live import Answer
+from mmgen.outputs.records import Item, Job
+from mmgen.outputs.writers import Lines, Sidecars, Sink
 from mmgen.request import Request
 
 
 def ask_of_each(
-    command: run.Command,
+    command: arguments.Command,
     shape: Request,
     prompt: str,
     look: Callable[[], Iterator[Found | NotFoundError]],
@@ -40,7 +40,7 @@ def ask_of_each(
             if isinstance(found, NotFoundError):
                 yield Item(shape, prompt, image=found.name, error=found)
                 continue
-            output = names.sidecar_path(found.name, found.below, texts.outdir, texts.ext) if texts.sidecar else None
+            output = naming.sidecar_path(found.name, found.below, texts.outdir, texts.ext) if texts.sidecar else None
             if problem := _problem(found, output, texts, taken):
                 yield Item(shape, prompt, image=found.name, error=problem)
                 continue
@@ -63,7 +63,7 @@ def ask_of_each(
     if is_one and not (kept or command.job.as_json or command.job.is_batch):
         _answer_one(command, next(items(command.first_seed)))
     else:
-        run.run_batch(command, sink, items, n_items)
+        arguments.run_batch(command, sink, items, n_items)
 
 
 def _problem(found: Found, output: str | None, texts: SidecarOptions, taken: set[int]) -> MmgenError | None:
@@ -84,8 +84,8 @@ def _problem(found: Found, output: str | None, texts: SidecarOptions, taken: set
     return None
 
 
-def _answer_one(command: run.Command, item: Item) -> None:
+def _answer_one(command: arguments.Command, item: Item) -> None:
     request = item.open()
-    opened = run.open_for(command, [request], command.first_seed)
+    opened = arguments.open_for(command, [request], command.first_seed)
     with Answer(request.completion) as answer:
-        run.stream(opened, request, command.notes, answer.take)
+        arguments.stream(opened, request, command.notes, answer.take)

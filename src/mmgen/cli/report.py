@@ -32,8 +32,8 @@ def report(
 
     One file that needs nothing else. Prints its path.
     """
-    from mmgen.report import read_records, write_report
-    from mmgen.streams import Notes, emit
+    from mmgen.outputs.export import read_records, write_report
+    from mmgen.outputs.terminal import Notes, emit
 
     out = Path(journal).with_suffix(".html") if output is None else Path(output)
     _check_output(out, Path(journal), save.force)
@@ -43,7 +43,7 @@ def report(
 
 
 def _check_output(out: Path, journal: Path, force: bool) -> None:
-    from mmgen.images import check_writable
+    from mmgen.files import check_writable
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{out} is not a name for a page", "end it in .html, as in -o report.html")

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmgen import tasks
-from mmgen.cli import names, run
-from mmgen.conversation import Said, Shown, save_page
+from mmgen.cli import arguments, naming
 from mmgen.errors import MmgenError, TooLongError, UsageError
-from mmgen.images import check_writable, open_image, save_image
-from mmgen.items import Item, Job
-from mmgen.live import Answer
+from mmgen.files import check_writable
+from mmgen.inputs.images import open_image
 from mmgen.model import Model
+from mmgen.outputs.live import Answer
+from mmgen.outputs.markdown import Said, Shown, save_page
+from mmgen.outputs.pictures import save_image
+from mmgen.outputs.records import Item, Job
+from mmgen.outputs.terminal import Notes, emit
 from mmgen.request import MAX_SEED, ImageSampling, Picture, Request, TextSampling
-from mmgen.streams import Notes, emit
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Session:
 
     def ask(self, words: str) -> None:
         """Ask about the pictures that wait, and about all that was said."""
-        run.check_prompt(words, "show it with /image")
+        arguments.check_prompt(words, "show it with /image")
         history = [said.turn() for said in self._talk]
         pictures = [shown.image for shown in self._waiting]
         request = tasks.ask(words, pictures, text=self._text, seed=self._next_seed(), history=history)
@@ -92,7 +94,7 @@ class Session:
         answer = Answer()
         try:
             with answer:
-                run.stream(self._model, request, self._notes, answer.take)
+                arguments.stream(self._model, request, self._notes, answer.take)
         except TooLongError as error:
             can_undo = bool(history or pictures)
             raise MmgenError(
@@ -166,7 +168,7 @@ class Session:
     def _draw(self, command: str, request: Request, prompt: str, title: str) -> None:
         self._model.abilities.check(self._model.name, request.want, [request])
         check_writable(Path().absolute())
-        path = names.free_path(f"{names.slug(title)}-{request.seed}")
+        path = naming.free_path(f"{naming.slug(title)}-{request.seed}")
         job = Job(command, self._model.name, self._model.revision)
 
         def keep(piece: str | Picture) -> None:
@@ -174,7 +176,7 @@ class Session:
                 save_image(piece.image, path, job.metadata(Item(request, prompt), piece))
                 emit(path + "\n")
 
-        run.stream(self._model, request, self._notes, keep)
+        arguments.stream(self._model, request, self._notes, keep)
         self._waiting.append(Shown(open_image(path), title))
 
     def _keep(self, asked: Said, answer: str) -> None:

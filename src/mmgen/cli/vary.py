@@ -11,8 +11,8 @@ import typer
 from mmgen import tasks
 from mmgen.cli import options
 from mmgen.errors import UsageError
-from mmgen.finding import NotFoundError
-from mmgen.items import Choice, Item
+from mmgen.inputs.finding import NotFoundError
+from mmgen.outputs.records import Choice, Item
 from mmgen.request import PICTURES, ImageSampling, Loading, Request
 
 EXAMPLES = """\b
@@ -45,28 +45,28 @@ def vary(
     Prints the path of each picture that was written. Of a folder, into another with -o DIR/, the same command again
     draws only what is missing or failed.
     """
-    from mmgen.cli import names, run
-    from mmgen.output import PictureFiles
+    from mmgen.cli import arguments, naming
+    from mmgen.outputs.writers import PictureFiles
 
     n = save.n
     options.check_seeds(job.seed, n)
     if find.files_from is not None and prompt is None:  # the pictures are in the list: the only word is the prompt
         source, prompt = None, source
-    run.check_stdin(prompt, find)
+    arguments.check_stdin(prompt, find)
     hint = "vary takes one picture, a folder or a pattern; the second word says what should change"
-    words = tasks.VARY if prompt is None else run.read_prompt(prompt, hint)
+    words = tasks.VARY if prompt is None else arguments.read_prompt(prompt, hint)
     sources = [] if source is None else [source]
-    look = run.find_pictures(sources, find)
-    is_one = run.is_one(sources, find)
+    look = arguments.find_pictures(sources, find)
+    is_one = arguments.is_one(sources, find)
     n_items = n if is_one else None
-    names.check_stdout(save.output, n_items, job.as_json)
+    naming.check_stdout(save.output, n_items, job.as_json)
     if save.output is None and not is_one:
         raise UsageError("no folder for the pictures", "name one with -o, as in -o varied/")
-    command = run.Command("vary", job, choice, loading, PICTURES, True, save.notes(job.quiet))
+    command = arguments.Command("vary", job, choice, loading, PICTURES, True, save.notes(job.quiet))
     shape = Request(parts=(), want=PICTURES, image=image)
-    title = names.slug("variation" if prompt is None else words)
+    title = naming.slug("variation" if prompt is None else words)
     default = f"{title}-{{seed}}.png" if is_one else "{stem}.png" if n == 1 else "{stem}-{n}.png"
-    outputs = names.Outputs(save.output, default, n_items)
+    outputs = naming.Outputs(save.output, default, n_items)
     outputs.check_format()
 
     def items(first_seed: int) -> Iterator[Item]:
@@ -85,7 +85,7 @@ def vary(
                     own_seed=job.seed is not None,
                 )  # fmt: skip
 
-    run.run_pictures(
+    arguments.run_pictures(
         command,
         lambda made_by: PictureFiles(made_by, save.metadata, shown=not job.as_json, overwrite=save.force),
         items,

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
-from mmgen import catalog, fit, machine
-from mmgen.catalog import Checkpoint
+from mmgen.checkpoints import catalog, fit, machine
+from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.decoding.grammar import count_codes
 from mmgen.model import Abilities, Model
 from mmgen.request import BOTH, WORDS, Kind, Loading, Request

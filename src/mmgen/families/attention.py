@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from mmgen import machine
+from mmgen.checkpoints import machine
 
 _NAME = "sdpa_asked_twice"  # in transformers' tables
 _LEAST_KEYS = 32  # from which it gains (`benchmarks.attention`)

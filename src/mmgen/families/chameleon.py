@@ -15,12 +15,12 @@ from torch import Tensor
 from transformers.models.chameleon.configuration_chameleon import ChameleonConfig, ChameleonVQVAEConfig
 from transformers.models.chameleon.modeling_chameleon import ChameleonForConditionalGeneration
 
-from mmgen.catalog import Checkpoint
+from mmgen.checkpoints.catalog import Checkpoint
+from mmgen.checkpoints.loading import read_image_processor
 from mmgen.decoding.vq import VQDecoder
 from mmgen.errors import MmgenError
+from mmgen.families.autoregressive import SpeakingModel, load_with_codec
 from mmgen.families.chameleon_prompt import Prompter
-from mmgen.families.speaking import SpeakingModel, load_with_codec
-from mmgen.loading import read_image_processor
 from mmgen.model import Abilities
 from mmgen.request import PICTURES, Loading, Request
 

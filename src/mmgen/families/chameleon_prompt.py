@@ -18,7 +18,7 @@ from mmgen.request import Request
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmgen.catalog import Checkpoint
+    from mmgen.checkpoints.catalog import Checkpoint
 
 _END_OF_TURN = "<reserved08706>"
 

@@ -14,12 +14,12 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-from mmgen.catalog import Checkpoint
+from mmgen.checkpoints.catalog import Checkpoint
+from mmgen.checkpoints.loading import load_model, ran_out_of_memory
 from mmgen.decoding.pieces import Detokenizer
 from mmgen.errors import MmgenError, OutOfMemoryError
 from mmgen.families.chat_inputs import Prompter
 from mmgen.families.generation import stream
-from mmgen.loading import load_model, ran_out_of_memory
 from mmgen.model import Abilities, Model
 from mmgen.request import WORDS, Done, Loading, Piece, Request
 

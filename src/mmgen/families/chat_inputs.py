@@ -16,13 +16,13 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.models.auto.processing_auto import AutoProcessor
 
-from mmgen import machine
+from mmgen.checkpoints import machine
+from mmgen.checkpoints.loading import one_line, read_config
 from mmgen.errors import MmgenError, TooLongError
-from mmgen.loading import one_line, read_config
 from mmgen.request import Part, Request
 
 if TYPE_CHECKING:
-    from mmgen.catalog import Checkpoint
+    from mmgen.checkpoints.catalog import Checkpoint
 
 _EXTRAS = ("torchvision", "num2words")  # packages that some processors want
 

@@ -18,12 +18,12 @@ from transformers.models.emu3.image_processing_emu3 import smart_resize
 from transformers.models.emu3.modeling_emu3 import Emu3ForConditionalGeneration, Emu3VQVAE
 from transformers.models.emu3.processing_emu3 import Emu3Processor
 
-from mmgen.catalog import Checkpoint
+from mmgen.checkpoints.catalog import Checkpoint
+from mmgen.checkpoints.loading import read_config, read_image_processor
 from mmgen.decoding.grammar import Prompt
 from mmgen.errors import MmgenError
-from mmgen.families.speaking import SpeakingModel, load_with_codec, unnormalise
+from mmgen.families.autoregressive import SpeakingModel, load_with_codec, unnormalise
 from mmgen.families.template_prompt import TemplatePrompter
-from mmgen.loading import read_config, read_image_processor
 from mmgen.model import Abilities
 from mmgen.request import WORDS, Loading, Request
 

@@ -19,11 +19,11 @@ from transformers.models.janus.configuration_janus import JanusConfig, JanusVisi
 from transformers.models.janus.modeling_janus import JanusForConditionalGeneration, JanusVQVAE
 from transformers.models.janus.processing_janus import DEFAULT_SYSTEM_PROMPT
 
-from mmgen.catalog import Checkpoint
+from mmgen.checkpoints.catalog import Checkpoint
+from mmgen.checkpoints.loading import read_config, read_image_processor
 from mmgen.decoding.grammar import Prompt
-from mmgen.families.speaking import SpeakingModel, load_with_codec, unnormalise
+from mmgen.families.autoregressive import SpeakingModel, load_with_codec, unnormalise
 from mmgen.families.template_prompt import TemplatePrompter
-from mmgen.loading import read_config, read_image_processor
 from mmgen.model import Abilities
 from mmgen.request import WORDS, Loading, Request
 

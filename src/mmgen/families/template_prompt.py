@@ -18,7 +18,7 @@ from mmgen.request import WORDS, Request, Turn
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmgen.catalog import Checkpoint
+    from mmgen.checkpoints.catalog import Checkpoint
 
 _FIND_STAND_IN = re.compile("\ufdd0(\\d+)\ufdd1")  # noncharacters (Unicode 15, section 23.7) around its number
 

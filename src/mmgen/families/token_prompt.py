@@ -18,7 +18,7 @@ from mmgen.request import Request
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmgen.catalog import Checkpoint
+    from mmgen.checkpoints.catalog import Checkpoint
 
 
 class TokenPrompter(ABC):

@@ -10,10 +10,10 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mmgen.catalog import Checkpoint
+from mmgen.checkpoints.catalog import Checkpoint
+from mmgen.checkpoints.headers import is_float, stored_bytes
+from mmgen.checkpoints.machine import Machine
 from mmgen.errors import MmgenError
-from mmgen.headers import is_float, stored_bytes
-from mmgen.machine import Machine
 from mmgen.request import Loading
 
 if TYPE_CHECKING:

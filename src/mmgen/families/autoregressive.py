@@ -15,9 +15,12 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mmgen import machine
 from mmgen.ahead import side_by_side
-from mmgen.catalog import Checkpoint
+from mmgen.checkpoints import machine
+from mmgen.checkpoints.catalog import Checkpoint
+from mmgen.checkpoints.fit import SMALL
+from mmgen.checkpoints.loading import load_model, ran_out_of_memory
+from mmgen.checkpoints.packing import packed
 from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Prompt
 from mmgen.decoding.replies import Speaker, draw, say, tell
@@ -25,10 +28,7 @@ from mmgen.decoding.stepwise import Network
 from mmgen.errors import MmgenError, OutOfMemoryError
 from mmgen.families.attention import ask_twice
 from mmgen.families.token_prompt import TokenPrompter
-from mmgen.fit import SMALL
-from mmgen.loading import load_model, ran_out_of_memory
 from mmgen.model import Abilities, Model
-from mmgen.packing import packed
 from mmgen.request import BOTH, PICTURES, WORDS, Done, Loading, Picture, Piece, Request
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmgen.errors import MmgenError, explained
-from mmgen.finding import is_url
-from mmgen.streams import is_text
-from mmgen.tasks import check_seed
+from mmgen.inputs.finding import is_url
+from mmgen.request import check_seed
+from mmgen.text import is_text
 
 _LIKE_THIS = 'a line looks like {"prompt": "what is it?", "images": ["cat.png"], "seed": 7}'
 _KEYS = ("prompt", "images", "seed", "output")

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mmgen.outputs.terminal import Notes, duration
 from mmgen.request import Progress
-from mmgen.streams import Notes, duration
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -35,7 +35,7 @@ class Alias:
 
 
 ALIASES: Mapping[str, Alias] = {
-    "demo": Alias(Path(__file__).parent / "checkpoints" / "demo", _ALL, 6e6, "Apache-2.0"),
+    "demo": Alias(Path(__file__).parent / "demo", _ALL, 6e6, "Apache-2.0"),
     "anole-7b": Alias("leloy/Anole-7b-v0.1-hf", _ALL, 7.1e9, "Chameleon research licence"),
     "chameleon-7b": Alias("facebook/chameleon-7b", _READS, 7.0e9, "Chameleon research licence", gated=True),
     "chameleon-30b": Alias("facebook/chameleon-30b", _READS, 34.3e9, "Chameleon research licence", gated=True),

@@ -13,7 +13,7 @@ from mmgen.errors import MmgenError, UsageError
 from mmgen.request import WORDS, Picture, Request, option
 
 if TYPE_CHECKING:
-    from mmgen.images import Metadata
+    from mmgen.outputs.pictures import Metadata
 
 GROUP = 16  # items that are put to the model together; it takes fewer at a time where memory is short
 
@@ -84,7 +84,7 @@ class Item:
         Raises:
             MmgenError: one cannot be opened, or it was known that the item cannot be asked.
         """
-        from mmgen.images import open_image
+        from mmgen.inputs.images import open_image
 
         if self.error is not None:
             raise self.error

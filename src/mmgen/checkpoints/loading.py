@@ -18,11 +18,11 @@ from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, 
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.utils.import_utils import is_flash_attn_2_available, is_optimum_quanto_available
 
-from mmgen import catalog
-from mmgen.catalog import Checkpoint
+from mmgen.checkpoints import catalog
+from mmgen.checkpoints.catalog import Checkpoint
+from mmgen.checkpoints.fit import dtype_name
+from mmgen.checkpoints.packing import leave_files, pack
 from mmgen.errors import MmgenError, UsageError
-from mmgen.fit import dtype_name
-from mmgen.packing import leave_files, pack
 from mmgen.request import Loading
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from mmgen import machine
+from mmgen.checkpoints import machine
 
 _MAPS = Path("/proc/self/maps")
 _TOKENS = 16  # of the passes it is put in order for; others are right, too, and gain as well (`benchmarks.packing`)

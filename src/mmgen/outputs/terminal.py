@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from mmgen.errors import CannotGoOnError, MmgenError
 from mmgen.signals import uninterrupted
+from mmgen.text import clean
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-_CONTROL = dict.fromkeys(code for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t")
 _STYLES = {"error": "bold red", "hint": "cyan", "note": "dim"}  # of the word that a line begins with
 _MOST_A_SECOND, _SHARE = 4, 0.04  # how often progress is written anew, and the share of the time that may take
 
@@ -29,35 +27,6 @@ _before: Literal["nothing", "words", "break"] = "nothing"
 
 class PipeClosedError(Exception):
     """Nobody reads stdout any more."""
-
-
-def clean(text: str) -> str:
-    """Drop control characters, all but newline and tab: what a model or a file name says must not steer a terminal."""
-    return text.translate(_CONTROL)
-
-
-def is_text(text: str) -> bool:
-    """Say whether a string can be written as UTF-8: JSON and file names may hold halves of surrogate pairs."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def as_line(record: Mapping[str, object]) -> str:
-    """Write a record as one line of JSON; readable, unless a file name in it is not UTF-8."""
-    line = json.dumps(record, ensure_ascii=False)
-    return (line if is_text(line) else json.dumps(record)) + "\n"
-
-
-def from_json(text: str | bytes) -> dict[str, Any] | None:
-    """Read an object of JSON, such as a line; None: it is something else, or damaged."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def duration(seconds: float) -> str:

@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmgen.checkpoints.headers import NO_HEADER
 from mmgen.errors import MmgenError, first_line
-from mmgen.headers import NO_HEADER
 from mmgen.signals import raise_on_interrupt
 
 if TYPE_CHECKING:

@@ -18,19 +18,22 @@ from pathlib import Path
 
 import typer
 
-from mmgen import catalog, machine, prompts, signals
-from mmgen.catalog import Checkpoint
-from mmgen.cli.names import JOURNAL
+from mmgen import signals
+from mmgen.checkpoints import catalog, machine
+from mmgen.checkpoints.catalog import Checkpoint
+from mmgen.cli.naming import JOURNAL
 from mmgen.cli.options import FindOptions, JobOptions
 from mmgen.errors import MmgenError, UsageError
-from mmgen.finding import PICTURE_ENDINGS, Found, NotFoundError, Selection, check_file, find, is_url, read_names
-from mmgen.items import Choice, Item, Job
+from mmgen.inputs import prompts
+from mmgen.inputs.finding import PICTURE_ENDINGS, Found, NotFoundError, Selection, check_file, find, is_url, read_names
+from mmgen.inputs.prompts import Prompt
 from mmgen.model import Model
-from mmgen.output import Sidecars, Sink
-from mmgen.preview import Drawing
-from mmgen.prompts import Prompt
+from mmgen.outputs.preview import Drawing
+from mmgen.outputs.records import Choice, Item, Job
+from mmgen.outputs.terminal import Notes, emit
+from mmgen.outputs.writers import Sidecars, Sink
 from mmgen.request import Kind, Loading, Picture, Progress, Request, fresh_seed
-from mmgen.streams import Notes, emit, is_text
+from mmgen.text import is_text
 
 _PAGE = b'<meta name="generator" content="mmgen">'
 
@@ -272,8 +275,8 @@ def run_batch(
         n_items: how many there are, if that is known.
         journal_path: where results are kept if --jsonl does not say.
     """
-    from mmgen.batch import Batch, Counts
-    from mmgen.journal import Journal
+    from mmgen.jobs import Batch, Counts
+    from mmgen.outputs.journal import Journal
 
     many, notes, loading = command.job, command.notes, command.loading
     if many.html is not None:
@@ -313,7 +316,7 @@ def run_batch(
             if not is_stopped_early and (journal is not None or batch.counts.is_notable or is_silent):
                 notes.say(batch.summary())
             if many.html is not None and journal is not None:
-                from mmgen.report import write_report
+                from mmgen.outputs.export import write_report
 
                 write_report(journal.records(), Path(many.html), f"mmgen {command.name}")
     if counts.failed:
@@ -346,7 +349,8 @@ def run_pictures(
 
 def check_outputs(paths: Sequence[str], force: bool) -> None:
     """Check that files can be written and, unless forced, that none exists."""
-    from mmgen.images import check_writable, format_of
+    from mmgen.files import check_writable
+    from mmgen.outputs.pictures import format_of
 
     for path in paths:
         if Path(path).is_dir():
@@ -360,7 +364,7 @@ def check_outputs(paths: Sequence[str], force: bool) -> None:
 
 def check_page(path: Path) -> None:
     """Check that a page can be written, and that what it replaces is one of ours."""
-    from mmgen.images import check_writable
+    from mmgen.files import check_writable
 
     if path.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{path} is not a name for a page", "end it in .html, as in --html report.html")
@@ -371,7 +375,7 @@ def check_page(path: Path) -> None:
 
 def check_folder(output: str | None, force: bool) -> str:
     """Check that a folder can be made, or filled: an empty one or, if forced, any."""
-    from mmgen.images import check_writable
+    from mmgen.files import check_writable
 
     if output is None:
         raise UsageError("no folder for the story", "name one with -o, as in -o story")

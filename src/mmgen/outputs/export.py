@@ -20,10 +20,11 @@ from typing import TypeAlias
 from mmgen import tasks
 from mmgen.errors import MmgenError, explained
 from mmgen.files import whole_file
-from mmgen.finding import is_url
-from mmgen.images import open_image
-from mmgen.rerun import rerun
-from mmgen.streams import Notes, from_json
+from mmgen.inputs.finding import is_url
+from mmgen.inputs.images import open_image
+from mmgen.outputs.rerun import rerun
+from mmgen.outputs.terminal import Notes
+from mmgen.text import from_json
 
 Record: TypeAlias = Mapping[str, object]
 

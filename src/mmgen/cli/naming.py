@@ -90,7 +90,7 @@ class Outputs:
 
     def check_format(self) -> None:
         """Check that the files are pictures, by their ending."""
-        from mmgen.images import format_of
+        from mmgen.outputs.pictures import format_of
 
         if self._template != "-":
             format_of(self._template)

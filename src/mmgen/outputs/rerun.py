@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mmgen import tasks
-from mmgen.aliases import DEFAULT
+from mmgen.checkpoints.aliases import DEFAULT
 from mmgen.request import ImageSampling, TextSampling
 
 _KINDS = {"caption": ["text"], "ask": ["text"], "draw": ["image"], "vary": ["image"], "interleave": ["text", "image"]}

@@ -9,10 +9,12 @@ from typing import Self
 
 from mmgen.errors import MmgenError
 from mmgen.files import whole_file
-from mmgen.items import Item, Job
+from mmgen.outputs.markdown import link
+from mmgen.outputs.records import Item, Job
+from mmgen.outputs.terminal import emit
 from mmgen.request import Picture
 from mmgen.signals import uninterrupted
-from mmgen.streams import clean, emit
+from mmgen.text import clean
 
 
 class Answer:
@@ -123,7 +125,7 @@ class Story:
         self.parts.append({"text": text})
 
     def _picture(self, picture: Picture) -> None:
-        from mmgen.images import save_image
+        from mmgen.outputs.pictures import save_image
 
         self._n_pictures += 1
         path = self._folder / f"{self._n_pictures:03d}.png"
@@ -137,9 +139,3 @@ class Story:
         self._pages += page
         if self._shown:
             emit(shown)
-
-
-def link(path: Path) -> str:
-    """Write a path as a Markdown link's target (CommonMark 6.3): in angle brackets where it has spaces or brackets."""
-    text = str(path)
-    return f"<{text}>" if any(letter in text for letter in " ()<>") else text

@@ -17,14 +17,15 @@ from types import FrameType
 
 from mmgen.ahead import ahead
 from mmgen.errors import CannotGoOnError, MmgenError, OutOfMemoryError
-from mmgen.finding import check_file, is_url
-from mmgen.items import GROUP, Choice, Item, Job, Outcome
-from mmgen.journal import Journal, State, key_of
+from mmgen.inputs.finding import check_file, is_url
 from mmgen.model import Model
-from mmgen.output import Sink
-from mmgen.preview import Drawing
+from mmgen.outputs.journal import Journal, State, key_of
+from mmgen.outputs.preview import Drawing
+from mmgen.outputs.records import GROUP, Choice, Item, Job, Outcome
+from mmgen.outputs.terminal import Notes, duration, emit
+from mmgen.outputs.writers import Sink
 from mmgen.request import Picture, Progress, Request
-from mmgen.streams import Notes, as_line, duration, emit
+from mmgen.text import as_line
 
 
 @dataclass

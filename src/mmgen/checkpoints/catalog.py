@@ -14,10 +14,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmgen import hub
-from mmgen.aliases import ALIASES
+from mmgen.checkpoints import hub
+from mmgen.checkpoints.aliases import ALIASES
+from mmgen.checkpoints.headers import read_header, stored_bytes
 from mmgen.errors import MmgenError, UsageError, first_line
-from mmgen.headers import read_header, stored_bytes
 
 if TYPE_CHECKING:
     from huggingface_hub.utils import TensorInfo

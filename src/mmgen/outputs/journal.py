@@ -21,7 +21,7 @@ from typing import IO, Any, Literal, NamedTuple, Self, TypeAlias, TypeGuard
 
 from mmgen.errors import CannotGoOnError, MmgenError, UsageError, explained
 from mmgen.files import change_locked, lock, sweep
-from mmgen.streams import as_line, from_json
+from mmgen.text import as_line, from_json
 
 Record: TypeAlias = dict[str, Any]  # a line, as JSON gives it
 

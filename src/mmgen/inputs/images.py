@@ -1,34 +1,25 @@
-"""Pictures in and out: open what users have (files, web addresses), save with a note of how it was made.
-
-Knows Pillow and the file system; refuses to know models.
-"""
+"""Pictures as users have them: opened from files and web addresses. Knows Pillow; refuses to know models."""
 
 from __future__ import annotations
 
 import io
-import json
 import re
 import struct
-import tempfile
 import time
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TypedDict, cast
+from typing import IO
 
-from PIL import ExifTags, Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps
 
-from mmgen.errors import MmgenError, UsageError, explained, reason
-from mmgen.files import whole_file
-from mmgen.finding import check_file, is_url
-from mmgen.streams import from_json
+from mmgen.errors import MmgenError, explained, reason
+from mmgen.inputs.finding import check_file, is_url
 
 MAX_PIXELS = 89_478_485  # where Pillow begins to warn of decompression bombs; 268 MB as RGB
 MAX_BYTES = 100_000_000  # of a download
 MAX_SECONDS = 60.0  # of a download, in all
 QUIET_SECONDS = 15.0  # of a download, without a byte
-
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 _KNOWN = "give a picture: png, jpg, webp, gif, tiff, ..."
 
@@ -37,20 +28,6 @@ _BROKEN = (
     *(OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError),
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )
-
-
-class Metadata(TypedDict):
-    """How a picture was made, as it stands in its file. Never a path."""
-
-    mmgen: str  # version
-    prompt: str
-    model: str
-    revision: str | None
-    seed: int
-    sampling: dict[str, dict[str, float | int | str | None]]  # by kind: what ImageSampling and TextSampling held
-
-
-# Opening
 
 
 def open_image(source: str | Path) -> Image.Image:
@@ -66,7 +43,8 @@ def open_image(source: str | Path) -> Image.Image:
         return _decode(file, str(source))
 
 
-def _header(file: IO[bytes], name: str) -> Image.Image:
+def read_header(file: IO[bytes], name: str) -> Image.Image:
+    """Open a picture as far as its size and what is said of it; `name` is for errors."""
     if not file.read(1):
         raise MmgenError(f"{name} is empty", _KNOWN)
     file.seek(0)
@@ -99,7 +77,7 @@ def _too_large(name: str, size: str) -> MmgenError:
 
 
 def _decode(file: IO[bytes], name: str) -> Image.Image:
-    image = _header(file, name)
+    image = read_header(file, name)
     try:
         return _on_white(ImageOps.exif_transpose(image))
     except _BROKEN as failure:
@@ -158,101 +136,3 @@ def _download(url: str) -> bytes:
         why = reason(failure) or type(failure).__name__
         raise MmgenError(f"cannot download {url}: {why}", "check the address and the network") from failure
     return bytes(body)
-
-
-# Saving
-
-
-def format_of(path: str | Path) -> str:
-    """Give the format that a file's extension stands for.
-
-    Raises:
-        UsageError: none that can be written.
-    """
-    kind = FORMATS.get(Path(path).suffix.lower())
-    if kind is None:
-        raise UsageError(f"cannot tell a picture's format from {path}", "end its name in .png, .jpg or .webp")
-    return kind
-
-
-def save_image(image: Image.Image, path: str | Path, metadata: Metadata | None = None) -> None:
-    """Save a picture in the format of its extension. A reader sees the whole file or none."""
-    data = encode_image(image, format_of(path), metadata)
-    with whole_file(path) as file:
-        file.write(data)
-
-
-def encode_image(image: Image.Image, kind: str = "PNG", metadata: Metadata | None = None) -> bytes:
-    """Encode a picture as PNG, JPEG or WEBP, with a note of how it was made."""
-    buffer = io.BytesIO()
-    if kind == "PNG":
-        info = PngImagePlugin.PngInfo()
-        if metadata is not None:
-            info.add_itxt("mmgen", json.dumps(metadata, ensure_ascii=False))
-            info.add_itxt("parameters", _parameters(metadata, image.size))
-        image.save(buffer, kind, pnginfo=info)
-        return buffer.getvalue()
-    exif = Image.Exif()
-    if metadata is not None:
-        # EXIF 2.3, UserComment: eight bytes that name the character set, then the text.
-        comment = b"UNICODE\0" + json.dumps(_fitting(metadata), ensure_ascii=False).encode("utf-16-be")
-        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
-    if kind == "JPEG":
-        image.convert("RGB").save(buffer, kind, quality=95, subsampling=0, exif=exif)
-    else:
-        image.save(buffer, kind, quality=95, method=6, exif=exif)
-    return buffer.getvalue()
-
-
-def _fitting(metadata: Metadata) -> Metadata:
-    """Cut a prompt of many pages: a JPEG has room for 64 KB of EXIF."""
-    prompt = metadata["prompt"]
-    room = 20_000
-    return metadata if len(prompt) <= room else {**metadata, "prompt": prompt[:room] + " …"}
-
-
-def _parameters(metadata: Metadata, size: tuple[int, int]) -> str:
-    """Say it as AUTOMATIC1111's web interface does (its modules/infotext_utils.py): many viewers read that."""
-    sampling = metadata["sampling"].get("image", {})
-    pairs = {
-        "Steps": 0,  # viewers look for it; tokens are drawn once
-        "Sampler": "autoregressive",
-        "CFG scale": sampling.get("guidance"),
-        "Seed": metadata["seed"],
-        "Size": f"{size[0]}x{size[1]}",
-        "Model": metadata["model"],
-        "Version": f"mmgen {metadata['mmgen']}",
-    }
-    lines = [metadata["prompt"].strip()]
-    if sampling.get("negative_prompt"):
-        lines.append(f"Negative prompt: {sampling['negative_prompt']}")
-    lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in pairs.items() if value is not None))
-    return "\n".join(lines)
-
-
-def _quoted(value: object) -> str:
-    text = str(value)
-    return json.dumps(text, ensure_ascii=False) if any(letter in text for letter in ',:\n"') else text
-
-
-def read_metadata(path: str | Path) -> Metadata | None:
-    """Read how a picture was made, where mmgen wrote it down."""
-    check_file(path)
-    with explained("open", path, "check that it can be read"), Path(path).open("rb") as file:
-        image = _header(file, str(path))
-        text = image.info.get("mmgen")
-        if text is None:
-            comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment, b"")
-            if not isinstance(comment, bytes) or not comment.startswith(b"UNICODE\0"):
-                return None
-            text = comment[8:].decode("utf-16-be", errors="replace")
-    found = from_json(text)
-    return cast(Metadata, found) if found is not None and "mmgen" in found else None
-
-
-def check_writable(folder: Path) -> None:
-    """Check, by trying, that a file can be made in a folder. Leaves nothing behind."""
-    if not folder.is_dir():
-        raise MmgenError(f"no such folder: {folder}", f"make it first: mkdir -p {folder}")
-    with explained("write into", folder, "choose another place with -o"):
-        tempfile.TemporaryFile(prefix=".mmgen-", dir=folder).close()

@@ -1,4 +1,4 @@
-"""A conversation as a file: messages to go on with, or a page to look at. Refuses to know models.
+"""A conversation as a file of messages to go on with. Refuses to know models.
 
 Messages are those of transformers' chat guide: a JSON list of {"role": "user" | "assistant", "content": text or parts}
 (huggingface.co/docs/transformers/chat_content_patterns).
@@ -13,21 +13,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mmgen.errors import MmgenError, UsageError, explained
-from mmgen.files import lock, whole_file
-from mmgen.finding import is_url
-from mmgen.images import check_writable, open_image, save_image
-from mmgen.items import plain_name
-from mmgen.live import link
-from mmgen.request import Part, Turn
-from mmgen.streams import as_line, clean, is_text
+from mmgen.files import check_writable, lock, whole_file
+from mmgen.inputs.finding import is_url
+from mmgen.inputs.images import open_image
+from mmgen.request import Part, Role, Turn
+from mmgen.text import as_line, is_text
 
 if TYPE_CHECKING:
-    from PIL import Image
+    pass
 
-Role: TypeAlias = Literal["user", "assistant"]
 Entry: TypeAlias = dict[str, str]  # a part of a message, as it stands in the file
 
 _LIKE_THIS = 'messages look like [{"role": "user", "content": "what is a snowman?"}]'
@@ -169,68 +166,3 @@ def _part(where: str, path: str, part: Any) -> Part:
         return open_image(source if is_url(source) else Path(path).parent / source)
     except MmgenError as error:
         raise MmgenError(f"{where}: {error.message}", error.hint) from error
-
-
-# A page to look at
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A picture in a conversation, and what it is called: its path, or the words it was drawn from."""
-
-    image: Image.Image
-    title: str
-
-
-@dataclass(frozen=True)
-class Said:
-    """A turn of a conversation, with its pictures' names."""
-
-    role: Role
-    parts: tuple[str | Shown, ...]
-
-    def turn(self) -> Turn:
-        """Give it as a model takes it."""
-        return Turn(self.role, tuple(part if isinstance(part, str) else part.image for part in self.parts))
-
-
-def save_page(path: str, model: str, talk: Sequence[Said], own: set[str]) -> list[str]:
-    """Save a conversation as Markdown, with its pictures as PNG files beside it, and say what was written.
-
-    Args:
-        own: files that may be overwritten, to which those that are written are added.
-
-    Raises:
-        MmgenError: a file exists or cannot be written, or the name is not one of Markdown.
-    """
-    page = Path(path)
-    if page.suffix.lower() not in (".md", ".markdown"):
-        raise UsageError(f"{path} is not a name for Markdown", "end it in .md, as in story.md")
-    name = plain_name(model)
-    blocks = [f"# A conversation with {name}"]
-    pictures: dict[str, Image.Image] = {}
-    for said in talk:
-        blocks.append(f"**{'You' if said.role == 'user' else name}:**")
-        for part in said.parts:
-            if isinstance(part, str):
-                blocks.append(clean(part).strip())
-                continue
-            beside = page.with_name(f"{page.stem}-{len(pictures) + 1}.png")
-            pictures[str(beside)] = part.image
-            blocks.append(f"![{_plain(part.title)}]({link(Path(beside.name))})")
-    for file in (path, *pictures):
-        if file not in own and os.path.lexists(file):
-            raise UsageError(f"{file} exists", "choose another name")
-    check_writable(page.absolute().parent)
-    for file, image in pictures.items():
-        save_image(image, file)
-        own.add(file)
-    with whole_file(path) as opened:
-        opened.write(("\n\n".join(filter(None, blocks)) + "\n").encode(errors="replace"))
-    own.add(path)
-    return [path, *pictures]
-
-
-def _plain(title: str) -> str:
-    """Make words fit for a link's text (CommonMark 6.3)."""
-    return " ".join("".join(f"\\{letter}" if letter in "\\[]" else letter for letter in clean(title)).split())

@@ -16,10 +16,11 @@ from typing import TypeAlias
 
 from mmgen.errors import MmgenError
 from mmgen.files import aside, sweep, whole_file
-from mmgen.items import Item, Job, Outcome
-from mmgen.live import Story
+from mmgen.outputs.live import Story
+from mmgen.outputs.records import Item, Job, Outcome
+from mmgen.outputs.terminal import emit, emit_bytes
 from mmgen.signals import uninterrupted
-from mmgen.streams import clean, emit, emit_bytes
+from mmgen.text import clean
 
 Keep: TypeAlias = Callable[[Mapping[str, object]], None]
 Recorded: TypeAlias = Callable[[], Mapping[str, object]]  # reads the record of an item's result
@@ -171,7 +172,7 @@ class PictureFiles(Files):
             emit(path + "\n")
 
     def _encoded(self, item: Item, outcome: Outcome) -> tuple[bytes, int, int | None]:
-        from mmgen.images import encode_image, format_of
+        from mmgen.outputs.pictures import encode_image, format_of
 
         if not outcome.pictures:
             raise MmgenError("the model ended without a picture", "try another --seed or another prompt")

@@ -1,0 +1,1 @@
+"""What is given: pictures, prompts, conversations. Refuses to know models."""

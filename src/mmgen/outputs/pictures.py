@@ -1,0 +1,116 @@
+"""Pictures into files, with a note of how each was made. Knows Pillow; refuses to know models."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import TypedDict, cast
+
+from PIL import ExifTags, Image, PngImagePlugin
+
+from mmgen.errors import UsageError, explained
+from mmgen.files import whole_file
+from mmgen.inputs.finding import check_file
+from mmgen.inputs.images import read_header
+from mmgen.text import from_json
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+
+class Metadata(TypedDict):
+    """How a picture was made, as it stands in its file. Never a path."""
+
+    mmgen: str  # version
+    prompt: str
+    model: str
+    revision: str | None
+    seed: int
+    sampling: dict[str, dict[str, float | int | str | None]]  # by kind: what ImageSampling and TextSampling held
+
+
+def format_of(path: str | Path) -> str:
+    """Give the format that a file's extension stands for.
+
+    Raises:
+        UsageError: none that can be written.
+    """
+    kind = FORMATS.get(Path(path).suffix.lower())
+    if kind is None:
+        raise UsageError(f"cannot tell a picture's format from {path}", "end its name in .png, .jpg or .webp")
+    return kind
+
+
+def save_image(image: Image.Image, path: str | Path, metadata: Metadata | None = None) -> None:
+    """Save a picture in the format of its extension. A reader sees the whole file or none."""
+    data = encode_image(image, format_of(path), metadata)
+    with whole_file(path) as file:
+        file.write(data)
+
+
+def encode_image(image: Image.Image, kind: str = "PNG", metadata: Metadata | None = None) -> bytes:
+    """Encode a picture as PNG, JPEG or WEBP, with a note of how it was made."""
+    buffer = io.BytesIO()
+    if kind == "PNG":
+        info = PngImagePlugin.PngInfo()
+        if metadata is not None:
+            info.add_itxt("mmgen", json.dumps(metadata, ensure_ascii=False))
+            info.add_itxt("parameters", _parameters(metadata, image.size))
+        image.save(buffer, kind, pnginfo=info)
+        return buffer.getvalue()
+    exif = Image.Exif()
+    if metadata is not None:
+        # EXIF 2.3, UserComment: eight bytes that name the character set, then the text.
+        comment = b"UNICODE\0" + json.dumps(_fitting(metadata), ensure_ascii=False).encode("utf-16-be")
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
+    if kind == "JPEG":
+        image.convert("RGB").save(buffer, kind, quality=95, subsampling=0, exif=exif)
+    else:
+        image.save(buffer, kind, quality=95, method=6, exif=exif)
+    return buffer.getvalue()
+
+
+def _fitting(metadata: Metadata) -> Metadata:
+    """Cut a prompt of many pages: a JPEG has room for 64 KB of EXIF."""
+    prompt = metadata["prompt"]
+    room = 20_000
+    return metadata if len(prompt) <= room else {**metadata, "prompt": prompt[:room] + " …"}
+
+
+def _parameters(metadata: Metadata, size: tuple[int, int]) -> str:
+    """Say it as AUTOMATIC1111's web interface does (its modules/infotext_utils.py): many viewers read that."""
+    sampling = metadata["sampling"].get("image", {})
+    pairs = {
+        "Steps": 0,  # viewers look for it; tokens are drawn once
+        "Sampler": "autoregressive",
+        "CFG scale": sampling.get("guidance"),
+        "Seed": metadata["seed"],
+        "Size": f"{size[0]}x{size[1]}",
+        "Model": metadata["model"],
+        "Version": f"mmgen {metadata['mmgen']}",
+    }
+    lines = [metadata["prompt"].strip()]
+    if sampling.get("negative_prompt"):
+        lines.append(f"Negative prompt: {sampling['negative_prompt']}")
+    lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in pairs.items() if value is not None))
+    return "\n".join(lines)
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if any(letter in text for letter in ',:\n"') else text
+
+
+def read_metadata(path: str | Path) -> Metadata | None:
+    """Read how a picture was made, where mmgen wrote it down."""
+    check_file(path)
+    with explained("open", path, "check that it can be read"), Path(path).open("rb") as file:
+        image = read_header(file, str(path))
+        text = image.info.get("mmgen")
+        if text is None:
+            comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment, b"")
+            if not isinstance(comment, bytes) or not comment.startswith(b"UNICODE\0"):
+                return None
+            text = comment[8:].decode("utf-16-be", errors="replace")
+    found = from_json(text)
+    return cast(Metadata, found) if found is not None and "mmgen" in found else None
