@@ -21,7 +21,7 @@ from mmgen.checkpoints.packing import pack
 from mmgen.families.chameleon import Anole, Chameleon
 from mmgen.families.chameleon_prompt import Prompter
 from mmgen.model import Abilities
-from tests.checkpoints import make_tokenizer
+from tests.support.checkpoints import make_tokenizer
 
 _PIXELS_PER_CODE = 16
 

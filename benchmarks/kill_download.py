@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tests.hub import COMMIT, Hub, etag, serve, write_hollow
+from tests.support.hub import COMMIT, Hub, etag, serve, write_hollow
 
 FILES = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 N_BYTES = 24_000_000  # of each

@@ -1,4 +1,4 @@
-"""The contract of the command line as a table: what README.md promises, row by row. tests/test_contract.py runs it."""
+"""The contract of the command line as a table: what README.md promises, row by row."""
 
 from tests.contract import chat, errors, folders, lists, options, pictures, streams, words
 

@@ -1,0 +1,318 @@
+"""Checkpoints with a chat template, tiny and random: equal to the documented snippet, and to themselves in a batch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from mmgen import cli, tasks
+from mmgen.checkpoints import catalog, hub
+from mmgen.checkpoints.packing import PackedLinear
+from mmgen.errors import MmgenError
+from mmgen.families import chat
+from mmgen.families.chat import Chat
+from mmgen.request import Turn
+from mmgen.text import clean
+from tests.support.chat_checkpoints import MAKERS
+from tests.support.chat_replies import FLAT, N_TOKENS, SHORT, copied, gathered, image, opened
+from tests.support.near_ties import assert_same, assert_same_alone, words_alone
+from tests.support.shell import run
+from tests.support.speaking import ends, said, without_end
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {name: make(tmp_path_factory.mktemp(name)) for name, make in MAKERS.items()}
+
+
+@pytest.fixture(scope="module", params=list(MAKERS))
+def folder(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Path:
+    return folders[request.param]
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Chat:
+    return opened(folder)
+
+
+@pytest.fixture(scope="module")
+def stock(folder: Path) -> tuple[Any, Any]:
+    return AutoModelForImageTextToText.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+
+
+def stock_answer(stock: tuple[Any, Any], messages: list[dict[str, Any]], **settings: Any) -> list[int]:
+    """The snippet of the families' documentation: what is said, without an end."""
+    network, processor = stock
+    inputs = processor.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    out = network.generate(**inputs, max_new_tokens=N_TOKENS, do_sample=False, **settings)
+    return without_end(out[0, inputs["input_ids"].shape[1] :].tolist(), network.generation_config.eos_token_id)
+
+
+def message(role: str, *parts: str | Image.Image) -> dict[str, Any]:
+    content = [
+        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part} for part in parts
+    ]
+    return {"role": role, "content": content}
+
+
+# --- the same as stock, alone and in a batch ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_images", [0, 1, 2])
+def test_greedy_answers_are_those_of_the_documented_snippet(model: Chat, stock: Any, n_images: int) -> None:
+    questions = ["hi", "what do these have in common, if anything?", "and this?"]
+    images = [[image(10 * i + j, (20 + 9 * i, 16 + 5 * j)) for j in range(n_images)] for i in range(3)]
+    requests = [tasks.ask(q, pictures, text=SHORT) for q, pictures in zip(questions, images, strict=True)]
+    theirs = [
+        stock_answer(stock, [message("user", *pictures, q)]) for q, pictures in zip(questions, images, strict=True)
+    ]
+    assert_same([words_alone(model, request) for request in requests], theirs)
+    assert_same_alone(model, requests)
+    assert len({tuple(ids) for ids in theirs}) == 3
+
+
+def test_pictures_and_earlier_turns_stand_where_they_were_put(model: Chat, stock: Any) -> None:
+    alone, theirs = [], []
+    for answer in ("A cat.", "A red boat on the grass."):
+        request = replace(
+            tasks.ask("is <image> like <image> or not?", [image(1), image(2)], text=SHORT),
+            history=(Turn("user", (image(3), "what is it?")), Turn("assistant", (answer,))),
+        )
+        alone.append(words_alone(model, request))
+        messages = [
+            message("user", image(3), "what is it?"),
+            message("assistant", answer),
+            message("user", "is ", image(1), " like ", image(2), " or not?"),
+        ]
+        theirs.append(stock_answer(stock, messages))
+    assert_same(alone, theirs)
+
+
+MIXED = (
+    ("hi", 0),
+    ("what is it?", 1),
+    ("and these two here?", 2),
+    ("why is that?", 0),
+    ("and these?", 3),
+    ("this?", 1),
+)
+
+
+def test_answers_of_a_mixed_batch_are_those_of_each_alone(model: Chat) -> None:
+    samplings = (SHORT, FLAT, replace(FLAT, top_k=5, top_p=0.8), replace(FLAT, repetition_penalty=1.5))
+    requests = [
+        tasks.ask(question, [image(i + j) for j in range(n)], text=sampling, seed=40 + i)
+        for sampling in samplings
+        for i, (question, n) in enumerate(MIXED)
+    ]
+    batch = assert_same_alone(model, requests)
+    assert batch[: len(MIXED)] != batch[len(MIXED) : 2 * len(MIXED)]
+
+
+def test_a_reply_is_what_replies_say(model: Chat) -> None:
+    request = tasks.ask("what is it?", [image(1)], text=FLAT, seed=5)
+    pieces = list(model.reply(request))
+    assert all(isinstance(piece, str) for piece in pieces)
+    assert "".join(map(str, pieces)) == gathered(model, [request])[0]
+
+
+def test_sampling_follows_the_seed(model: Chat) -> None:
+    def said(seed: int) -> Any:
+        return gathered(model, [tasks.ask("what is it?", [image(1)], text=FLAT, seed=seed)])[0]
+
+    assert said(3) == said(3)
+    assert len({said(seed) for seed in range(6)}) > 1
+
+
+def test_the_checkpoints_own_way_of_sampling_is_not_taken(folder: Path, model: Chat, tmp_path: Path) -> None:
+    new = copied(folder, tmp_path / "new")
+    settings = json.loads((new / "generation_config.json").read_text())
+    settings |= {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 3, "num_beams": 2}
+    (new / "generation_config.json").write_text(json.dumps(settings))
+    requests = [tasks.ask("what is it?", [image(1)], text=sampling, seed=1) for sampling in (SHORT, FLAT)]
+    assert gathered(opened(new), requests) == gathered(model, requests)
+
+
+def test_without_ends_of_its_own_a_reply_ends_as_its_tokenizer_says(folder: Path, tmp_path: Path) -> None:
+    new = copied(folder, tmp_path / "new", without="generation_config.json")
+    config = json.loads((new / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = None
+    (new / "config.json").write_text(json.dumps(config))
+    stops: list[int] = []
+    model = opened(new)
+
+    def ended(*arguments: Any) -> Iterator[list[int]]:
+        stops.extend(arguments[-1])
+        yield [stops[0]]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(chat, "stream", lambda *arguments: (step for step in ended(*arguments)))
+        assert gathered(model, [tasks.ask("hi")]) == [""]
+    assert stops == [model.prompter.tokenizer.eos_token_id]
+
+
+def test_a_greedy_penalty_is_that_of_generate(model: Chat, stock: Any) -> None:
+    questions = ("hi", "what is it?", "why is that?")
+    theirs = [stock_answer(stock, [message("user", question)], repetition_penalty=3.0) for question in questions]
+    requests = [tasks.ask(question, text=replace(SHORT, repetition_penalty=3.0)) for question in questions]
+    assert_same([words_alone(model, request) for request in requests], theirs)
+
+
+def test_a_text_is_continued_with_pictures_where_they_stand(folder: Path, stock: Any, tmp_path: Path) -> None:
+    base = copied(folder, tmp_path / "base", without="chat_template.jinja")
+    network, processor = stock
+    mark = processor.image_token
+    model = opened(base)
+    alone, expected = [], []
+    for ours, theirs, images in (
+        ("once upon a time", "once upon a time", None),
+        ("so <image> is like <image> but", f"so {mark} is like {mark} but", [image(1), image(2)]),
+    ):
+        inputs = processor(text=[theirs], images=[images] if images else None, return_tensors="pt")
+        out = network.generate(**inputs, max_new_tokens=N_TOKENS, do_sample=False)
+        expected.append(without_end(out[0, inputs["input_ids"].shape[1] :].tolist(), ends(model)))
+        alone.append(words_alone(model, tasks.ask(ours, images or (), text=SHORT, complete=True)))
+    assert_same(alone, expected)
+    with pytest.raises(MmgenError, match="no chat template") as caught:
+        opened(base, tasks.ask("what is it?"))
+    assert "--complete" in caught.value.hint
+
+
+def test_a_continued_text_keeps_the_space_before_its_first_word(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = opened(folders["idefics2"])
+    words = model.prompter.tokenizer(" in common", add_special_tokens=False)["input_ids"]
+    monkeypatch.setattr(chat, "stream", lambda *_: (step for step in [*([id_] for id_ in words), [1]]))
+    # Tokenizers made by SentencePiece drop the space of the first token they decode.
+    decode = model.prompter.decode
+    monkeypatch.setattr(model.prompter, "decode", lambda ids: decode(ids).removeprefix(" "))
+    assert "".join(map(str, model.reply(tasks.ask("what", complete=True)))) == " in common"
+    assert "".join(map(str, model.reply(tasks.ask("what")))) == "in common"
+
+
+# --- what is loaded -----------------------------------------------------------------------------------------------
+
+
+def test_without_pictures_the_vision_tower_is_not_loaded_until_one_comes(folders: dict[str, Path]) -> None:
+    whole = opened(folders["mllama"])
+    question = tasks.ask("what is it?", text=SHORT)
+    words = opened(folders["mllama"], question)
+    names = [name for name, _ in words.model.named_parameters()]
+    assert names
+    assert not [name for name in names if "vision" in name or "projector" in name]
+    n_parameters = [sum(p.numel() for p in each.model.parameters()) for each in (words, whole)]
+    expected = sum(
+        p.numel() for name, p in whole.model.named_parameters() if "language_model" in name or "head" in name
+    )
+    assert n_parameters[0] == expected < n_parameters[1]
+
+    inputs = words.prompter.write([question])
+    with torch.inference_mode():
+        # The head lies in another order, and is multiplied by another kernel.
+        torch.testing.assert_close(words.model(**inputs).logits, whole.model(**inputs).logits, atol=1e-5, rtol=0)
+    assert_same([words_alone(whole, question)], said(words, [question]))
+    seen = tasks.ask("what is it?", [image(1)], text=SHORT)
+    assert_same([words_alone(whole, request) for request in (question, seen)], said(words, [question, seen]))
+    assert sum(p.numel() for p in words.model.parameters()) == n_parameters[1]
+
+
+def test_weights_are_fetched_once_though_two_models_are_made_of_them(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[Any] = []
+    on_the_hub = replace(
+        catalog.find(str(folders["mllama"])), repo="org/tiny", revision="0" * 40, missing=("model.safetensors",)
+    )
+    monkeypatch.setattr(catalog, "find", lambda *_, **__: on_the_hub)
+    monkeypatch.setattr(hub, "fetch", lambda *arguments: fetched.append(arguments))
+    model = opened(folders["mllama"], tasks.ask("what is it?", text=SHORT))
+    assert isinstance(gathered(model, [tasks.ask("what is it?", [image(1)], text=SHORT)])[0], str)
+    assert len(fetched) == 1
+
+
+def test_a_device_map_names_the_modules_of_the_model(folders: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "map.json"
+    path.write_text('{"model.vision_model": "cpu", "model.multi_modal_projector": "cpu", "lm_head": "cpu"}')
+    with pytest.raises(MmgenError, match=r"no device to 33 tensor\(s\), model\.language_model"):
+        opened(folders["mllama"], device_map=str(path))
+    path.write_text('{"model": "cpu", "lm_head": "cpu"}')
+    placed = opened(folders["mllama"], device_map=str(path))
+    assert isinstance(gathered(placed, [tasks.ask("what is it?", [image(1)], text=SHORT)])[0], str)
+
+
+def test_a_picture_that_cannot_be_loaded_for_does_not_end_the_words(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise MmgenError("does not fit")
+
+    question, seen = tasks.ask("what is it?", text=SHORT), tasks.ask("what is it?", [image(1)], text=SHORT)
+    words = opened(folders["mllama"], question)
+    expected = gathered(words, [question])
+    with monkeypatch.context() as patched:
+        patched.setattr(chat, "load_model", fail)
+        with pytest.raises(MmgenError, match="does not fit"):
+            list(words.replies([question, seen]))
+    assert gathered(words, [question]) == expected
+
+
+@pytest.mark.parametrize("quantize", ["8bit", "4bit", "quanto-int8"])
+@pytest.mark.parametrize("family", ["mllama", "idefics2"])
+def test_quantized_are_all_linear_layers_but_head_and_projector(
+    folders: dict[str, Path], family: str, quantize: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    small, whole = opened(folders[family], quantize=quantize), opened(folders[family])
+    layer = {"8bit": "Linear8bitLt", "4bit": "Linear4bit", "quanto-int8": "QLinear"}[quantize]
+    linear = {name for name, module in whole.model.named_modules() if type(module) in (torch.nn.Linear, PackedLinear)}
+    quantized = {name for name, module in small.model.named_modules() if type(module).__name__ == layer}
+    assert linear - quantized == {name for name in ("lm_head", "model.multi_modal_projector") if name in linear}
+    assert quantized < linear
+    answers = gathered(small, [tasks.ask(q, [image(1)] * n, text=SHORT) for q, n in MIXED])
+    assert all(isinstance(answer, str) for answer in answers)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_layers_that_4_bits_do_not_fit_stay_whole_on_a_cpu(tmp_path: Path) -> None:
+    odd = MAKERS["idefics3"](tmp_path / "odd", vision_intermediate=96)
+    small = opened(odd, quantize="4bit")
+    kinds = {name: type(module).__name__ for name, module in small.model.named_modules()}
+    whole = {name for name, kind in kinds.items() if kind == "Linear"}
+    assert whole == {"lm_head", *(f"model.vision_model.encoder.layers.{i}.mlp.fc2" for i in (0, 1))}
+    assert isinstance(gathered(small, [tasks.ask("what is it?", [image(1)], text=SHORT)])[0], str)
+
+
+def test_in_bfloat16_pictures_are_taken_as_they_come(model: Chat, folder: Path) -> None:
+    half = opened(folder, dtype="bfloat16")
+    assert half.model.dtype == torch.bfloat16
+    pictures = [Image.new(mode, (9, 30)) for mode in ("L", "RGBA", "P", "1")]
+    assert isinstance(gathered(half, [tasks.ask("what is it?", pictures, text=SHORT)])[0], str)
+
+
+def test_the_command_line_asks_any_of_them(
+    folder: Path, model: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image(1).save(tmp_path / "a.png")
+    where = ["-m", str(folder), "--max-tokens", str(N_TOKENS), "--json", "--device-map", "cpu"]
+    assert cli.main(["ask", *where, "--image", str(tmp_path / "a.png"), "what is it?"]) == 0
+    (answer,) = gathered(model, [tasks.ask("what is it?", [image(1)], text=SHORT)])
+    assert json.loads(capsys.readouterr().out)["text"] == clean(answer).strip()
+
+
+def test_nothing_but_the_answer_is_said(folders: dict[str, Path], tmp_path: Path) -> None:
+    image(1).save(tmp_path / "a.png")
+    where = ["-m", str(folders["idefics3"]), "--max-tokens", "3"]
+    done = run([sys.executable, "-m", "mmgen", "caption", "a.png", *where], tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == ""
