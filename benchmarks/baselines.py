@@ -15,7 +15,7 @@ from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.chameleon.modeling_chameleon import ChameleonForConditionalGeneration
 
-from mmgen.families.autoregressive import SpeakingModel
+from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.outputs.pictures import encode_image
 from mmgen.request import ImageSampling
 
@@ -49,7 +49,7 @@ class Unmasked(ChameleonForConditionalGeneration):
         return CausalLMOutputWithPast(logits=logits, past_key_values=out.past_key_values)
 
 
-def unmasked(model: SpeakingModel) -> Unmasked:
+def unmasked(model: AutoregressiveModel) -> Unmasked:
     """Build the stock network of a model: with its very tensors, except that packed weights are put back as stored."""
     ours = model.model
     config = copy.deepcopy(ours.config)
@@ -75,7 +75,7 @@ class Stock:
         static: with the static cache (B).
     """
 
-    def __init__(self, model: SpeakingModel, network: Unmasked, *, static: bool) -> None:
+    def __init__(self, model: AutoregressiveModel, network: Unmasked, *, static: bool) -> None:
         self._subject, self._model, self._static = model, network, static
 
     @torch.inference_mode()
@@ -85,7 +85,7 @@ class Stock:
         Args:
             n_codes: stop after so many; the cache has room for a whole picture all the same.
         """
-        v, device = self._subject.speaker.vocabulary, self._subject.model.device
+        v, device = self._subject.language_model.vocabulary, self._subject.model.device
         prompt = self._subject.prompt(make_request(seed, sampling))
         ids = torch.tensor([[*prompt.ids, v.begin_image]] * n, device=device)
         away = torch.tensor([[v.bos, v.begin_image]] * n, device=device)

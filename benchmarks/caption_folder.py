@@ -20,13 +20,13 @@ from transformers import ChameleonForConditionalGeneration, ChameleonProcessor, 
 import mmgen
 from mmgen import tasks
 from mmgen.checkpoints import catalog
-from mmgen.jobs import Batch
+from mmgen.jobs import Job
 from mmgen.model import Model
 from mmgen.outputs.journal import Journal
-from mmgen.outputs.records import Choice, Item, Job
+from mmgen.outputs.records import Item, Origin
 from mmgen.outputs.terminal import Notes
 from mmgen.outputs.writers import Lines
-from mmgen.request import WORDS, Request
+from mmgen.request import WORDS, Limits, Request
 from tools.demo.render import render
 from tools.demo.scene import ALL_SCENES
 
@@ -39,8 +39,8 @@ def by_batch(model: Model, paths: Sequence[Path]) -> Captions:
     shape = Request(parts=(), want=WORDS, text=mmgen.TextSampling(max_tokens=MAX_TOKENS), seed=1)
     items = [Item(shape, tasks.CAPTION, image=str(path), sources=(str(path),)) for path in paths]
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "captions.jsonl") as journal:
-        job, notes = Job("caption", model.name, None), Notes(quiet=True)
-        Batch(job, "", Lines(shown=False), notes, lambda requests: model, Choice(), journal).run(items)
+        origin, notes = Origin("caption", model.name, None), Notes(quiet=True)
+        Job(origin, Lines(shown=False), notes, lambda requests: model, Limits(), journal).run(items)
         return {record["image"]: record["text"] for record in journal.records()}
 
 

@@ -21,7 +21,7 @@ import torch
 import transformers
 
 import mmgen
-from mmgen.families.autoregressive import SpeakingModel
+from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.request import ImageSampling
 
 from . import subject
@@ -36,11 +36,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Way = Callable[[int], Run]  # of a seed
 
 
-def open_subject(name: str, dtype: str, device: torch.device, codes: int | None, folder: Path) -> SpeakingModel:
+def open_subject(name: str, dtype: str, device: torch.device, codes: int | None, folder: Path) -> AutoregressiveModel:
     """Load the built-in model, or make a random one in memory."""
     if name == "demo":
         loading = mmgen.Loading(dtype=dtype, device_map=str(device))
-        return cast(SpeakingModel, mmgen.load("demo", loading))
+        return cast(AutoregressiveModel, mmgen.load("demo", loading))
     side = None if codes is None else math.isqrt(codes)
     return make_in_memory(folder, name, device, DTYPES["bfloat16" if dtype == "auto" else dtype], side=side)
 
@@ -58,8 +58,8 @@ def take_turns(ways: Mapping[str, Way], repeat: int, seconds: float) -> dict[str
 
 
 def warmed_up(
-    model: SpeakingModel, n: int, sampling: ImageSampling, windows: Sequence[int | None], stocks: Mapping[str, Stock],
-    baseline_codes: int | None,
+    model: AutoregressiveModel, n: int, sampling: ImageSampling, windows: Sequence[int | None],
+    stocks: Mapping[str, Stock], baseline_codes: int | None,
 ) -> dict[str, Way]:  # fmt: skip
     """Say what takes turns, each having run for some codes."""
     ways: dict[str, Way] = {}
@@ -67,12 +67,12 @@ def warmed_up(
         subject.warm_up(model, n, sampling, window)
         ways[_name(window)] = partial(_draw, model, n, sampling, window)
     for letter, stock in stocks.items():
-        stock.draw(n, sampling, 0, min(WARM_UP_CODES, model.speaker.vocabulary.n_codes))
+        stock.draw(n, sampling, 0, min(WARM_UP_CODES, model.language_model.vocabulary.n_codes))
         ways[BASELINES[letter]] = partial(stock.draw, n, sampling, n_codes=baseline_codes)
     return ways
 
 
-def _draw(model: SpeakingModel, n: int, sampling: ImageSampling, window: int | None, seed: int) -> Run:
+def _draw(model: AutoregressiveModel, n: int, sampling: ImageSampling, window: int | None, seed: int) -> Run:
     return subject.draw(model, n, sampling, window, seed)
 
 
@@ -92,11 +92,11 @@ def against(runs: Mapping[str, Sequence[Run]], baseline: str, name: str, part: s
 
 
 def rows_of(
-    model: SpeakingModel, runs: Mapping[str, Sequence[Run]], n_guidance_rows: int, bandwidth: float, trained: bool
+    model: AutoregressiveModel, runs: Mapping[str, Sequence[Run]], n_guidance_rows: int, bandwidth: float, trained: bool
 ) -> dict[str, dict[str, float | None]]:
     """Sum up each way: seconds for each picture, ratios, passes, share of the bandwidth, peak."""
     rows: dict[str, dict[str, float | None]] = {}
-    n_cached = len(model.prompt(subject.make_request(0)).ids) + model.speaker.vocabulary.n_codes // 2
+    n_cached = len(model.prompt(subject.make_request(0)).ids) + model.language_model.vocabulary.n_codes // 2
     for name, found in runs.items():
         run = median(found)
         own = name not in BASELINES.values()
@@ -129,7 +129,7 @@ def table(rows: Mapping[str, Mapping[str, float | None]]) -> str:
 
 
 def show(
-    model: SpeakingModel, facts: Mapping[str, object], runs: Mapping[str, Sequence[Run]], n: int, guidance: float,
+    model: AutoregressiveModel, facts: Mapping[str, object], runs: Mapping[str, Sequence[Run]], n: int, guidance: float,
     bandwidth: float, widths: Sequence[int],
 ) -> None:  # fmt: skip
     """Print one case: its table, what a pass with more tokens costs, and all of it as JSON."""
@@ -186,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         facts = {
             "model": model.name,
             "dtype": str(model.model.dtype).removeprefix("torch."),
-            "codes": model.speaker.vocabulary.n_codes,
+            "codes": model.language_model.vocabulary.n_codes,
             "baseline_codes": asked.baseline_codes,
             "copy_gb_s": round(bandwidth / 1e9, 1),
             **environment(device),

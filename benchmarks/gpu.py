@@ -23,7 +23,7 @@ import transformers
 
 import mmgen
 from mmgen import tasks
-from mmgen.families.autoregressive import SpeakingModel
+from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.request import ImageSampling, Request
 
 from . import subject
@@ -81,7 +81,7 @@ def run(command: Sequence[str], limit: float) -> dict[str, Any]:
 class Checks:
     """Compares codes, says each result as it comes, and counts what failed."""
 
-    def __init__(self, model: SpeakingModel) -> None:
+    def __init__(self, model: AutoregressiveModel) -> None:
         self._model = model
         self.failed = 0
 
@@ -111,7 +111,7 @@ class Checks:
 def check(device: torch.device, tiny: bool) -> int:
     """Run all checks; return how many failed."""
     model, on_cpu = (
-        cast(SpeakingModel, mmgen.load("demo", mmgen.Loading(dtype="float32", device_map=name)))
+        cast(AutoregressiveModel, mmgen.load("demo", mmgen.Loading(dtype="float32", device_map=name)))
         for name in (str(device), "cpu")
     )
     checks = Checks(model)

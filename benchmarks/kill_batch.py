@@ -21,18 +21,22 @@ SCRIPTED = """
 import sys, time, types
 from PIL import Image
 from mmgen.model import Abilities, Model
-from mmgen.request import Picture
+from mmgen.request import Done, Picture
 
 class Quick(Model):
     name, revision, note, abilities = "demo", None, None, Abilities()
-    def reply(self, request):
+    def replies(self, requests):
+        for number, request in enumerate(filter(None, requests)):
+            yield number, self.answer(request)
+            yield number, Done()
+    def answer(self, request):
         time.sleep(0.001)
         shown = [part.resize((1, 1)).getpixel((0, 0)) for part in request.parts if not isinstance(part, str)]
         said = [part for part in request.parts if isinstance(part, str)]
         if "text" in request.want:
-            yield f"{said} {shown} {request.seed}"
+            return f"{said} {shown} {request.seed}"
         else:
-            yield Picture(Image.new("RGB", (64, 64), (request.seed % 256, len(said[0]) % 256, 7)), request.seed)
+            return Picture(Image.new("RGB", (64, 64), (request.seed % 256, len(said[0]) % 256, 7)), request.seed)
 
 families = types.ModuleType("mmgen.families")
 families.open_model = lambda *arguments, **options: Quick()

@@ -8,20 +8,20 @@ import io
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from PIL import Image
 
 from mmgen import tasks
 from mmgen.inputs.finding import Found, Selection, find
-from mmgen.jobs import Batch
+from mmgen.jobs import Job
 from mmgen.model import Abilities, Model
 from mmgen.outputs.journal import Journal
-from mmgen.outputs.records import Choice, Item, Job
+from mmgen.outputs.records import Item, Origin
 from mmgen.outputs.terminal import Notes
 from mmgen.outputs.writers import Lines
-from mmgen.request import WORDS, Piece, Request
+from mmgen.request import WORDS, Done, Limits, Piece, Request
 
 PER_FOLDER = 1000
 
@@ -34,10 +34,12 @@ class Scripted(Model):
     def __init__(self) -> None:
         self.first: float | None = None
 
-    def reply(self, request: Request) -> Iterator[Piece]:
+    def replies(self, requests: Iterable[Request | None]) -> Iterator[tuple[int, Piece | Done]]:
         """Say something about as long as a caption."""
-        self.first = self.first or time.monotonic()
-        yield f"A red cat on the grass, {request.seed}."
+        for number, request in enumerate(filter(None, requests)):
+            self.first = self.first or time.monotonic()
+            yield number, f"A red cat on the grass, {request.seed}."
+            yield number, Done()
 
 
 def memory_mb() -> float:
@@ -77,9 +79,9 @@ def main() -> None:
         for run in ("all new", "all done"):
             before, started = memory_mb(), time.monotonic()
             with Journal(Path(name) / "captions.jsonl") as journal:
-                job = Job("caption", model.name, None)
-                batch = Batch(job, "", Lines(False), Notes(quiet=True), lambda requests: model, Choice(), journal)
-                counts = batch.run(items())
+                origin, lines = Origin("caption", model.name, None), Lines(shown=False)
+                job = Job(origin, lines, Notes(quiet=True), lambda requests: model, Limits(), journal)
+                counts = job.run(items())
                 after = memory_mb()
             first = (
                 ""

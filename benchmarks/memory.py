@@ -21,7 +21,7 @@ import torch
 import mmgen
 from mmgen import families
 from mmgen.checkpoints import catalog, fit, machine
-from mmgen.families.autoregressive import SpeakingModel
+from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.request import PICTURES, ImageSampling, Loading
 
 from . import subject
@@ -36,10 +36,10 @@ def measure(name: str, dtype: str, pictures: int, guidance: float) -> dict[str, 
     """Load, decode, draw; return bytes at each point. In a process of its own."""
     found: dict[str, float] = {"imports": resident()["VmRSS"]}
     loading = Loading(dtype=dtype, device_map="cpu")
-    model = cast(SpeakingModel, mmgen.load(name, loading))
+    model = cast(AutoregressiveModel, mmgen.load(name, loading))
     now = resident()
     found |= {"loaded": now["VmRSS"], "loading_peak": now["VmHWM"], "loaded_files": now["RssFile"]}
-    v = model.speaker.vocabulary
+    v = model.language_model.vocabulary
     forget_peak(CPU)
     model.decode(torch.zeros(1, v.side, v.side, dtype=torch.int64))
     found["codec"] = resident()["VmHWM"] - now["VmRSS"]

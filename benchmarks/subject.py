@@ -11,9 +11,9 @@ from torch import Tensor
 from mmgen import tasks
 from mmgen.decoding.cache import Cache
 from mmgen.decoding.sampling import Noise, guidance_weights, log_probabilities, mix, pick
-from mmgen.decoding.stepwise import feed, forward
+from mmgen.decoding.stepwise import extend, forward
 from mmgen.decoding.vq import to_uint8
-from mmgen.families.autoregressive import SpeakingModel
+from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.outputs.pictures import encode_image
 from mmgen.request import ImageSampling, Picture, Progress, Request
 
@@ -27,7 +27,7 @@ def make_request(seed: int, sampling: ImageSampling | None = None) -> Request:
     return tasks.draw(PROMPT, image=sampling, seed=seed)
 
 
-def draw(model: SpeakingModel, n: int, sampling: ImageSampling, window: int | None, seed: int) -> Run:
+def draw(model: AutoregressiveModel, n: int, sampling: ImageSampling, window: int | None, seed: int) -> Run:
     """Draw n pictures as `mmgen draw -n` does, without the command line, and without writing files.
 
     Args:
@@ -36,16 +36,16 @@ def draw(model: SpeakingModel, n: int, sampling: ImageSampling, window: int | No
     return draw_all(model, [make_request(seed + i, sampling) for i in range(n)], window)
 
 
-def warm_up(model: SpeakingModel, n: int, sampling: ImageSampling, window: int | None) -> None:
+def warm_up(model: AutoregressiveModel, n: int, sampling: ImageSampling, window: int | None) -> None:
     """Begin such a drawing and leave it when a picture has 16 codes; turn a picture's codes into pixels once."""
-    before, v = model.speaker, model.speaker.vocabulary
-    model.speaker = replace(before, window=window)
+    before, v = model.language_model, model.language_model.vocabulary
+    model.language_model = replace(before, window=window)
     try:
         for _, piece in model.replies([make_request(i, sampling) for i in range(n)]):
             if not isinstance(piece, Progress) or piece.done >= 16:
                 break
     finally:
-        model.speaker = before
+        model.language_model = before
     encode_image(to_image(model.decode, [0] * v.n_codes))
 
 
@@ -55,16 +55,16 @@ def to_image(vq_decode: Callable[[Tensor], Tensor], codes: Sequence[int]) -> Ima
     return Image.fromarray(to_uint8(pixels).cpu().numpy())
 
 
-def draw_all(model: SpeakingModel, requests: Sequence[Request], window: int | None) -> Run:
+def draw_all(model: AutoregressiveModel, requests: Sequence[Request], window: int | None) -> Run:
     """Draw a picture for each request; all are sampled alike."""
     device = model.model.device
     clock, vq, png = Clock(device), Clock(device), Clock(device)
     encode = png.around(encode_image)
-    before, n = model.speaker, len(requests)
+    before, n = model.language_model, len(requests)
     pictures: dict[int, Picture] = {}
     first: float | None = None
     forget_peak(device)
-    model.speaker = replace(before, window=window, vq_decode=vq.around(before.vq_decode))
+    model.language_model = replace(before, window=window, vq_decode=vq.around(before.vq_decode))
     try:
         started = clock.now()
         for index, piece in model.replies(requests):
@@ -77,7 +77,7 @@ def draw_all(model: SpeakingModel, requests: Sequence[Request], window: int | No
                 pictures[index] = piece
         ended = clock.now()
     finally:
-        model.speaker = before
+        model.language_model = before
     prefill = (first or started) - started
     told = [picture.passes for picture in pictures.values() if picture.passes is not None]
     return Run(
@@ -86,7 +86,7 @@ def draw_all(model: SpeakingModel, requests: Sequence[Request], window: int | No
         decode=max(0.0, ended - started - prefill - vq.seconds - png.seconds),
         vq=vq.seconds,
         png=png.seconds,
-        n_codes=model.speaker.vocabulary.n_codes,
+        n_codes=model.language_model.vocabulary.n_codes,
         passes=sum(told) / n if told else None,
         peak_bytes=peak_bytes(device),
         codes=tuple(pictures[index].codes or () for index in range(n)),
@@ -94,7 +94,7 @@ def draw_all(model: SpeakingModel, requests: Sequence[Request], window: int | No
     )
 
 
-def _count_groups(model: SpeakingModel, requests: Sequence[Request]) -> int:
+def _count_groups(model: AutoregressiveModel, requests: Sequence[Request]) -> int:
     """Say into how many batches mmgen parts so many pictures."""
     return math.ceil(len(requests) / model._group_size(requests[0], [model.prompt(requests[0])]))
 
@@ -123,14 +123,14 @@ class Tie:
 
 
 @torch.inference_mode()
-def tie(model: SpeakingModel, request: Request, codes: Sequence[int], place: int, other: int) -> Tie:
+def tie(model: AutoregressiveModel, request: Request, codes: Sequence[int], place: int, other: int) -> Tie:
     """Look at a place of a picture where `other` was chosen, too, and say how near the two were."""
-    v, network, sampling = model.speaker.vocabulary, model.speaker.network, request.image
+    v, network, sampling = model.language_model.vocabulary, model.language_model.network, request.image
     weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=False)
     so_far = [v.code_ids[code] for code in codes[:place]]
     prompts = {"full": model.prompt(request).ids, "nothing": (v.bos,)}
     fed = [[*prompts[kind], v.begin_image, *so_far] for kind in weights]
-    hidden = feed(network, Cache(len(fed), max(len(ids) for ids in fed)), range(len(fed)), fed)
+    hidden = extend(network, Cache(len(fed), max(len(ids) for ids in fed)), range(len(fed)), fed)
     mixed = mix(network.code_head(hidden)[None], list(weights.values()))  # [1, K]
     log_p = log_probabilities(mixed, sampling.temperature, sampling.top_k, 1.0)[0].cpu()
     noise = Noise(request.seed)
@@ -142,19 +142,19 @@ def tie(model: SpeakingModel, request: Request, codes: Sequence[int], place: int
 
 
 @torch.inference_mode()
-def seconds_of_pass(model: SpeakingModel, n_pictures: int, n_kinds: int, width: int, repeat: int = 9) -> float:
+def seconds_of_pass(model: AutoregressiveModel, n_pictures: int, n_kinds: int, width: int, repeat: int = 9) -> float:
     """Time one pass halfway through pictures, with its choices: the median, in seconds.
 
     Args:
         n_kinds: rows of each picture: 2 with guidance.
         width: tokens in each row.
     """
-    network, rows, device = model.speaker.network, range(n_pictures * n_kinds), model.model.device
-    n_rows, n_cached, sampling = len(rows), model.speaker.vocabulary.n_codes // 2, ImageSampling()
+    network, rows, device = model.language_model.network, range(n_pictures * n_kinds), model.model.device
+    n_rows, n_cached, sampling = len(rows), model.language_model.vocabulary.n_codes // 2, ImageSampling()
     weights = [1.0] if n_kinds == 1 else [sampling.guidance, 1 - sampling.guidance]
     cache = Cache(n_rows, n_cached + width)
     id_ = int(network.code_ids[0])
-    feed(network, cache, rows, torch.full((n_rows, n_cached), id_, device=device))
+    extend(network, cache, rows, torch.full((n_rows, n_cached), id_, device=device))
     shorter = len(model.prompt(make_request(0)).ids) - 1  # the row without the prompt has bos alone before the picture
     cache.lengths[:] = [max(0, n_cached - row % n_kinds * shorter) for row in rows]
     ids = torch.full((n_rows, width), id_, device=device)
@@ -169,12 +169,12 @@ def seconds_of_pass(model: SpeakingModel, n_pictures: int, n_kinds: int, width: 
     return sorted(spent[2:])[repeat // 2]
 
 
-def bytes_of_pass(model: SpeakingModel, n_rows: int, n_cached: int) -> int:
+def bytes_of_pass(model: AutoregressiveModel, n_rows: int, n_cached: int) -> int:
     """Bytes that a pass cannot do without: the layers, the head's rows of image codes, the cache of each row."""
     decoder, config = model.model.get_decoder(), model.model.config.get_text_config()
     weights = sum(p.nbytes for part in (decoder.layers, decoder.norm) for p in part.parameters())
     one = model.model.lm_head.weight.element_size()
-    head = len(model.speaker.vocabulary.code_ids) * config.hidden_size * one
+    head = len(model.language_model.vocabulary.code_ids) * config.hidden_size * one
     n_heads = config.num_key_value_heads or config.num_attention_heads
     per_token = 2 * config.num_hidden_layers * n_heads * (config.hidden_size // config.num_attention_heads) * one
     return weights + head + n_rows * n_cached * per_token

@@ -19,11 +19,11 @@ from torch import Tensor
 import mmgen
 from mmgen import tasks
 from mmgen.decoding.cache import Cache
-from mmgen.decoding.grammar import Prompt
-from mmgen.decoding.replies import Speaker, draw
+from mmgen.decoding.grammar import PromptIds
+from mmgen.decoding.replies import LanguageModel, draw
 from mmgen.decoding.sampling import Noise, guidance_weights, log_probabilities, mix
 from mmgen.decoding.stepwise import forward
-from mmgen.families.autoregressive import SpeakingModel
+from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.request import ImageSampling, Loading, Picture, Request
 
 PROMPTS = (
@@ -35,22 +35,24 @@ WINDOWS = (2, 8, 16, 32, 64)
 BATCHES = (3, 8)
 
 
-def pictures(speaker: Speaker, model: SpeakingModel, requests: Sequence[Request]) -> list[Picture]:
+def pictures(language_model: LanguageModel, model: AutoregressiveModel, requests: Sequence[Request]) -> list[Picture]:
     """Draw requests in one batch."""
     with torch.inference_mode():
-        pieces = list(draw(speaker, requests, [model.prompt(request) for request in requests]))
+        pieces = list(draw(language_model, requests, [model.prompt(request) for request in requests]))
     found = {index: piece for index, piece in pieces if isinstance(piece, Picture)}
     return [found[index] for index in range(len(requests))]
 
 
 @torch.inference_mode()
-def scores(model: SpeakingModel, prompt: Prompt, sampling: ImageSampling, seed: int, codes: Sequence[int]) -> Tensor:
+def scores(
+    model: AutoregressiveModel, prompt: PromptIds, sampling: ImageSampling, seed: int, codes: Sequence[int]
+) -> Tensor:
     """Score every code at each place of a picture, alone: the first before all of these codes, the last after them.
 
     Returns:
         log P + noise [n + 1, K] for n codes; the logits at temperature 0.
     """
-    v, network = model.speaker.vocabulary, model.speaker.network
+    v, network = model.language_model.vocabulary, model.language_model.network
     canvas = v.canvas(prompt.grid)
     weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(prompt.pictures))
     made, ends = [v.begin_image], [0]  # what is fed of the picture, and where in it what precedes each place ends
@@ -60,7 +62,7 @@ def scores(model: SpeakingModel, prompt: Prompt, sampling: ImageSampling, seed: 
             made.append(canvas.row_end)
         ends.append(len(made) - 1)
     shown = [id_ for ids in prompt.pictures for id_ in ids]
-    starts = {"full": list(prompt.ids), "pictures": [v.bos, *shown], "nothing": list(prompt.away_from or [v.bos])}
+    starts = {"full": list(prompt.ids), "pictures": [v.bos, *shown], "nothing": list(prompt.unconditional or [v.bos])}
     rows = [[*starts[kind], *made] for kind in weights]
     longest = max(map(len, rows))
     ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=network.code_ids.device)
@@ -76,14 +78,14 @@ def scores(model: SpeakingModel, prompt: Prompt, sampling: ImageSampling, seed: 
     return log_probabilities(mixed, sampling.temperature, sampling.top_k, sampling.top_p) + gumbel
 
 
-def margin(model: SpeakingModel, request: Request, codes: Sequence[int], place: int) -> float:
+def margin(model: AutoregressiveModel, request: Request, codes: Sequence[int], place: int) -> float:
     """By how much the choice at a place, after these codes, was ahead of the next."""
     best = scores(model, model.prompt(request), request.image, request.seed, codes[:place])[-1].topk(2).values
     return float(best[0] - best[1])
 
 
 def compare(
-    model: SpeakingModel, requests: Sequence[Request], found: Sequence[Picture], base: Sequence[Picture]
+    model: AutoregressiveModel, requests: Sequence[Request], found: Sequence[Picture], base: Sequence[Picture]
 ) -> str:
     """Say how many pictures are the same, and how near a tie the others were."""
     ties = []
@@ -96,16 +98,16 @@ def compare(
     return same + (f", margins of the others {', '.join(f'{tie:.1e}' for tie in ties)}" if ties else "")
 
 
-def exactness(model: SpeakingModel, n: int) -> dict[str, float]:
+def exactness(model: AutoregressiveModel, n: int) -> dict[str, float]:
     """Compare windows and batches with one by one; return the passes of each as a share of the codes."""
     shares: dict[str, float] = {}
     for guidance in (1.0, 3.0):
         image = ImageSampling(guidance=guidance)
         requests = [tasks.draw(PROMPTS[i % len(PROMPTS)], seed=100 + i, image=image) for i in range(n)]
-        base = [pictures(replace(model.speaker, window=1), model, [request])[0] for request in requests]
+        base = [pictures(replace(model.language_model, window=1), model, [request])[0] for request in requests]
         for window in WINDOWS:
-            speaker = replace(model.speaker, window=window)
-            found = [pictures(speaker, model, [request])[0] for request in requests]
+            language_model = replace(model.language_model, window=window)
+            found = [pictures(language_model, model, [request])[0] for request in requests]
             passes = [picture.passes or 0 for picture in found]
             n_codes = len(base[0].codes or ())
             share = shares[f"guidance {guidance:g}, window {window}"] = sum(passes) / len(passes) / n_codes
@@ -116,20 +118,22 @@ def exactness(model: SpeakingModel, n: int) -> dict[str, float]:
             )
         for size in BATCHES:
             for window in (1, 16):
-                speaker = replace(model.speaker, window=window)
+                language_model = replace(model.language_model, window=window)
                 found = []
                 for start in range(0, n, size):
-                    found += pictures(speaker, model, requests[start : start + size])
+                    found += pictures(language_model, model, requests[start : start + size])
                 told = compare(model, requests, found, base)
                 print(f"guidance {guidance:g}  window {window:>2}  batches of {size}: {told}", flush=True)
     return shares
 
 
-def sample(model: SpeakingModel, n: int, window: int, first_seed: int, temperature: float = 1.0) -> list[Picture]:
+def sample(model: AutoregressiveModel, n: int, window: int, first_seed: int, temperature: float = 1.0) -> list[Picture]:
     """Draw n pictures, the prompts in turn, eight at a time."""
-    speaker, image = replace(model.speaker, window=window), ImageSampling(temperature=temperature)
+    language_model, image = replace(model.language_model, window=window), ImageSampling(temperature=temperature)
     requests = [tasks.draw(PROMPTS[i % len(PROMPTS)], seed=first_seed + i, image=image) for i in range(n)]
-    return [picture for start in range(0, n, 8) for picture in pictures(speaker, model, requests[start : start + 8])]
+    return [
+        picture for start in range(0, n, 8) for picture in pictures(language_model, model, requests[start : start + 8])
+    ]
 
 
 def as_pixels(picture: Picture) -> Tensor:
@@ -166,7 +170,7 @@ def energy_test(one: Sequence[Tensor], two: Sequence[Tensor], n_permutations: in
 def statistics(n: int) -> None:
     """Test the bfloat16 pictures of windows, and colder ones, against others drawn one by one."""
     model = mmgen.load("demo", loading=Loading(dtype="bfloat16"))
-    assert isinstance(model, SpeakingModel)
+    assert isinstance(model, AutoregressiveModel)
     base = sample(model, n, window=1, first_seed=0)
     others = {
         "one by one": lambda seed: sample(model, n, 1, seed),
@@ -191,7 +195,7 @@ def main() -> None:
     parser.add_argument("--statistics", type=int, default=0, metavar="N")
     arguments = parser.parse_args()
     model = mmgen.load("demo", loading=Loading(dtype="float32"))
-    assert isinstance(model, SpeakingModel)
+    assert isinstance(model, AutoregressiveModel)
     if arguments.prompts:
         print(json.dumps({name: round(share, 3) for name, share in exactness(model, arguments.prompts).items()}))
     if arguments.statistics:

@@ -1,6 +1,6 @@
-"""Many items through one model: skip what is done, open pictures ahead, survive an item's error, keep order, count.
+"""The engine: items through a model, one or a million. Skip what is done, open pictures ahead, keep order, count.
 
-Knows items, sinks and the journal; refuses to know which command asked, and how a model works.
+Knows items, writers and the journal; refuses to know which command asked, and how a model works.
 """
 
 from __future__ import annotations
@@ -10,21 +10,24 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
+from itertools import chain, islice, takewhile
+from textwrap import shorten
 from types import FrameType
 
 from mmgen.ahead import ahead
-from mmgen.errors import CannotGoOnError, MmgenError, OutOfMemoryError
+from mmgen.errors import CannotGoOnError, MmgenError
+from mmgen.files import aside
 from mmgen.inputs.finding import check_file, is_url
 from mmgen.model import Model
-from mmgen.outputs.journal import Journal, State, key_of
+from mmgen.outputs.journal import Journal, key_of
 from mmgen.outputs.preview import Drawing
-from mmgen.outputs.records import GROUP, Choice, Item, Job, Outcome
-from mmgen.outputs.terminal import Notes, duration, emit
-from mmgen.outputs.writers import Sink
-from mmgen.request import Picture, Progress, Request
+from mmgen.outputs.records import FileEntry, Item, Origin, Record, Result, in_order
+from mmgen.outputs.terminal import Notes, duration, emit, rate
+from mmgen.outputs.writers import Writer
+from mmgen.request import GROUP, Done, Limits, Picture, Piece, Progress, Request
 from mmgen.text import as_line
 
 
@@ -43,57 +46,74 @@ class Counts:
 
 
 @dataclass
-class _Ready:
-    """An item that has been looked at: what to do about it."""
+class _Entry:
+    """An item on its way.
+
+    Attributes:
+        key: stands for all that its result depends on.
+        state: how it stands in the journal (see outputs.journal.State).
+        skip: nothing is to be done; is_foreign: as somebody else wrote what stands in its place.
+        request: what to compute, if anything is.
+        result: what is known of it so far.
+        began, seconds: on the engine's shared clock when it was given to the model, and its share when it was done.
+        followers: the numbers of equal items, which get its result.
+    """
 
     item: Item
     key: str
-    state: State = "new"
-    files: list[dict[str, object]] = field(default_factory=list)
-    skip: bool = False  # nothing is to be done
-    is_foreign: bool = False  # somebody else wrote what stands in its place
-    request: Request | None = None  # what to compute
-    outcome: Outcome | None = None  # what is known without
+    state: str = "new"
+    files: list[FileEntry] = field(default_factory=list)
+    skip: bool = False
+    is_foreign: bool = False
+    request: Request | None = None
+    result: Result | None = None
+    began: float = 0.0
+    seconds: float = 0.0
+    followers: list[int] = field(default_factory=list)
 
 
-class Batch:
+class Job:
     """One command's items.
 
     Args:
-        job: command and model.
-        model_id: what stands for the model's content in keys.
-        sink: takes the results.
+        origin: command and model.
+        writer: takes the results.
         open_model: opens the model for requests that stand for all, or for none; called once there is something to do.
         journal: of this and earlier runs, or None.
+        model_id: stands for the model's content in keys.
         as_json: print records.
         drawn_seed: the seed that was drawn, if none was given.
+
+    Attributes:
+        counts: so far.
     """
 
     def __init__(
         self,
-        job: Job,
-        model_id: str,
-        sink: Sink,
+        origin: Origin,
+        writer: Writer,
         notes: Notes,
         open_model: Callable[[Sequence[Request]], Model],
-        choice: Choice,
+        limits: Limits,
         journal: Journal | None = None,
         *,
+        model_id: str = "",
         as_json: bool = False,
         drawn_seed: int | None = None,
     ) -> None:
         self.counts = Counts()
-        self._job, self._model_id, self._sink, self._notes = job, model_id, sink, notes
+        self._origin, self._writer, self._notes, self._open_model = origin, writer, notes, open_model
+        self._limits, self._journal, self._model_id = limits, journal, model_id
+        self._as_json, self._drawn_seed = as_json, drawn_seed
         self._drawing = Drawing(notes)
-        self._open_model = open_model
-        self._choice, self._journal, self._as_json, self._drawn_seed = choice, journal, as_json, drawn_seed
-        self._model: Model | None = None
-        self._stopping = self._interrupted = False
-        self._settled: dict[int, tuple[_Ready, Outcome | None]] = {}  # not yet written: an earlier one is not there
-        self._under_way: dict[int, float] = {}  # pictures that are drawn side by side: the share that is done
-        self._next = 0
-        self._started = self._since = time.monotonic()
         self._n_items: int | None = None
+        self._stopping = self._interrupted = False
+        self._entries: dict[int, _Entry] = {}  # by number: those that are not written yet
+        self._next = 0  # the number of the first of them
+        self._asked: list[int] = []  # the numbers of those that were given to the model, in turn
+        self._under_way: dict[int, float] = {}  # those that it has not answered yet: how much of each is done
+        self._started = self._ticked = time.monotonic()
+        self._clock = 0.0  # goes on by 1/n seconds a second while n items are under way, so that each gets its share
 
     def plan(self, items: Iterable[Item]) -> dict[str, int]:
         """Count what would be done, without doing it; a copy of what is done counts as done.
@@ -101,57 +121,43 @@ class Batch:
         Where there is some, also: left, as somebody else wrote it, and rewrite, which takes no model.
         """
         counts: Counter[str] = Counter({"new": 0, "done": 0, "stale": 0, "failed": 0})
-        for ready in ahead(lambda item: self._look(item, opens=False), items, 2 * GROUP):
-            if ready is None:
+        for entry in ahead(lambda item: self._look(item, opens=False), items, 2 * GROUP):
+            if entry is None:
                 continue
-            item, state = ready.item, str(ready.state)
-            if ready.skip:
-                state = "left" if ready.is_foreign else "done"
+            item, state = entry.item, entry.state
+            if entry.skip:
+                state = "left" if entry.is_foreign else "done"
             elif self._journal is not None and state in ("done", "copy"):
                 is_there = item.output is not None and os.path.lexists(item.output)
-                if self._sink.recall(item, self._journal.result(ready.key)) is not None:
+                if self._writer.recall(item, self._journal.result(entry.key)) is not None:
                     state = "rewrite" if state == "done" and is_there else "done"
                 else:
-                    state = "new" if self._journal.last(item.place) is None else "stale"
+                    state = "new" if self._journal.last(item.item_id) is None else "stale"
             counts[state] += 1
         return dict(counts)
 
     def run(self, items: Iterable[Item], n_items: int | None = None) -> Counts:
-        """Do what is to be done, in groups; write results in the order of the items.
+        """Do what is to be done; write results in the order of the items.
 
         Args:
-            n_items: how many there are, if that is known. The error of one alone is the command's.
+            n_items: how many there are, if that is known. One alone is shown as it comes, and its error is raised.
 
         Raises:
             MmgenError: the only item failed, or results cannot be written.
             KeyboardInterrupt: it was interrupted; what was in hand is finished and kept.
         """
         self._n_items = n_items
-        with ExitStack() as self._undo:
-            number = n_computed = 0
-            group: dict[int, _Ready] = {}
-            for ready in ahead(self._look, items, 2 * self._choice.group):
-                if self._stopping or n_computed == self._choice.limit:
-                    break
-                if ready is None:
-                    continue
-                if self._journal is not None and not ready.skip and ready.outcome is None:
-                    self._recall(ready, self._journal)
-                if ready.skip or ready.outcome is not None:
-                    self._settled[number] = (ready, ready.outcome)
-                else:
-                    group[number] = ready
-                    n_computed += 1
-                number += 1
-                is_over = self._choice.fail_fast and ready.outcome is not None and ready.outcome.error is not None
-                waits = number - self._next > 2 * self._choice.group  # for few: what else is settled is held meanwhile
-                if group and (len(group) == self._choice.group or is_over or waits):
-                    self._compute(group)
-                    group = {}
+        try:
+            with ExitStack() as self._undo, closing(self._waiting(items)) as waiting:
+                for index, piece in self._answers(waiting):
+                    self._take(self._asked[index], piece)
+                    self._write_settled()
                 self._write_settled()
-            if group and not self._stopping:
-                self._compute(group)
-            self._write_settled()
+        except BaseException as failure:
+            if n_items == 1:
+                self._notes.clear()
+                self._writer.end_early(failure)
+            raise
         if self._interrupted:
             raise KeyboardInterrupt
         return self.counts
@@ -159,198 +165,128 @@ class Batch:
     def summary(self) -> str:
         """Say in a line how it went."""
         seconds, counts = time.monotonic() - self._started, self.counts
-        rate = f", {_rate(counts.done / seconds)}" if counts.done and seconds > 0 else ""
-        return f"{counts.done} done, {counts.skipped} skipped, {counts.failed} failed in {seconds:.1f} s{rate}"
+        speed = f", {rate(counts.done / seconds)}" if counts.done and seconds > 0 else ""
+        return f"{counts.done} done, {counts.skipped} skipped, {counts.failed} failed in {seconds:.1f} s{speed}"
 
-    # Looking
+    # 1) Look: what is to be done about an item
 
-    def _look(self, item: Item, opens: bool = True) -> _Ready | None:
+    def _look(self, item: Item, opens: bool = True) -> _Entry | None:
         """Find out what is to be done about an item, and open its pictures; None: it is another shard's. In threads."""
-        ready = _Ready(item, key_of(item.place))  # of one that cannot be opened; else its own
+        entry, journal, last = _Entry(item, key_of(item.item_id)), self._journal, None
         try:
             if item.error is not None:
                 raise item.error
-            self._find_key(ready)
-            if not self._is_ours(ready):
+            # What the result depends on. Without a journal to compare with, pictures are told by their names.
+            contents = []
+            for source in item.sources:
+                if journal is None or is_url(source):
+                    contents.append(source)
+                else:
+                    check_file(source)
+                    entry.files.append(journal.file_entry(source))
+                    contents.append(entry.files[-1]["sha256"])
+            entry.key = key_of(self._origin.command, self._model_id, item.depends_on(contents))
+            if not self._limits.takes(entry.key):
                 return None
-            if self._journal is None:
-                ready.skip = ready.is_foreign = self._sink.is_foreign(item, None)
+            if journal is not None:
+                entry.state, last = journal.state(entry.key, item.item_id), journal.last(item.item_id)
+            if entry.state == "done" and journal and self._writer.is_there(item, lambda: journal.result(entry.key)):
+                entry.skip = True
             else:
-                self._find_state(ready, self._journal)
-            if opens and not ready.skip and ready.outcome is None:
-                ready.request = item.open()
+                entry.skip = entry.is_foreign = self._writer.is_foreign(item, last)
+            if opens and not entry.skip:
+                entry.request = item.open()
         except MmgenError as error:
-            if not self._is_ours(ready):
-                return None
-            ready.outcome = Outcome(error=error)
-            if self._journal is not None and not opens:
-                ready.state = "failed"
-        return ready
+            entry.result = Result(error=error)
+            entry.state = entry.state if journal is None or opens else "failed"
+        return entry if self._limits.takes(entry.key) else None
 
-    def _is_ours(self, ready: _Ready) -> bool:
-        """Say whether an item is of the shard that is to be done."""
-        if self._choice.part is None:
-            return True
-        i, n = self._choice.part
-        return int(ready.key[:8], 16) % n == i - 1
+    # 2) Compute: the model pulls requests, and its pieces come back
 
-    def _find_key(self, ready: _Ready) -> None:
-        """Say what the result depends on. Without a journal to compare with, pictures are told by their names."""
-        item = ready.item
-        contents = []
-        for source in item.sources:
-            if self._journal is None or is_url(source):
-                contents.append(source)
-            else:
-                check_file(source)
-                ready.files.append(self._journal.file_entry(source))
-                contents.append(str(ready.files[-1]["sha256"]))
-        ready.key = key_of(self._job.command, self._model_id, item.depends_on(contents))
-
-    def _find_state(self, ready: _Ready, journal: Journal) -> None:
-        item = ready.item
-        ready.state = journal.state(ready.key, item.place)
-        if ready.state == "done" and self._sink.is_there(item, lambda: journal.result(ready.key)):
-            ready.skip = True
-        else:
-            ready.skip = ready.is_foreign = self._sink.is_foreign(item, journal.last(item.place))
-
-    def _recall(self, ready: _Ready, journal: Journal) -> None:
-        """Take over the result of an equal item, if there is one by now."""
-        ready.state = journal.state(ready.key, ready.item.place)
-        if ready.state in ("done", "copy"):
-            ready.outcome = self._sink.recall(ready.item, journal.result(ready.key))
-
-    # Computing
-
-    def _compute(self, group: Mapping[int, _Ready]) -> None:
-        """Put a group to the model, identical items once."""
-        leaders: dict[str, int] = {}
-        followers: dict[int, list[int]] = {}
-        for number, ready in group.items():
-            followers.setdefault(leaders.setdefault(ready.key, number), []).append(number)
-        requests = [ready.request for number in followers if (ready := group[number]).request is not None]
-        if self._model is None:
-            shapes = {(ready.item.prompt, len(ready.item.sources)) for ready in group.values()}
-            is_same = len(shapes) == 1  # one too long, all too long
-            self._model = self._open_model(requests if is_same else [])
-            self._started = self._since = time.monotonic()
-            self._finish_on_interrupt()
-        for number, outcome in self._answers(self._model, dict(zip(followers, requests, strict=True))):
-            for each in followers[number]:
-                self._settled[each] = (group[each], outcome)
-            self._write_settled()
-
-    def _answers(self, model: Model, requests: Mapping[int, Request]) -> Iterator[tuple[int, Outcome]]:
-        """Answer requests, in halves where memory does not suffice for all."""
-        numbers = list(requests)
-        outcomes = {number: Outcome() for number in numbers}
-        too_much = []
-        for position, piece in model.replies(list(requests.values())):
-            number = numbers[position]
-            if isinstance(piece, Progress):
-                self._under_way[number] = piece.done / piece.total
-                if number == min(self._under_way):  # of those side by side only the first is shown
-                    self._show_drawing(number, piece)
+    def _waiting(self, items: Iterable[Item]) -> Generator[Request | None]:
+        """Give the requests that are to be computed; None where the model should answer what it has."""
+        n_computed = 0
+        numbered = enumerate(entry for entry in ahead(self._look, items, 2 * self._limits.group) if entry is not None)
+        for number, entry in numbered:
+            if self._stopping or n_computed == self._limits.limit:
+                break
+            self._entries[number] = entry
+            self._recall(entry)
+            if entry.request is None or entry.result is not None:
+                entry.result = entry.result or Result()  # of one that is skipped, nothing is written
+                if self._limits.fail_fast and entry.result.error is not None:
+                    break
+                if number - self._next > 2 * self._limits.group:  # what else is settled is held meanwhile
+                    yield None
+                self._write_settled()
                 continue
-            self._under_way.pop(number, None)
-            if isinstance(piece, str | Picture):
-                if isinstance(piece, Picture):
-                    self._notes.detail(piece.effort)
-                outcomes[number].pieces.append(piece)
-            elif isinstance(piece, OutOfMemoryError) and len(numbers) > 1:
-                too_much.append(number)
-                outcomes.pop(number)
-            else:
-                outcome = outcomes.pop(number)
-                outcome.error = piece if isinstance(piece, MmgenError) else None
-                yield number, outcome
-        yield from outcomes.items()  # of a model that does not say when it is done
-        half = (len(too_much) + 1) // 2
-        for part in (too_much[:half], too_much[half:]):
-            if part:
-                yield from self._answers(model, {number: requests[number] for number in part})
+            n_computed += 1
+            under_way = (self._entries[each] for each in self._under_way)
+            if equal := next((each for each in under_way if each.key == entry.key), None):
+                equal.followers.append(number)  # computed once
+                continue
+            self._tick()
+            entry.began = self._clock
+            self._asked.append(number)
+            self._under_way[number] = 0.0
+            yield entry.request
+            if len(self._asked) % self._limits.group == 0:
+                yield None
 
-    def _show_drawing(self, number: int, progress: Progress) -> None:
-        which = f"picture {number + 1}{f' of {self._n_items}' if self._n_items else ''}, " if self._n_items != 1 else ""
-        self._drawing.show(progress, which)
+    def _recall(self, entry: _Entry) -> None:
+        """Take over the result of an equal item, if there is one by now."""
+        if self._journal is None or entry.skip or entry.result is not None:
+            return
+        entry.state = self._journal.state(entry.key, entry.item.item_id)
+        if entry.state in ("done", "copy"):
+            entry.result = self._writer.recall(entry.item, self._journal.result(entry.key))
 
-    # Writing
+    def _answers(self, waiting: Iterator[Request | None]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
+        """Open the model once there is something to do, and let it answer."""
+        first = list(takewhile(lambda request: request is not None, islice(waiting, self._limits.group)))
+        if not first:
+            return
+        asked = [self._entries[number].item for number in self._asked]
+        is_same = len({(item.prompt, len(item.sources)) for item in asked}) == 1  # one too long, all too long
+        model = self._open_model([request for request in first if request is not None] if is_same else [])
+        self._started = self._ticked = time.monotonic()
+        self._finish_on_interrupt()
+        yield from model.replies(chain(first, [None], waiting))
 
-    def _write_settled(self) -> None:
-        """Write results as far as they are there without a gap."""
-        while self._next in self._settled:
-            ready, outcome = self._settled.pop(self._next)
-            self._next += 1
-            self._notes.clear()
-            if outcome is None:
-                self.counts.skipped += 1
-            else:
-                self._write(ready, outcome)
-            self._show_progress()
+    def _take(self, number: int, piece: Piece | Done | MmgenError) -> None:
+        """Take what came of an item."""
+        self._tick()
+        entry = self._entries[number]
+        result = entry.result = entry.result or Result()
+        if isinstance(piece, Progress):
+            self._under_way[number] = piece.done / piece.total
+            if number == next(each for each, share in self._under_way.items() if share):  # the first, of several
+                self._show_drawing(number, piece)
+        elif isinstance(piece, str | Picture):
+            self._under_way[number] = 0.0
+            if isinstance(piece, Picture):
+                self._notes.detail(piece.effort)
+            result.pieces.append(piece)
+            if self._n_items == 1:
+                self._notes.clear()
+                self._writer.take(entry.item, piece, self._origin.record(entry.item))
+        else:
+            result.error = piece if isinstance(piece, MmgenError) else None
+            entry.seconds = self._clock - entry.began
+            del self._under_way[number]
+            for follower in entry.followers:
+                self._entries[follower].result = result
 
-    def _write(self, ready: _Ready, outcome: Outcome) -> None:
-        item, error = ready.item, outcome.error
-        last = self._journal.last(item.place) if self._journal is not None else None
-        record: dict[str, object] = {}
+    def _tick(self) -> None:
         now = time.monotonic()
-        seconds, self._since = now - self._since, now
-
-        def keep(result: Mapping[str, object]) -> None:
-            record.clear()
-            record.update(self._job.record(item, seconds, result))
-            if self._journal is not None:
-                with nullcontext() if "error" in result else self._sink.cleared(item):
-                    self._journal.append(record | self._marks(ready))
-
-        if error is None:
-            try:
-                self._sink.write(item, outcome, last, keep)
-            except CannotGoOnError:
-                raise
-            except MmgenError as failure:
-                error = failure
-        if error is not None:
-            written = {"written": last["written"]} if last is not None and "written" in last else {}
-            keep({"error": error.message, **written})  # by which what stands there is still known as ours
-        if self._as_json:
-            emit(as_line(record))
-        if error is None:
-            self.counts.done += 1
-            return
-        self.counts.failed += 1
-        if self._n_items == 1 and item.line is None:
-            raise error
-        self._complain(item, error)
-        self._stopping = self._stopping or self._choice.fail_fast
-
-    def _marks(self, ready: _Ready) -> dict[str, object]:
-        """Say what a journal keeps of an item besides its result."""
-        marks: dict[str, object] = {"key": ready.key, "place": ready.item.place, "files": ready.files}
-        return marks if self._drawn_seed is None else marks | {"drawn_seed": self._drawn_seed}
-
-    def _complain(self, item: Item, error: MmgenError) -> None:
-        about = f"line {item.line}" if item.line else item.image or _short(item.prompt)
-        self._notes.error(error, about="" if item.image and item.image in error.message else about)
-
-    def _show_progress(self) -> None:
-        done, seconds = self.counts.done + self.counts.failed, time.monotonic() - self._started
-        if self._n_items == 1 or not done:
-            return
-        computed = sum(outcome is not None for _, outcome in self._settled.values())
-        in_hand = computed + sum(self._under_way.values())  # as much as so many items
-        rate = (done + in_hand) / max(seconds, 1e-3)
-        left = ""
-        if self._n_items is not None and self._next < self._n_items:
-            left = f", {duration((self._n_items - self._next - in_hand) / rate)} left"
-        of = f" of {self._n_items}" if self._n_items is not None else ""
-        self._notes.progress(f"{self._next}{of}, {_rate(rate)}{left}")
+        self._clock += (now - self._ticked) / max(1, len(self._under_way))
+        self._ticked = now
 
     def _finish_on_interrupt(self) -> None:
         """Let Ctrl-C finish what is in hand; a second one stops at once. A few items that were named: the first."""
-        is_small = self._journal is None and self._n_items is not None and self._n_items <= GROUP
+        is_few = self._journal is None and self._n_items is not None and self._n_items <= GROUP
         is_ours = threading.current_thread() is threading.main_thread()
-        if is_ours and not is_small and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        if is_ours and not is_few and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             self._undo.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, self._interrupt))
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
@@ -359,11 +295,78 @@ class Batch:
         self._interrupted = self._stopping = True
         self._notes.say("finishing what is in hand; Ctrl-C again stops at once")
 
+    # 3) Write: results in the order of the items, a record before its file
 
-def _rate(per_second: float) -> str:
-    return f"{per_second:.2g} a second" if per_second < 10 else f"{per_second:.0f} a second"
+    def _write_settled(self) -> None:
+        """Write results as far as they are there without a gap."""
+        while (entry := self._entries.get(self._next)) is not None and entry.result is not None:
+            if self._next in self._under_way:
+                return
+            self._next += 1
+            del self._entries[self._next - 1]
+            self._notes.clear()
+            if entry.skip:
+                self.counts.skipped += 1
+            else:
+                self._write(entry, entry.result)
+            self._show_progress()
 
+    def _write(self, entry: _Entry, result: Result) -> None:
+        item, error = entry.item, result.error
+        last = self._journal.last(item.item_id) if self._journal is not None else None
+        record = self._origin.record(item)
+        record["seconds"] = round(entry.seconds, 3)
+        if error is None:
+            try:
+                # 1) The file beside its place, 2) the record, with the old file put aside, 3) the file in its place
+                with self._writer.stage(item, result, record, last) as replaced:
+                    self._keep(entry, record, nullcontext() if replaced is None else aside(replaced))
+            except CannotGoOnError:
+                raise
+            except MmgenError as failure:
+                error, record = failure, self._origin.record(item)
+        if error is not None:
+            record["error"], record["seconds"] = error.message, round(entry.seconds, 3)
+            if last is not None and "written" in last:
+                record["written"] = last["written"]  # by which what stands there is still known as ours
+            self._keep(entry, record, nullcontext())
+        if self._as_json:
+            emit(as_line(in_order(record)))
+        if error is None:
+            self.counts.done += 1
+            return
+        self.counts.failed += 1
+        if self._n_items == 1 and item.line is None:
+            raise error
+        about = f"line {item.line}" if item.line else item.image or shorten(item.prompt, 60, placeholder=" …")
+        self._notes.error(error, about="" if item.image and item.image in error.message else about)
+        self._stopping = self._stopping or self._limits.fail_fast
 
-def _short(text: str, n_letters: int = 60) -> str:
-    folded = " ".join(text.split())
-    return folded if len(folded) <= n_letters else folded[: n_letters - 2] + " …"
+    def _keep(self, entry: _Entry, record: Record, meanwhile: AbstractContextManager[None]) -> None:
+        """Write a record into the journal, if there is one."""
+        if self._journal is None:
+            return
+        marked: Record = {**record, "key": entry.key, "place": entry.item.item_id, "files": entry.files}
+        if self._drawn_seed is not None:
+            marked["drawn_seed"] = self._drawn_seed
+        with meanwhile:
+            self._journal.append(in_order(marked))
+
+    # What is said meanwhile
+
+    def _show_drawing(self, number: int, progress: Progress) -> None:
+        which = f"picture {number + 1}{f' of {self._n_items}' if self._n_items else ''}, " if self._n_items != 1 else ""
+        self._drawing.show(progress, which)
+
+    def _show_progress(self) -> None:
+        done, seconds = self.counts.done + self.counts.failed, time.monotonic() - self._started
+        if self._n_items == 1 or not done:
+            return
+        held = [entry for number, entry in self._entries.items() if number not in self._under_way and not entry.skip]
+        in_hand = sum(entry.result is not None for entry in held) + sum(self._under_way.values())  # in items
+        speed = (done + in_hand) / max(seconds, 1e-3)
+        of = f" of {self._n_items}" if self._n_items is not None else ""
+        left = ""
+        if self._n_items is not None and self._next < self._n_items:
+            left = f", {duration((self._n_items - self._next - in_hand) / speed)} left"
+        self._notes.progress(f"{self._next}{of}, {rate(speed)}{left}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mmgen.errors import MmgenError, UsageError
@@ -74,24 +74,25 @@ class Model(ABC):
     note: str | None = None
 
     @abstractmethod
+    def replies(self, requests: Iterable[Request | None]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
+        """Answer a stream of requests; each gets what it would get alone, and one that fails does not end the others.
+
+        Args:
+            requests: pulled as the model has room for them. None says that nothing waits just now.
+
+        Yields:
+            (number of the request, None not counted; its next piece, or what ends it: one Done or one error). The
+            pieces of one request come in order; those of different requests may come in turn.
+        """
+
     def reply(self, request: Request) -> Iterator[Piece]:
         """Answer one request, piece by piece.
 
         Raises:
             MmgenError: the request cannot be answered (too long for the context, a picture from a model of words).
         """
-
-    def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
-        """Answer many requests; each gets what it would get alone, and one that fails does not end the others.
-
-        Yields:
-            (index of the request, its next piece, or what ended it: Done or an error). The pieces of one request
-            come in order; those of different requests may come in turn.
-        """
-        for index, request in enumerate(requests):
-            try:
-                for piece in self.reply(request):
-                    yield index, piece
-                yield index, Done()
-            except MmgenError as error:
-                yield index, error
+        for _, piece in self.replies([request]):
+            if isinstance(piece, MmgenError):
+                raise piece
+            if not isinstance(piece, Done):
+                yield piece

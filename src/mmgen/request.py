@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from threading import Event
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union, get_args
 
 from mmgen.errors import UsageError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Kind: TypeAlias = Literal["text", "image"]
 Role: TypeAlias = Literal["user", "assistant"]
 Part: TypeAlias = Union[str, "Image.Image"]
+Reason: TypeAlias = Literal["end", "length", "cancelled"]
 
 
 _RATIO = re.compile(r"0*[1-9]\d{0,3}:0*[1-9]\d{0,3}", re.ASCII)
@@ -116,6 +118,44 @@ class Loading:
             _at_least("window", self.window, 1)
 
 
+GROUP = 16  # items that a model may be given before it has answered the first
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Which items are done, and how many at a time."""
+
+    fail_fast: bool = option(False, "Stop at the first that fails.", env=False)
+    limit: int | None = option(None, "Stop after N that had to be computed.", metavar="N", env=False)
+    shard: str | None = option(None, "Do only the I-th of N parts: one part a machine.", metavar="I/N", env=False)
+    batch_size: int | None = option(None, "Most at a time. Found by itself if not given.", metavar="N")
+
+    def __post_init__(self) -> None:
+        for flag, value in (("--batch-size", self.batch_size), ("--limit", self.limit)):
+            if value is not None and value < 1:
+                raise UsageError(f"{flag} {value} is out of range", "it is a number of at least 1")
+        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
+            raise UsageError(f"--shard {self.shard} is out of range", "as in 1/4 for the first of 4")
+
+    @property
+    def group(self) -> int:
+        """Most items at a time."""
+        return self.batch_size or GROUP
+
+    def takes(self, key: str) -> bool:
+        """Whether an item of this key, hex digits, is of the part that is to be done."""
+        i, n = self.part or (1, 1)
+        return int(key[:8], 16) % n == i - 1
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """(i, n): only the i-th of n parts, from 1, chosen by key."""
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.shard or "", re.ASCII)
+        if self.shard is not None and found is None:
+            raise UsageError(f"--shard {self.shard} is not I/N", "as in --shard 1/4 for the first of four parts")
+        return (int(found[1]), int(found[2])) if found else None
+
+
 @dataclass(frozen=True)
 class Turn:
     """An earlier turn of a conversation."""
@@ -126,7 +166,11 @@ class Turn:
 
 @dataclass(frozen=True)
 class Request:
-    """Parts in, and what may come out."""
+    """Parts in, and what may come out.
+
+    Attributes:
+        cancelled: once it is set, the reply ends at the model's next step.
+    """
 
     parts: tuple[Part, ...]
     want: frozenset[Kind]
@@ -135,6 +179,7 @@ class Request:
     seed: int = 0
     completion: bool = False  # continue the text: no end-of-turn after the prompt
     history: tuple[Turn, ...] = ()
+    cancelled: Event = field(default_factory=Event, compare=False, repr=False)
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -181,7 +226,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Done:
-    """One reply of many is whole: no piece of it follows."""
+    """The end of a reply.
+
+    Attributes:
+        reason: end, as the model ended it; length, as max_tokens or the context did; cancelled, as its request was.
+        n_tokens: tokens of words and image codes that came.
+    """
+
+    reason: Reason = "end"
+    n_tokens: int = 0
 
 
 Piece: TypeAlias = str | Picture | Progress  # str is newly finished text: print it as it comes

@@ -40,7 +40,7 @@ def caption(
     image: Image.Image, prompt: str = CAPTION, *, text: TextSampling | None = None, seed: int | None = None
 ) -> Request:
     """Describe a picture."""
-    return _request(place(prompt, [image]), WORDS, text=text, seed=seed)
+    return _request(insert_images(prompt, [image]), WORDS, text=text, seed=seed)
 
 
 def ask(
@@ -57,19 +57,19 @@ def ask(
     Args:
         history: earlier questions and answers, in turn.
     """
-    return _request(place(question, images), WORDS, text=text, seed=seed, completion=complete, history=history)
+    return _request(insert_images(question, images), WORDS, text=text, seed=seed, completion=complete, history=history)
 
 
 def draw(prompt: str, *, image: ImageSampling | None = None, seed: int | None = None) -> Request:
     """Draw a picture from words."""
-    return _request(place(prompt, []), PICTURES, image=image, seed=seed)
+    return _request(insert_images(prompt, []), PICTURES, image=image, seed=seed)
 
 
 def vary(
     source: Image.Image, prompt: str = VARY, *, image: ImageSampling | None = None, seed: int | None = None
 ) -> Request:
     """Draw a new picture from a picture, and words that say what should change."""
-    return _request(place(prompt, [source]), PICTURES, image=image, seed=seed)
+    return _request(insert_images(prompt, [source]), PICTURES, image=image, seed=seed)
 
 
 def interleave(
@@ -81,10 +81,10 @@ def interleave(
     seed: int | None = None,
 ) -> Request:
     """Answer in words and pictures, mixed. The prompt is continued without an end-of-turn, as Anole was trained."""
-    return _request(place(prompt, images), BOTH, text=text, image=image, seed=seed, completion=True)
+    return _request(insert_images(prompt, images), BOTH, text=text, image=image, seed=seed, completion=True)
 
 
-def place(prompt: str, images: Sequence[_Shown]) -> tuple[str | _Shown, ...]:
+def insert_images(prompt: str, images: Sequence[_Shown]) -> tuple[str | _Shown, ...]:
     """Put pictures where the prompt's `<image>` marks say, the others before the text.
 
     Without pictures a mark is ordinary text.

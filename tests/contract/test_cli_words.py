@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mmgen.errors import MmgenError
-from mmgen.outputs.records import GROUP
+from mmgen.request import GROUP
 from mmgen.tasks import ASK, CAPTION
 from tests.support.scripted import Scripted, install, run
 

@@ -17,7 +17,7 @@ from transformers import AutoProcessor, ChameleonForConditionalGeneration
 import mmgen
 from mmgen import tasks
 from mmgen.checkpoints.aliases import ALIASES
-from mmgen.families.autoregressive import SpeakingModel
+from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.model import Model
 from mmgen.request import ImageSampling, Picture
 from tests.support.near_ties import BOUND, chosen, clear_codes, least_gap, words_alone
@@ -145,7 +145,7 @@ def test_words_it_does_not_know_do_not_break_it(demo: Model, prompt: str) -> Non
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_four_pictures_of_seed_7_hold_the_picture_of_seed_8(demo: Model, guidance: float) -> None:
     sampling = ImageSampling(guidance=guidance)
-    assert isinstance(demo, SpeakingModel)
+    assert isinstance(demo, AutoregressiveModel)
     four = mmgen.draw(demo, "a snowman", n=4, image=sampling, seed=7)
     (eight,) = mmgen.draw(demo, "a snowman", image=sampling, seed=8)
     request = tasks.draw("a snowman", image=sampling, seed=8)
@@ -166,7 +166,7 @@ def test_stock_transformers_loads_it_and_says_the_same(demo: Model) -> None:
     inputs = processor(images=[image], text="<image>Describe this picture.", return_tensors="pt")
     with clear_codes(network):
         out = network.generate(**inputs, max_new_tokens=30, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-    assert isinstance(demo, SpeakingModel)
+    assert isinstance(demo, AutoregressiveModel)
     assert least_gap(words_alone(demo, tasks.caption(image))) > BOUND, "a near tie: choose another picture"
     assert processor.decode(out, skip_special_tokens=True).strip() == mmgen.caption(demo, image)
 

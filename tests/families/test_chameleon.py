@@ -15,7 +15,7 @@ from transformers import AutoProcessor, ChameleonForConditionalGeneration
 import mmgen
 from mmgen import tasks
 from mmgen.decoding.cache import Cache
-from mmgen.decoding.stepwise import feed
+from mmgen.decoding.stepwise import extend
 from mmgen.errors import MmgenError, TooLongError
 from mmgen.families.chameleon import Chameleon
 from mmgen.request import BOTH, ImageSampling, Loading, Picture, TextSampling, Turn
@@ -81,22 +81,22 @@ def test_the_pixel_path_gives_what_inlined_codes_give(model: Chameleon, stock: A
     prompt = model.prompt(tasks.ask("what is it?", [image(3)]))
     with torch.inference_mode():
         theirs = network.model(**inputs).last_hidden_state[0, -1]
-        ours = feed(model.speaker.network, Cache(1, 64), range(1), [prompt.ids])[0]
+        ours = extend(model.language_model.network, Cache(1, 64), range(1), [prompt.ids])[0]
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_cached_is_uncached(model: Chameleon) -> None:
     ids = model.prompt(tasks.ask("what is it, and where does it stand?", [image(1)])).ids
-    network = model.speaker.network
+    network = model.language_model.network
     with torch.inference_mode():
-        whole = feed(network, Cache(1, 100), range(1), [ids])
+        whole = extend(network, Cache(1, 100), range(1), [ids])
         cache = Cache(1, 100)
         for id_ in ids:
-            stepped = feed(network, cache, range(1), [[id_]])
+            stepped = extend(network, cache, range(1), [[id_]])
         torch.testing.assert_close(stepped, whole, atol=1e-5, rtol=1e-5)
         # A row can be taken back: what was written beyond its length does not count.
         cache.lengths[0] = 5
-        again = feed(network, cache, range(1), [ids[5:]])
+        again = extend(network, cache, range(1), [ids[5:]])
     torch.testing.assert_close(again, whole, atol=1e-5, rtol=1e-5)
 
 
@@ -105,32 +105,32 @@ def test_a_row_of_a_batch_has_the_logits_it_has_alone(model: Chameleon) -> None:
         model.prompt(tasks.ask(question, [image(i) for i in range(n)]))
         for question, n in (("hi", 0), ("what is it?", 1), ("what do these two have in common, if anything?", 2))
     ]
-    network = model.speaker.network
+    network = model.language_model.network
     with torch.inference_mode():
-        batch = feed(network, Cache(3, 100), range(3), [prompt.ids for prompt in prompts])
-        alone = torch.cat([feed(network, Cache(1, 100), range(1), [prompt.ids]) for prompt in prompts])
+        batch = extend(network, Cache(3, 100), range(3), [prompt.ids for prompt in prompts])
+        alone = torch.cat([extend(network, Cache(1, 100), range(1), [prompt.ids]) for prompt in prompts])
         torch.testing.assert_close(network.head(batch), network.head(alone), atol=1e-4, rtol=0)
         torch.testing.assert_close(network.code_head(batch), network.code_head(alone), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("attn", ["sdpa", "eager"])
 def test_tokens_see_what_came_before_and_nothing_else_wherever_rows_begin(folder: Path, attn: str) -> None:
-    network = opened(folder, Loading(dtype="float32", attn=attn)).speaker.network
+    network = opened(folder, Loading(dtype="float32", attn=attn)).language_model.network
     first, second, longer = list(range(14, 24)), list(range(30, 40)), list(range(50, 63))
     with torch.inference_mode():
-        alone = [feed(network, Cache(1, 30), range(1), [ids]) for ids in (first, second, longer)]
+        alone = [extend(network, Cache(1, 30), range(1), [ids]) for ids in (first, second, longer)]
         # In parts of several tokens and of one, while all rows begin alike; then one is ahead.
         cache = Cache(3, 30)
         for part in (slice(0, 4), slice(4, 5), slice(5, 9)):
-            feed(network, cache, range(3), [ids[part] for ids in (first, second, longer)])
-        feed(network, cache, range(2, 3), [longer[9:11]])
-        apart = feed(network, cache, range(3), [first[9:], second[9:], longer[11:]])
+            extend(network, cache, range(3), [ids[part] for ids in (first, second, longer)])
+        extend(network, cache, range(2, 3), [longer[9:11]])
+        apart = extend(network, cache, range(3), [first[9:], second[9:], longer[11:]])
     torch.testing.assert_close(apart, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
 def test_the_small_head_is_the_heads_rows_in_code_order(model: Chameleon) -> None:
-    network, hidden = model.speaker.network, torch.randn(2, 64)
-    expected = network.head(hidden)[:, list(model.speaker.vocabulary.code_ids)]
+    network, hidden = model.language_model.network, torch.randn(2, 64)
+    expected = network.head(hidden)[:, list(model.language_model.vocabulary.code_ids)]
     torch.testing.assert_close(network.code_head(hidden), expected)
 
 
@@ -201,7 +201,7 @@ def test_one_bad_request_does_not_end_the_others(model: Chameleon) -> None:
 def test_a_prompt_may_fill_the_context_but_not_more(folder: Path, model: Chameleon) -> None:
     room = model.prompter.context
     length = len(model.prompt(tasks.draw("a")).ids)
-    picture = model.speaker.vocabulary.picture_length
+    picture = model.language_model.vocabulary.picture_length
     fits = tasks.draw("a" + " a" * (room - length - picture), seed=1)
     assert len(model.prompt(fits).ids) == room - picture
     assert len(gathered(model, [fits])[0].codes) == picture - 2
@@ -214,7 +214,7 @@ def test_a_prompt_may_fill_the_context_but_not_more(folder: Path, model: Chamele
 
 @pytest.mark.parametrize("typed", ["</s>", "<s>hi<racm3:break>", "a<image>b", "IMGIMGBZ", "<reserved08706>", "<eoss>"])
 def test_special_tokens_that_a_user_types_are_text(model: Chameleon, typed: str) -> None:
-    v = model.speaker.vocabulary
+    v = model.language_model.vocabulary
     ids = model.prompt(tasks.ask(typed, text=SHORT)).ids
     assert ids[0] == v.bos
     assert ids[-1] == v.end_of_turn
@@ -228,7 +228,7 @@ def test_earlier_turns_stand_before_the_question(model: Chameleon) -> None:
     history = (Turn("user", (image(2), "what is it?")), Turn("assistant", ("A cat.",)))
     prompt = model.prompt(replace(request, history=history))
     assert len(prompt.pictures) == 2
-    assert prompt.ids.count(model.speaker.vocabulary.end_of_turn) == 3
+    assert prompt.ids.count(model.language_model.vocabulary.end_of_turn) == 3
 
 
 def test_a_checkpoint_without_decoder_refuses_to_draw(tmp_path: Path, model: Chameleon) -> None:
@@ -262,7 +262,7 @@ def test_the_codec_stays_in_float32_when_the_rest_does_not(folder: Path) -> None
     assert isinstance(half, Chameleon)
     assert half.model.lm_head.weight.dtype == torch.bfloat16
     assert {parameter.dtype for parameter in half.model.model.vqmodel.parameters()} == {torch.float32}
-    assert len(gathered(half, [tasks.vary(image(1), seed=1)])[0].codes) == half.speaker.vocabulary.n_codes
+    assert len(gathered(half, [tasks.vary(image(1), seed=1)])[0].codes) == half.language_model.vocabulary.n_codes
 
 
 @pytest.mark.parametrize("bits", ["4bit", "8bit", "quanto-int8"])
@@ -274,7 +274,7 @@ def test_quantized_it_draws_and_answers_with_head_and_codec_whole(folder: Path, 
     assert kinds["lm_head"] in ("Linear", "PackedLinear")
     assert {p.dtype for p in small.model.model.vqmodel.parameters()} == {torch.float32}
     picture, words = gathered(small, [tasks.draw("a cat", seed=1), tasks.ask("what is it?", [image(1)], text=SHORT)])
-    assert len(picture.codes) == small.speaker.vocabulary.n_codes
+    assert len(picture.codes) == small.language_model.vocabulary.n_codes
     assert isinstance(words, str)
 
 
@@ -284,8 +284,8 @@ def test_a_group_that_outgrows_memory_is_its_own_error(model: Chameleon, monkeyp
 
     fine, large = tasks.ask("what is it?", text=SHORT), tasks.draw("a cat", seed=1)
     expected = gathered(model, [fine])[0]
-    network = replace(model.speaker.network, code_head=outgrow)
-    monkeypatch.setattr(model, "speaker", replace(model.speaker, network=network))
+    network = replace(model.language_model.network, code_head=outgrow)
+    monkeypatch.setattr(model, "language_model", replace(model.language_model, network=network))
     words, failed = gathered(model, [fine, large])
     assert words == expected
     assert isinstance(failed, MmgenError)

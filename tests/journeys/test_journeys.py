@@ -17,7 +17,7 @@ from PIL import Image
 import mmgen
 from mmgen import tasks
 from mmgen.cli import main
-from mmgen.families.autoregressive import SpeakingModel
+from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.request import ImageSampling
 from tests.support.checkpoints import make_checkpoint
 from tests.support.near_ties import BOUND, chosen, least_gap
@@ -76,7 +76,7 @@ def test_four_files_of_seed_7_hold_the_file_of_seed_8(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], guidance: str
 ) -> None:
     demo, sampling = mmgen.load("demo"), ImageSampling(guidance=float(guidance))
-    assert isinstance(demo, SpeakingModel)
+    assert isinstance(demo, AutoregressiveModel)
     (picture,) = mmgen.draw(demo, "a house in the snow", seed=8, image=sampling)
     request = tasks.draw("a house in the snow", seed=8, image=sampling)
     assert least_gap(chosen(demo, request, picture.codes or ())) > BOUND, "a near tie: choose another seed"

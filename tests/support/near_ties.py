@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from benchmarks.windows import scores
 from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Step, forbidden
-from mmgen.decoding.replies import Speaker
+from mmgen.decoding.replies import LanguageModel
 from mmgen.decoding.sampling import Noise, log_probabilities, penalise_repetition
-from mmgen.decoding.stepwise import feed
-from mmgen.families.autoregressive import SpeakingModel
+from mmgen.decoding.stepwise import extend
+from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.families.chat import Chat
 from mmgen.request import WORDS, ImageSampling, Request, TextSampling
 from tests.support.speaking import ends, gathered, said
@@ -84,13 +84,13 @@ def least_gap(one: Chosen) -> float:
     return min(gaps)
 
 
-def assert_same_alone(model: SpeakingModel | Chat, requests: Sequence[Request], most: int = 1) -> list[Any]:
+def assert_same_alone(model: AutoregressiveModel | Chat, requests: Sequence[Request], most: int = 1) -> list[Any]:
     """Check that each request gets in the batch what it gets alone; return the ids or the picture of each."""
     if requests[0].want == WORDS:
         found: list[Any] = said(model, requests)
         assert_same([words_alone(model, request) for request in requests], found, most)
         return found
-    assert isinstance(model, SpeakingModel)
+    assert isinstance(model, AutoregressiveModel)
     found = gathered(model, requests)
     pictures = [gathered(model, [request])[0] for request in requests]
     alone = [chosen(model, request, picture.codes) for request, picture in zip(requests, pictures, strict=True)]
@@ -101,7 +101,7 @@ def assert_same_alone(model: SpeakingModel | Chat, requests: Sequence[Request], 
     return found
 
 
-def chosen(model: SpeakingModel, request: Request, codes: Sequence[int]) -> Chosen:
+def chosen(model: AutoregressiveModel, request: Request, codes: Sequence[int]) -> Chosen:
     """Tell the codes of a request's picture as what was chosen."""
 
     @cache
@@ -112,17 +112,17 @@ def chosen(model: SpeakingModel, request: Request, codes: Sequence[int]) -> Chos
     return Chosen(codes, lambda place: rows()[:, place])
 
 
-def words_alone(model: SpeakingModel | Chat, request: Request) -> Chosen:
+def words_alone(model: AutoregressiveModel | Chat, request: Request) -> Chosen:
     """Answer a request in words, alone."""
     (ids,) = said(model, [request])
     return Chosen(ids, lambda place: next_word(model, request, ids[:place]), ends(model))
 
 
 @torch.inference_mode()
-def next_word(model: SpeakingModel | Chat, request: Request, so_far: Sequence[int]) -> Tensor:
+def next_word(model: AutoregressiveModel | Chat, request: Request, so_far: Sequence[int]) -> Tensor:
     """Score what may follow these words of a reply: log P + noise [2, V], see Chosen; the logits at temperature 0."""
     if not isinstance(model, Chat):
-        return score_word(model.speaker, "words", request, [*model.prompt(request).ids, *so_far], len(so_far))
+        return score_word(model.language_model, "words", request, [*model.prompt(request).ids, *so_far], len(so_far))
     inputs = model.prompter.write([request])
     prompt = inputs["input_ids"][0].tolist()
     out: Any = model.model.generate(  # type: ignore[operator]
@@ -137,10 +137,10 @@ def next_word(model: SpeakingModel | Chat, request: Request, so_far: Sequence[in
 
 
 @torch.inference_mode()
-def score_word(speaker: Speaker, step: Step, request: Request, ids: Sequence[int], n_words: int) -> Tensor:
+def score_word(language_model: LanguageModel, step: Step, request: Request, ids: Sequence[int], n_words: int) -> Tensor:
     """Score the word after these ids, prompt included, of which so many are words of the reply: [2, V]."""
-    row = speaker.network.head(feed(speaker.network, Cache(1, len(ids)), range(1), [ids]))[0].float()
-    row[list(forbidden(speaker.vocabulary, step))] = -torch.inf
+    row = language_model.network.head(extend(language_model.network, Cache(1, len(ids)), range(1), [ids]))[0].float()
+    row[list(forbidden(language_model.vocabulary, step))] = -torch.inf
     return _with_noise(row, request, ids, n_words)
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 import types
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from unittest import mock
 
@@ -19,7 +19,7 @@ from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.cli import main
 from mmgen.errors import MmgenError
 from mmgen.model import Abilities, Model
-from mmgen.request import Kind, Loading, Picture, Piece, Progress, Request
+from mmgen.request import Done, Kind, Loading, Picture, Piece, Progress, Request
 
 
 @dataclass
@@ -47,7 +47,18 @@ class Scripted(Model):
         self.name = checkpoint.name
         return self
 
-    def reply(self, request: Request) -> Iterator[Piece]:
+    def replies(self, requests: Iterable[Request | None]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
+        """Answer one request, and then pull the next."""
+        for number, request in enumerate(request for request in requests if request is not None):
+            try:
+                for piece in self.answer(request):
+                    yield number, piece
+            except MmgenError as error:
+                yield number, error
+            else:
+                yield number, Done()
+
+    def answer(self, request: Request) -> Iterator[Piece]:
         self.requests.append(request)
         for piece in self.scripts.pop(0) if self.scripts else self._default(request):
             if isinstance(piece, BaseException):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from mmgen.decoding.sampling import Noise, log_probabilities
-from mmgen.families.autoregressive import SpeakingModel
+from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.families.chat import Chat
 from mmgen.request import Done, ImageSampling, Picture, Progress, Request
 
@@ -23,7 +23,7 @@ def image(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
     return Image.fromarray(noise.to(torch.uint8).numpy())
 
 
-def gathered(model: SpeakingModel, requests: Sequence[Request]) -> list[Any]:
+def gathered(model: AutoregressiveModel, requests: Sequence[Request]) -> list[Any]:
     """Answer requests in one go: the words, the picture or the error of each."""
     found: list[Any] = ["" for _ in requests]
     for index, piece in model.replies(requests):
@@ -34,7 +34,7 @@ def gathered(model: SpeakingModel, requests: Sequence[Request]) -> list[Any]:
     return found
 
 
-def said(model: SpeakingModel | Chat, requests: Sequence[Request]) -> list[list[int]]:
+def said(model: AutoregressiveModel | Chat, requests: Sequence[Request]) -> list[list[int]]:
     """Answer requests in one go: the ids of each, those of codes too, without an end.
 
     On the way a letter stands for each id.
@@ -47,20 +47,20 @@ def said(model: SpeakingModel | Chat, requests: Sequence[Request]) -> list[list[
     if isinstance(model, Chat):
         spelling = patch.object(model.prompter, "decode", spell)
     else:
-        spelling = patch.object(model, "speaker", replace(model.speaker, detokenise=spell))
+        spelling = patch.object(model, "language_model", replace(model.language_model, detokenise=spell))
     with spelling:
         for index, piece in model.replies(requests):
             if isinstance(piece, Picture):
-                texts[index] += spell(model.speaker.network.code_ids[list(piece.codes or ())].tolist())
+                texts[index] += spell(model.language_model.network.code_ids[list(piece.codes or ())].tolist())
             texts[index] += piece if isinstance(piece, str) else ""
     return [without_end([ord(letter) - _FIRST_LETTER for letter in text], ends(model)) for text in texts]
 
 
-def ends(model: SpeakingModel | Chat) -> set[int]:
+def ends(model: AutoregressiveModel | Chat) -> set[int]:
     """List the ids that end a model's replies."""
     if isinstance(model, Chat):
         return set(model.model.generation_config.eos_token_id)
-    return {model.speaker.vocabulary.eos, *model.speaker.vocabulary.other_ends}
+    return {model.language_model.vocabulary.eos, *model.language_model.vocabulary.other_ends}
 
 
 def without_end(ids: Sequence[int], ends: Collection[int]) -> list[int]:

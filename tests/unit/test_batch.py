@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mmgen.errors import MmgenError, OutOfMemoryError
-from mmgen.jobs import _rate
+from mmgen.outputs.terminal import rate
 from mmgen.request import Done, Piece, Progress, Request
 from tests.support.scripted import Scripted, install, picture, run
 
@@ -170,33 +169,6 @@ def test_fail_fast_stops_at_the_first(model: Scripted) -> None:
     Path("photos/3.png").write_text("no picture")
     assert caption("--fail-fast", "--batch-size", "1").code == 1
     assert len(rows()) == 4
-
-
-class Cramped(Seeing):
-    """Has no memory for more than three requests at a time."""
-
-    most = 3
-    sizes: list[int]
-
-    def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
-        self.sizes.append(len(requests))
-        if len(requests) > self.most:
-            yield from ((index, OutOfMemoryError("no memory", "")) for index in range(len(requests)))
-        else:
-            yield from super().replies(requests)
-
-
-def test_a_group_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch, model: Scripted) -> None:
-    cramped = Cramped()
-    cramped.sizes = []
-    install(monkeypatch, cramped)
-    assert caption().code == 0
-    assert [row["image"] for row in rows()] == [f"photos/{number}.png" for number in range(20)]
-    assert cramped.sizes[:4] == [16, 8, 4, 2]
-    cramped.most = 0
-    result = run("caption", "photos", "--jsonl", "other.jsonl")
-    assert result.code == 1
-    assert all(row["error"] == "no memory" for row in rows("other.jsonl"))
 
 
 def test_two_runs_do_not_write_one_journal(model: Scripted) -> None:
@@ -402,20 +374,20 @@ def test_a_record_that_cannot_be_written_stops_the_batch(model: Scripted, monkey
 
 
 def test_ctrl_c_keeps_what_is_finished(model: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, asked = model.reply, 0
+    real, asked = model.answer, 0
 
-    def reply(request: Request) -> Iterator[Piece]:
+    def answer(request: Request) -> Iterator[Piece]:
         nonlocal asked
         asked += 1
         if asked == 6:
             os.kill(os.getpid(), 2)
         return real(request)
 
-    monkeypatch.setattr(model, "reply", reply)
+    monkeypatch.setattr(model, "answer", answer)
     result = caption("--batch-size", "4")
     assert result.code == 130
-    assert len(rows()) == 8  # the group in hand is finished
-    monkeypatch.setattr(model, "reply", real)
+    assert len(rows()) == 6  # what the model has in hand is finished
+    monkeypatch.setattr(model, "answer", real)
     assert caption().code == 0
     assert len(rows()) == 20
     assert len(model.requests) == 20
@@ -433,11 +405,12 @@ class SideBySide(Scripted):
 
     now = 0.0
 
-    def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done]]:
+    def replies(self, requests: Iterable[Request | None]) -> Iterator[tuple[int, Piece | Done]]:
+        pulled = [request for request in requests if request is not None]
         SideBySide.now += 9
-        yield from ((number, Progress(9, 10)) for number in range(len(requests)))
+        yield from ((number, Progress(9, 10)) for number in range(len(pulled)))
         SideBySide.now += 1
-        for number, request in enumerate(requests):
+        for number, request in enumerate(pulled):
             yield number, picture(request.seed)
             yield number, Done()
 
@@ -453,4 +426,4 @@ def test_the_time_left_counts_pictures_under_way(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(("per_second", "words"), [(0.0371, "0.037"), (3.68, "3.7"), (27.4, "27"), (612.3, "612")])
 def test_a_rate_is_written_as_people_say_it(per_second: float, words: str) -> None:
-    assert _rate(per_second) == f"{words} a second"
+    assert rate(per_second) == f"{words} a second"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,11 @@ from PIL import Image
 
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.errors import MmgenError
-from mmgen.request import Kind, Loading, Request
+from mmgen.jobs import Job
+from mmgen.outputs.records import Item, Origin
+from mmgen.outputs.terminal import Notes
+from mmgen.outputs.writers import Lines
+from mmgen.request import WORDS, Kind, Limits, Loading, Request
 from tests.support.scripted import Result, Scripted, colour, install, picture, run
 from tests.unit.test_batch import Seeing, rows
 
@@ -145,31 +149,21 @@ def test_a_kill_around_the_record_leaves_nothing_half_done(
 
 
 def test_one_new_picture_does_not_hold_up_what_is_done(model: Scripted) -> None:
-    from mmgen.jobs import Batch
-    from mmgen.outputs.records import Choice, Item, Job
-    from mmgen.outputs.terminal import Notes
-    from mmgen.outputs.writers import Lines
-
     most = 0
 
-    class Watched(Batch):
-        def _show_progress(self) -> None:
-            nonlocal most
-            most = max(most, len(self._settled))
-            super()._show_progress()
-
-    def items() -> Any:
-        shape = Request(("what?",), frozenset({"text"}))
+    def items() -> Iterator[Item]:
+        nonlocal most
+        shape = Request(("what?",), WORDS)
         yield Item(shape, "what?", image="good")
         for number in range(1000):
+            most = max(most, number - job.counts.done - job.counts.failed)
             yield Item(shape, "", image=str(number), error=MmgenError("bad"))
 
-    batch = Watched(
-        Job("caption", "demo", None), "", Lines(False), Notes(True), lambda requests: model, Choice(batch_size=4)
-    )
-    counts = batch.run(items())
+    origin = Origin("caption", "demo", None)
+    job = Job(origin, Lines(shown=False), Notes(quiet=True), lambda requests: model, Limits(batch_size=4))
+    counts = job.run(items())
     assert (counts.done, counts.failed) == (1, 1000)
-    assert most < 20
+    assert most < 40
 
 
 def test_a_shard_has_its_part_of_the_errors_too(model: Scripted) -> None:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mmgen.decoding.cache import Cache
-from mmgen.decoding.grammar import Prompt, Vocabulary, read_code_ids
-from mmgen.decoding.replies import Speaker, draw, say, tell
+from mmgen.decoding.grammar import PromptIds, Vocabulary, read_code_ids
+from mmgen.decoding.replies import LanguageModel, draw, generate_text, interleave
 from mmgen.decoding.stepwise import Network
-from mmgen.request import BOTH, PICTURES, WORDS, ImageSampling, Picture, Progress, Request, TextSampling
+from mmgen.request import BOTH, PICTURES, WORDS, Done, ImageSampling, Picture, Progress, Request, TextSampling
 
 N = 4  # codes in a picture
 CODES = (9, 4, 7, 6, 5)  # ids of codes 0..4, in no order
@@ -46,10 +46,10 @@ class Babble:
         logits[:, V.eos] -= 10 * self.urge
         return logits
 
-    def speaker(self, context: int) -> Speaker:
+    def language_model(self, context: int) -> LanguageModel:
         code_ids = torch.tensor(CODES)
         network = Network(self.body, self.head, lambda hidden: (hidden @ self.weight)[..., code_ids], code_ids)
-        return Speaker(
+        return LanguageModel(
             network,
             V,
             context,
@@ -77,8 +77,10 @@ def test_words_and_pictures_come_whole_and_within_the_context(
 ) -> None:
     n_prompt = min(n_prompt, context - 1)
     network = Babble(seed, urge)
-    prompt = Prompt((V.bos,) + (14,) * (n_prompt - 1))
-    pieces = list(tell(network.speaker(context), request(BOTH, seed, max_tokens), prompt))
+    prompt = PromptIds((V.bos,) + (14,) * (n_prompt - 1))
+    pieces = [
+        piece for _, piece in interleave(network.language_model(context), [request(BOTH, seed, max_tokens)], [prompt])
+    ]
 
     fed = network.fed[0]
     assert len(fed) <= context
@@ -97,7 +99,10 @@ def test_words_and_pictures_come_whole_and_within_the_context(
 
 def test_the_main_row_is_never_fed_twice() -> None:
     network = Babble(3, urge=4.0)
-    pieces = list(tell(network.speaker(200), request(BOTH, 1, 60), Prompt((V.bos, 14, 14))))
+    pieces = [
+        piece
+        for _, piece in interleave(network.language_model(200), [request(BOTH, 1, 60)], [PromptIds((V.bos, 14, 14))])
+    ]
     pictures = [piece for piece in pieces if isinstance(piece, Picture)]
     assert len(pictures) >= 3
     words = sum(len(piece) for piece in pieces if isinstance(piece, str))
@@ -112,19 +117,23 @@ def test_the_main_row_is_never_fed_twice() -> None:
 @given(seed=st.integers(0, 10_000), context=st.integers(4, 40), n_rows=st.integers(1, 4))
 def test_words_alone_never_hold_a_picture(seed: int, context: int, n_rows: int) -> None:
     network = Babble(seed, urge=20.0)
-    prompts = [Prompt((V.bos,) + (14,) * row) for row in range(min(n_rows, context - 1))]
+    prompts = [PromptIds((V.bos,) + (14,) * row) for row in range(min(n_rows, context - 1))]
     requests = [request(WORDS, seed + row, 30) for row in range(len(prompts))]
-    for index, piece in say(network.speaker(context), requests, prompts):
-        assert isinstance(piece, str)
+    for index, piece in generate_text(network.language_model(context), requests, prompts):
+        if isinstance(piece, Done):
+            assert piece.reason in ("end", "length")
+            continue
         assert not set(piece) & {chr(97 + id_) for id_ in (*CODES, V.begin_image, V.end_image, V.placeholder)}
         assert 0 <= index < len(prompts)
 
 
 def test_a_picture_is_all_that_draw_gives() -> None:
     network = Babble(0, urge=0.0)
-    pieces = [piece for _, piece in draw(network.speaker(30), [request(PICTURES, 5, 9)], [Prompt((V.bos, 14))])]
-    assert [type(piece).__name__ for piece in pieces] == ["Progress"] * N + ["Picture"]
-    assert len(pieces[-1].codes) == N
+    pieces = [
+        piece for _, piece in draw(network.language_model(30), [request(PICTURES, 5, 9)], [PromptIds((V.bos, 14))])
+    ]
+    assert [type(piece).__name__ for piece in pieces] == ["Progress"] * N + ["Picture", "Done"]
+    assert len(pieces[-2].codes) == N == pieces[-1].n_tokens
 
 
 @pytest.mark.parametrize("names", [{"IMGIMGAZ": 4}, {"IMGIMGAZ": 4, "IMGIMGBZ": 4}, {"IMGIMGAZ": 4, "IMGIMGCZ": 5}])
@@ -144,11 +153,11 @@ def test_a_shuffled_vocabulary_still_round_trips(order: list[int]) -> None:
 
 def test_rows_of_a_picture_are_parted_and_guided_as_the_prompt_says() -> None:
     network = Babble(3, 0)
-    speaker = replace(network.speaker(60), vocabulary=replace(V, row_end=15))
-    prompt = Prompt((V.bos, 14, 16), away_from=(V.bos, 17), grid=(3, 2))
-    pieces = [piece for _, piece in draw(speaker, [request(PICTURES, 5, 9)], [prompt])]
-    codes = pieces[-1].codes
-    assert pieces[:-1] == [Progress(done, 6) for done in range(1, 7)]
+    language_model = replace(network.language_model(60), vocabulary=replace(V, row_end=15))
+    prompt = PromptIds((V.bos, 14, 16), unconditional=(V.bos, 17), grid=(3, 2))
+    pieces = [piece for _, piece in draw(language_model, [request(PICTURES, 5, 9)], [prompt])]
+    codes = pieces[-2].codes
+    assert pieces[:-2] == [Progress(done, 6) for done in range(1, 7)]
     ids = [CODES[code] for code in codes]
     drawn = [*ids[:2], 15, *ids[2:4], 15, ids[4]]
     filler = 0  # the shorter row is filled up, where nothing looks

@@ -16,12 +16,12 @@ import mmgen
 from benchmarks.windows import PROMPTS, scores
 from mmgen import tasks
 from mmgen.decoding.cache import Cache
-from mmgen.decoding.grammar import Prompt, Vocabulary
+from mmgen.decoding.grammar import PromptIds, Vocabulary
 from mmgen.decoding.jacobi import choose_window
-from mmgen.decoding.replies import Speaker, draw
+from mmgen.decoding.replies import LanguageModel, draw
 from mmgen.decoding.stepwise import Network
-from mmgen.families.autoregressive import SpeakingModel
-from mmgen.request import PICTURES, ImageSampling, Loading, Picture, Progress, Request
+from mmgen.families.autoregressive import AutoregressiveModel
+from mmgen.request import PICTURES, Done, ImageSampling, Loading, Picture, Progress, Request
 from tests.support.near_ties import Chosen, assert_same, at_edge, chosen, score_word
 from tests.support.speaking import ends, said
 from tools.demo.judge import fresh_renders
@@ -53,18 +53,20 @@ class Reader:
     def code_head(self, hidden: Tensor) -> Tensor:
         return hidden[..., :6] @ self.weight + self.plain * hidden[..., 6:][..., list(CODES)]
 
-    def speaker(self, window: int | None, row_end: int | None = None) -> Speaker:
+    def language_model(self, window: int | None, row_end: int | None = None) -> LanguageModel:
         v = Vocabulary(N_IDS, 0, 2, 12, 11, 10, 13, CODES, 16, row_end)
         network = Network(self.body, self.code_head, self.code_head, torch.tensor(CODES))
-        return Speaker(network, v, MOST, str, lambda codes: torch.zeros(1, 3, 2, 2), window)
+        return LanguageModel(network, v, MOST, str, lambda codes: torch.zeros(1, 3, 2, 2), window)
 
 
-def pictures(speaker: Speaker, seeds: list[int], prompts: list[Prompt], sampling: ImageSampling) -> list[Picture]:
+def pictures(
+    language_model: LanguageModel, seeds: list[int], prompts: list[PromptIds], sampling: ImageSampling
+) -> list[Picture]:
     requests = [Request(("x",), PICTURES, image=sampling, seed=seed) for seed in seeds]
     found: dict[int, Picture] = {}
     done = [0] * len(seeds)
-    for index, piece in draw(speaker, requests, prompts):
-        assert index not in found, "nothing comes after a picture"
+    for index, piece in draw(language_model, requests, prompts):
+        assert index not in found or isinstance(piece, Done), "nothing else comes after a picture"
         if isinstance(piece, Progress):
             assert piece.done >= done[index]
             done[index] = piece.done
@@ -97,13 +99,13 @@ def test_a_picture_is_the_same_for_every_window_and_in_every_batch(
 ) -> None:
     network = Reader(seed, plain)
     sampling = ImageSampling(temperature=temperature, top_p=0.95, guidance=guidance)
-    prompts = [Prompt((0, *[14] * (i % 3)), away_from=(0, 16), grid=grid) for i in range(n_pictures)]
+    prompts = [PromptIds((0, *[14] * (i % 3)), unconditional=(0, 16), grid=grid) for i in range(n_pictures)]
     seeds = [seed + i for i in range(n_pictures)]
     alone = [
-        pictures(network.speaker(1, row_end), [s], [prompt], sampling)[0]
+        pictures(network.language_model(1, row_end), [s], [prompt], sampling)[0]
         for s, prompt in zip(seeds, prompts, strict=True)
     ]
-    together = pictures(network.speaker(window, row_end), seeds, prompts, sampling)
+    together = pictures(network.language_model(window, row_end), seeds, prompts, sampling)
     assert [picture.codes for picture in together] == [picture.codes for picture in alone]
     n_codes = grid[0] * grid[1]
     for picture in together:
@@ -115,10 +117,10 @@ def test_a_picture_is_the_same_for_every_window_and_in_every_batch(
 def test_right_guesses_save_passes_and_passes_are_counted() -> None:
     network = Reader(1, plain=100.0)  # the code to the left, again and again
     sampling = ImageSampling(temperature=0, guidance=1)
-    [slow] = pictures(network.speaker(1), [1], [Prompt((0,))], sampling)
+    [slow] = pictures(network.language_model(1), [1], [PromptIds((0,))], sampling)
     assert (slow.passes, network.n_passes) == (16, 16)
     network.n_passes = 0
-    [fast] = pictures(network.speaker(8), [1], [Prompt((0,))], sampling)
+    [fast] = pictures(network.language_model(8), [1], [PromptIds((0,))], sampling)
     assert fast.codes == slow.codes
     assert (fast.passes, network.n_passes) == (3, 3)  # the first code, then 8, then 7
 
@@ -127,9 +129,9 @@ def test_a_batch_does_not_wait_for_its_slowest() -> None:
     network = Reader(5, plain=3.0)
     sampling = ImageSampling(temperature=1, guidance=3)
     seeds = list(range(6))
-    prompts = [Prompt((0, 14))] * len(seeds)
-    found = pictures(network.speaker(4), seeds, prompts, sampling)
-    alone = [pictures(network.speaker(4), [seed], [prompts[0]], sampling)[0] for seed in seeds]
+    prompts = [PromptIds((0, 14))] * len(seeds)
+    found = pictures(network.language_model(4), seeds, prompts, sampling)
+    alone = [pictures(network.language_model(4), [seed], [prompts[0]], sampling)[0] for seed in seeds]
     assert [picture.passes for picture in found] == [picture.passes for picture in alone]
     assert len({picture.passes for picture in found}) > 1, "these take differently many"
 
@@ -144,21 +146,21 @@ def test_equal_prompts_are_fed_once() -> None:
         return body(ids, positions, cache, visible)
 
     network.body = noting  # type: ignore[method-assign]
-    pictures(network.speaker(1), [1, 2, 3], [Prompt((0, 14))] * 3, ImageSampling(guidance=3))
+    pictures(network.language_model(1), [1, 2, 3], [PromptIds((0, 14))] * 3, ImageSampling(guidance=3))
     assert widths[0] == 2, "one full row and one that guidance leads away from"
     assert widths[1:] == [6] * 15
 
 
 @pytest.mark.parametrize(
-    ("device", "is_small", "by_rows"),
+    ("device", "pass_tokens", "by_rows"),
     [
-        ("cpu", False, {1: 16, 2: 8, 3: 5, 16: 1, 1000: 1}),
-        ("cpu", True, {1: 16, 2: 16, 4: 16, 8: 8, 16: 4, 1000: 1}),
-        ("cuda", False, {1: 64, 2: 64, 3: 42, 32: 4, 1000: 1}),
+        ("cpu", 16, {1: 16, 2: 8, 3: 5, 16: 1, 1000: 1}),
+        ("cpu", 64, {1: 16, 2: 16, 4: 16, 8: 8, 16: 4, 1000: 1}),
+        ("cuda", 128, {1: 64, 2: 64, 3: 42, 32: 4, 1000: 1}),
     ],
 )
-def test_a_window_is_chosen_for_any_number_of_rows(device: str, is_small: bool, by_rows: dict[int, int]) -> None:
-    found = {n_rows: choose_window(torch.device(device), n_rows, is_small=is_small) for n_rows in by_rows}
+def test_a_window_is_chosen_for_any_number_of_rows(device: str, pass_tokens: int, by_rows: dict[int, int]) -> None:
+    found = {n_rows: choose_window(torch.device(device), n_rows, pass_tokens) for n_rows in by_rows}
     assert found == by_rows
 
 
@@ -166,14 +168,14 @@ def test_a_window_is_chosen_for_any_number_of_rows(device: str, is_small: bool, 
 
 
 @pytest.fixture(scope="module")
-def demo() -> SpeakingModel:
+def demo() -> AutoregressiveModel:
     model = mmgen.load("demo", loading=Loading(dtype="float32"))
-    assert isinstance(model, SpeakingModel)
+    assert isinstance(model, AutoregressiveModel)
     return model
 
 
-def gathered(model: SpeakingModel, window: int, requests: list[Request]) -> list[Picture]:
-    model.speaker = replace(model.speaker, window=window)
+def gathered(model: AutoregressiveModel, window: int, requests: list[Request]) -> list[Picture]:
+    model.language_model = replace(model.language_model, window=window)
     found = [[] for _ in requests]
     for index, piece in model.replies(requests):
         if isinstance(piece, Picture):
@@ -181,16 +183,16 @@ def gathered(model: SpeakingModel, window: int, requests: list[Request]) -> list
     return [picture for pictures in found for picture in pictures]
 
 
-def compare(model: SpeakingModel, requests: list[Request], one: list[Picture], two: list[Picture]) -> None:
+def compare(model: AutoregressiveModel, requests: list[Request], one: list[Picture], two: list[Picture]) -> None:
     alone = [chosen(model, request, picture.codes or ()) for request, picture in zip(requests, one, strict=True)]
     same = assert_same(alone, [picture.codes or () for picture in two])
     for a, b in compress(zip(one, two, strict=True), same):
         assert a.image.tobytes() == b.image.tobytes()
 
 
-def next_of_story(model: SpeakingModel, request: Request, so_far: Sequence[int]) -> Tensor:
+def next_of_story(model: AutoregressiveModel, request: Request, so_far: Sequence[int]) -> Tensor:
     """Score what may follow these ids of a reply of words and pictures: [2, V], see Chosen."""
-    v, prompt = model.speaker.vocabulary, model.prompt(request)
+    v, prompt = model.language_model.vocabulary, model.prompt(request)
     ids, pictures, n_words, codes = list(prompt.ids), list(prompt.pictures), 0, None
     for id_ in so_far:
         if codes is None:
@@ -204,16 +206,16 @@ def next_of_story(model: SpeakingModel, request: Request, so_far: Sequence[int])
             ids.append(v.end_image)
             codes = None
     if codes is not None:
-        before = Prompt(tuple(ids[: len(ids) - len(codes) - 1]), tuple(pictures))
+        before = PromptIds(tuple(ids[: len(ids) - len(codes) - 1]), tuple(pictures))
         seed = request.seed + len(pictures) - len(prompt.pictures)
         rows = [scores(model, before, image, seed, codes)[-1] for image in at_edge(request.image)]
         return torch.full((2, v.size), -torch.inf).index_copy(1, torch.tensor(v.code_ids), torch.stack(rows))
-    return score_word(model.speaker, "words or a picture", request, ids, n_words)
+    return score_word(model.language_model, "words or a picture", request, ids, n_words)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_the_built_in_model_draws_the_same_with_every_window_in_fewer_passes(
-    demo: SpeakingModel, guidance: float
+    demo: AutoregressiveModel, guidance: float
 ) -> None:
     image = ImageSampling(guidance=guidance)
     requests = [tasks.draw(PROMPTS[i], seed=100 + i, image=image) for i in range(4)]
@@ -226,13 +228,13 @@ def test_the_built_in_model_draws_the_same_with_every_window_in_fewer_passes(
     compare(demo, requests, alone, gathered(demo, 8, requests))
 
 
-def test_the_built_in_model_varies_and_tells_the_same_with_every_window(demo: SpeakingModel) -> None:
+def test_the_built_in_model_varies_and_tells_the_same_with_every_window(demo: AutoregressiveModel) -> None:
     image = fresh_renders(1, seed=5)[1][0]
     requests = [tasks.vary(image, "make it blue", seed=3), tasks.vary(image, seed=4)]
     compare(demo, requests, gathered(demo, 1, requests), gathered(demo, 16, requests))
     story = tasks.interleave("Tell a story about a red cat", seed=2)
-    demo.speaker = replace(demo.speaker, window=1)
+    demo.language_model = replace(demo.language_model, window=1)
     (one,) = said(demo, [story])
-    demo.speaker = replace(demo.speaker, window=16)
-    assert demo.speaker.vocabulary.begin_image in one
+    demo.language_model = replace(demo.language_model, window=16)
+    assert demo.language_model.vocabulary.begin_image in one
     assert_same([Chosen(one, lambda place: next_of_story(demo, story, one[:place]), ends(demo))], said(demo, [story]))

@@ -17,8 +17,7 @@ from PIL import Image
 
 from mmgen.errors import MmgenError
 from mmgen.inputs.prompts import Prompt, read_prompts
-from mmgen.outputs.records import GROUP
-from mmgen.request import MAX_SEED
+from mmgen.request import GROUP, MAX_SEED
 from tests.support.scripted import Result, Scripted, install, run
 
 
@@ -163,7 +162,9 @@ def test_many_questions_are_answered_in_order_by_one_model(model: Scripted) -> N
 
 
 def test_answers_as_json_carry_line_pictures_and_seed(model: Scripted) -> None:
-    result = ask_many({"prompt": "a?", "images": ["a.png"], "seed": 9}, "", {"prompt": "b?"}, flags=("--json",))
+    result = ask_many(
+        {"prompt": "a?", "images": ["a.png"], "seed": 9}, "", {"prompt": "b?"}, flags=("--json", "--temperature", "0.5")
+    )
     one, two = map(json.loads, result.out.splitlines())
     assert (one["line"], one["images"], one["seed"], one["prompt"]) == (1, ["a.png"], 9, "a?")
     assert (two["line"], two["images"], two["prompt"], two["text"]) == (3, [], "b?", "A snowman.")

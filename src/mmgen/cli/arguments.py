@@ -1,6 +1,4 @@
-"""What commands do between their flags and their result: read a prompt, check outputs, find pictures, open the model,
-answer one request as it comes, or many as a batch.
-"""
+"""From a command's flags to items that run: what was named, where results go, the model. The same for every command."""
 
 from __future__ import annotations
 
@@ -9,33 +7,49 @@ import os
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import typer
 
 from mmgen import signals
 from mmgen.checkpoints import catalog, machine
 from mmgen.checkpoints.catalog import Checkpoint
-from mmgen.cli.naming import JOURNAL
+from mmgen.cli.naming import Outputs
 from mmgen.cli.options import FindOptions, JobOptions
 from mmgen.errors import MmgenError, UsageError
+from mmgen.files import check_writable
 from mmgen.inputs import prompts
-from mmgen.inputs.finding import PICTURE_ENDINGS, Found, NotFoundError, Selection, check_file, find, is_url, read_names
+from mmgen.inputs.finding import (
+    PICTURE_ENDINGS,
+    Found,
+    NotFoundError,
+    Selection,
+    check_file,
+    find,
+    is_url,
+    read_names,
+)
 from mmgen.inputs.prompts import Prompt
 from mmgen.model import Model
-from mmgen.outputs.preview import Drawing
-from mmgen.outputs.records import Choice, Item, Job
+from mmgen.outputs.records import Item, Origin, is_random
 from mmgen.outputs.terminal import Notes, emit
-from mmgen.outputs.writers import Sidecars, Sink
-from mmgen.request import Kind, Loading, Picture, Progress, Request, fresh_seed
+from mmgen.outputs.writers import Sidecars, Writer
+from mmgen.request import Kind, Limits, Loading, Request, fresh_seed
 from mmgen.text import is_text
 
+Lines: TypeAlias = Iterator[tuple[int | None, Prompt | MmgenError]]  # prompts, with where they stand in their file
+
 _PAGE = b'<meta name="generator" content="mmgen">'
+
+
+# --- prompts ------------------------------------------------------------------------------------------------------
 
 
 def read_prompt(words: str, hint: str) -> str:
@@ -53,12 +67,9 @@ def read_prompt(words: str, hint: str) -> str:
 
 
 def check_prompt(words: str, hint: str) -> str:
-    """Check that a prompt is text.
-
-    Raises:
-        UsageError: it is not, or a picture's name by mistake; the hint says where that belongs.
-    """
-    if _is_file_name(words):
+    """Check that a prompt is text; raises as `read_prompt`."""
+    is_picture = words.lower().endswith(PICTURE_ENDINGS) and len(words.split()) == 1
+    if is_picture or ("." in words and os.path.isfile(words)):  # noqa: PTH113 -- Path raises on a prompt that is too long
         raise UsageError(f"the prompt is the name of a file: {words}", hint)
     if not is_text(words):
         raise UsageError("the prompt is not UTF-8 text", "check the terminal's or the script's encoding")
@@ -67,76 +78,8 @@ def check_prompt(words: str, hint: str) -> str:
     return words
 
 
-def _is_file_name(words: str) -> bool:
-    if words.lower().endswith(PICTURE_ENDINGS) and len(words.split()) == 1:
-        return True
-    return "." in words and os.path.isfile(words)  # noqa: PTH113 -- Path.is_file raises on a prompt that is too long
-
-
-def check_stdin(words: str | None, given: FindOptions) -> None:
-    """Check that stdin is not read both for a prompt and for names."""
-    if given.files_from == "-" and words == "-":
-        raise UsageError("both the prompt and --files-from are -", "stdin holds one")
-
-
-# Pictures
-
-
-def is_one(names: Sequence[str], given: FindOptions) -> bool:
-    """Say whether exactly one picture is named: no folder, no pattern, no list."""
-    if given.files_from is not None or len(names) != 1:
-        return False
-    name = names[0]
-    if is_url(name) or Path(name).is_file():
-        return True
-    return not Path(name).is_dir() and not _is_pattern(name)
-
-
-def _is_pattern(name: str) -> bool:
-    return any(letter in name for letter in "*?[")
-
-
-def find_pictures(names: Sequence[str], given: FindOptions) -> Callable[[], Iterator[Found | NotFoundError]]:
-    """Gather where pictures are; the call that comes back looks for them, from the beginning each time.
-
-    Raises:
-        MmgenError: nothing was named, or something that is not there.
-    """
-    files_from = given.files_from
-    if not names and files_from is None:
-        raise UsageError("missing IMAGE", "name files, folders or addresses, or a list of them with --files-from")
-    if given.null and files_from is None:
-        raise UsageError("-0 says how paths in --files-from end", "leave it out, or add --files-from")
-    for name in names:
-        if not (is_url(name) or _is_pattern(name) or os.path.lexists(name)):
-            check_file(name)
-    selection = Selection(given.recursive, tuple(given.include or ()), tuple(given.exclude or ()))
-
-    def look() -> Iterator[Found | NotFoundError]:
-        listed = read_names(files_from, null=given.null) if files_from is not None else ()
-        found = find(chain(names, listed), selection)
-        first = next(found, None)
-        if first is None:
-            raise MmgenError(f"no pictures in {'stdin' if files_from == '-' else files_from}", "write one path a line")
-        yield first
-        yield from found
-
-    return look
-
-
-def count(look: Callable[[], Iterator[object]], given: FindOptions) -> int | None:
-    """Count pictures for whoever watches the progress; None if nobody does, or their names come through a pipe."""
-    is_there_once = given.files_from is not None and not Path(given.files_from).is_file()  # stdin, <(find ...)
-    return None if is_there_once or not sys.stderr.isatty() else sum(1 for _ in look())
-
-
-# Prompts
-
-
-def read_prompts(
-    words: Sequence[str], file: str | None, hint: str
-) -> Callable[[], Iterator[tuple[int | None, Prompt | MmgenError]]]:
-    """Gather prompts, from the command line or a file; the call that comes back gives them, with their lines.
+def read_prompts(words: Sequence[str], file: str | None, hint: str) -> Lines:
+    """Take prompts from the command line or from a file.
 
     Raises:
         UsageError: there are none, or some in both places; the hint is for the name of a picture.
@@ -147,18 +90,67 @@ def read_prompts(
         raise UsageError("prompts both on the command line and in --prompts", "leave one out")
     if list(words).count("-") > 1:
         raise UsageError("two prompts are -", "stdin holds one")
-    said = [Prompt(read_prompt(each, hint)) for each in words]
-
-    def read() -> Iterator[tuple[int | None, Prompt | MmgenError]]:
-        if file is None:
-            yield from ((None, each) for each in said)
-        else:
-            yield from prompts.read_prompts(file)
-
-    return read
+    said = [(None, Prompt(read_prompt(each, hint))) for each in words]
+    return iter(said) if file is None else prompts.read_prompts(file)
 
 
-# The model
+# --- pictures -----------------------------------------------------------------------------------------------------
+
+
+class Pictures(NamedTuple):
+    """The pictures that were named.
+
+    Attributes:
+        n: how many they are, if one was named, or somebody watches the progress and they can be counted.
+        is_one: exactly one was named: no folder, no pattern, no list.
+    """
+
+    found: Iterable[Found | NotFoundError]
+    n: int | None
+    is_one: bool
+
+
+def find_pictures(names: Sequence[str], given: FindOptions) -> Pictures:
+    """Find the pictures that a command's words and options name.
+
+    Raises:
+        MmgenError: nothing was named, or something that is not there.
+    """
+    listed_in = given.files_from
+    if not names and listed_in is None:
+        raise UsageError("missing IMAGE", "name files, folders or addresses, or a list of them with --files-from")
+    if given.null and listed_in is None:
+        raise UsageError("-0 says how paths in --files-from end", "leave it out, or add --files-from")
+    plain = [name for name in names if is_url(name) or Path(name).is_file() or not any(sign in name for sign in "*?[")]
+    for name in plain:
+        if not (is_url(name) or os.path.lexists(name)):
+            check_file(name)
+    is_one = listed_in is None and len(names) == len(plain) == 1 and not Path(names[0]).is_dir()
+    listed = () if listed_in is None else _not_empty(read_names(listed_in, null=given.null), listed_in)
+    selection = Selection(given.recursive, tuple(given.include or ()), tuple(given.exclude or ()))
+    found: Iterable[Found | NotFoundError] = find(chain(names, listed), selection)
+    comes_once = listed_in is not None and not Path(listed_in).is_file()  # stdin, <(find ...)
+    if is_one or (sys.stderr.isatty() and not comes_once):
+        found = list(found)
+        return Pictures(found, len(found), is_one)
+    return Pictures(found, None, is_one)
+
+
+def _not_empty(names: Iterator[str], source: str) -> Iterator[str]:
+    first = next(names, None)
+    if first is None:
+        raise MmgenError(f"no pictures in {'stdin' if source == '-' else source}", "write one path a line")
+    yield first
+    yield from names
+
+
+def check_stdin(words: str | None, given: FindOptions) -> None:
+    """Check that stdin is not read both for a prompt and for names."""
+    if given.files_from == "-" and words == "-":
+        raise UsageError("both the prompt and --files-from are -", "stdin holds one")
+
+
+# --- the model ----------------------------------------------------------------------------------------------------
 
 
 def open_model(
@@ -210,23 +202,7 @@ def _hide_broken_torchvision() -> None:
         sys.modules["torchvision"] = None  # type: ignore[assignment]  # so it is not found
 
 
-def stream(model: Model, request: Request, notes: Notes, take: Callable[[str | Picture], None]) -> None:
-    """Answer one request, piece by piece as it comes."""
-    drawing = Drawing(notes)
-    try:
-        for piece in model.reply(request):
-            if isinstance(piece, Progress):
-                drawing.show(piece)
-            else:
-                notes.clear()
-                take(piece)
-                if isinstance(piece, Picture):
-                    notes.detail(piece.effort)
-    finally:
-        notes.clear()
-
-
-# Many
+# --- a command ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -234,15 +210,14 @@ class Command:
     """What the flags say of all items of a command.
 
     Attributes:
-        by_chance: results depend on the seed, so that whoever wants them again has to know it.
+        shape: the request of every item, but for its own parts and its own seed.
     """
 
     name: str
+    shape: Request
     job: JobOptions
-    choice: Choice
+    limits: Limits
     loading: Loading
-    want: frozenset[Kind]
-    by_chance: bool
     notes: Notes
 
     @cached_property
@@ -250,122 +225,181 @@ class Command:
         """The seed that was given, or one that is drawn, once."""
         return fresh_seed() if self.job.seed is None else self.job.seed
 
+    def streams(self, n_items: int | None) -> bool:
+        """Whether the result is shown as it comes: there is one, and nothing else is wanted of it."""
+        return n_items == 1 and not (self.job.as_json or self.job.is_batch)
 
-def open_for(
-    command: Command, requests: Sequence[Request], first_seed: int, checkpoint: Checkpoint | None = None
-) -> Model:
-    """Open the model of a command, and say the seed that was drawn."""
-    model = open_model(checkpoint or command.job.model, command.loading, command.want, requests, command.notes)
-    if command.by_chance and command.job.seed is None:
-        command.notes.say(f"seed: {first_seed}")
-    return model
+    def prompt_items(
+        self,
+        seed: int,
+        lines: Lines,
+        problem: Callable[[Prompt], MmgenError | None] = lambda line: None,
+        outputs: Outputs | None = None,
+        n: int = 1,
+        *,
+        takes_images: bool = True,
+    ) -> Iterator[Item]:
+        """Make items of prompts, `n` of each.
+
+        Args:
+            problem: says what is wrong with one.
+            outputs: names a file for each, if they go into files.
+        """
+        asked: Counter[int] = Counter()
+        for index, (line, each) in enumerate(lines, 1):
+            error = each if isinstance(each, MmgenError) else problem(each)
+            if isinstance(each, MmgenError) or error is not None:
+                words = "" if isinstance(each, MmgenError) else each.text
+                yield Item(self.shape, words, images=() if takes_images else None, line=line, error=error)
+                continue
+            mark = hash((each.text, each.images))
+            again, asked[mark] = asked[mark], asked[mark] + 1
+            for i in range(n):
+                own = (seed if each.seed is None else each.seed) + i
+                path = (
+                    None
+                    if outputs is None
+                    else outputs.path(each.output, prompt=each.text, seed=own, index=index, n=i + 1)
+                )
+                yield Item(
+                    replace(self.shape, seed=own), each.text, images=each.images if takes_images else None,
+                    sources=tuple(each.sources()), output=path, line=line, number=i, again=again,
+                    own_seed=self.job.seed is not None or each.seed is not None,
+                )  # fmt: skip
+
+    def picture_items(
+        self,
+        seed: int,
+        found: Iterable[Found | NotFoundError],
+        prompt: str,
+        path: Callable[[Found, int, int], str | None] = lambda found, index, number: None,
+        n: int = 1,
+    ) -> Iterator[Item]:
+        """Make items of pictures, `n` of each; path: names the file of the n-th of a picture, or raises MmgenError."""
+        for index, each in enumerate(found, 1):
+            for i in range(n):
+                try:
+                    if isinstance(each, NotFoundError):
+                        raise each
+                    yield Item(
+                        replace(self.shape, seed=seed + i), prompt, image=each.name, sources=(each.name,),
+                        output=path(each, index, i), number=i, own_seed=self.job.seed is not None,
+                    )  # fmt: skip
+                except MmgenError as error:
+                    yield Item(self.shape, prompt, image=each.name, error=error)
+                    break
+
+    def run(
+        self,
+        items: Callable[[int], Iterable[Item]],
+        writer: Writer,
+        n_items: int | None = None,
+        journal_path: Path | None = None,
+    ) -> None:
+        """Run items, and end the command: in failure if any of them failed.
+
+        Args:
+            items: makes them, given the first seed.
+            n_items: how many there are, if that is known.
+            journal_path: where results are kept, in a folder of the command's own, if --jsonl does not say.
+        """
+        from mmgen.jobs import Counts, Job
+        from mmgen.outputs.export import write_report
+        from mmgen.outputs.journal import Journal
+
+        job, notes = self.job, self.notes
+        with ExitStack() as stack:
+            # 1) The journal, and the seed that it began with
+            journal = None
+            path = Path(job.jsonl) if job.jsonl is not None else journal_path
+            if job.html is not None:
+                check_page(Path(job.html))
+                if path is None:
+                    signals.raise_on_interrupt()
+                    path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mmgen-"))) / "journal.jsonl"
+            if path is not None and not (job.plan and not path.exists()):
+                signals.raise_on_interrupt()
+                if path == journal_path:
+                    with suppress(OSError):  # the journal says so
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                with signals.uninterrupted():  # until it is known that a new one is to be taken away
+                    journal = stack.enter_context(Journal(path))
+            kept = journal.drawn_seed if journal else None
+            seed = self.first_seed if kept is None or job.seed is not None else kept
+
+            # 2) The checkpoint; its weights are not read yet
+            checkpoint = catalog.find(job.model, revision=self.loading.revision, offline=self.loading.offline)
+
+            def opened(requests: Sequence[Request]) -> Model:
+                model = open_model(checkpoint, self.loading, self.shape.want, requests, notes)
+                if job.seed is None and is_random(self.shape):
+                    notes.say(f"seed: {seed}")
+                return model
+
+            # 3) The items
+            running = Job(
+                Origin(self.name, checkpoint.name, checkpoint.revision), writer, notes, opened, self.limits, journal,
+                model_id=catalog.identity(checkpoint) if journal else "", as_json=job.as_json,
+                drawn_seed=seed if job.seed is None else None,
+            )  # fmt: skip
+            if job.plan:
+                emit(", ".join(f"{name} {n}" for name, n in running.plan(items(seed)).items()) + "\n")
+                return
+            try:
+                counts = running.run(items(seed), n_items)
+            finally:
+                notes.clear()
+                is_stopped_early = isinstance(sys.exception(), KeyboardInterrupt) and running.counts == Counts()
+                is_silent = isinstance(writer, Sidecars)  # on stdout
+                if not is_stopped_early and (journal is not None or running.counts.is_notable or is_silent):
+                    notes.say(running.summary())
+                if job.html is not None and journal is not None:
+                    write_report(journal.records(), Path(job.html), f"mmgen {self.name}")
+        if counts.failed:
+            raise typer.Exit(1)
+
+    def run_files(
+        self,
+        items: Callable[[int], Iterable[Item]],
+        writer: Writer,
+        n_items: int | None,
+        journal_path: Path | None,
+        *,
+        force: bool,
+    ) -> None:
+        """Run items that are picture files, having checked, if they are few and named, that they can be written."""
+        if n_items is not None and self.job.jsonl is None:
+            listed = list(items(self.first_seed))
+            check_outputs([item.output for item in listed if item.output not in (None, "-")], force)
+            self.run(lambda seed: listed, writer, n_items, journal_path)
+        else:
+            self.run(items, writer, n_items, journal_path)
 
 
-def run_batch(
-    command: Command,
-    sink: Callable[[Job], Sink],
-    items: Callable[[int], Iterable[Item]],
-    n_items: int | None = None,
-    journal_path: Path | None = None,
-) -> None:
-    """Do many items, and end the command: in failure if any of them failed.
-
-    Args:
-        items: makes them, given the first seed.
-        n_items: how many there are, if that is known.
-        journal_path: where results are kept if --jsonl does not say.
-    """
-    from mmgen.jobs import Batch, Counts
-    from mmgen.outputs.journal import Journal
-
-    many, notes, loading = command.job, command.notes, command.loading
-    if many.html is not None:
-        check_page(Path(many.html))
-    with ExitStack() as stack:
-        journal = None
-        path = Path(many.jsonl) if many.jsonl is not None else journal_path
-        if path is not None or many.html is not None:
-            signals.raise_on_interrupt()
-        if path is None and many.html is not None:
-            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mmgen-"))) / "journal.jsonl"
-        if path is not None and not (many.plan and not path.exists()):
-            if path == journal_path:  # in a folder that the command fills
-                with suppress(OSError):  # the journal says so
-                    path.parent.mkdir(parents=True, exist_ok=True)
-            with signals.uninterrupted():  # until it is known that a new one is to be taken away
-                journal = stack.enter_context(Journal(path))
-        kept = journal.drawn_seed if journal else None
-        seed = command.first_seed if kept is None or many.seed is not None else kept
-        checkpoint = catalog.find(many.model, revision=loading.revision, offline=loading.offline)
-        job = Job(command.name, checkpoint.name, checkpoint.revision)
-        kind = sink(job)
-        is_silent = isinstance(kind, Sidecars)  # on stdout
-        batch = Batch(
-            job, catalog.identity(checkpoint) if journal else "", kind, notes,
-            lambda requests: open_for(command, requests, seed, checkpoint), command.choice, journal,
-            as_json=many.as_json, drawn_seed=seed if many.seed is None else None,
-        )  # fmt: skip
-        if many.plan:
-            emit(", ".join(f"{name} {n}" for name, n in batch.plan(items(seed)).items()) + "\n")
-            return
-        try:
-            counts = batch.run(items(seed), n_items)
-        finally:
-            notes.clear()
-            is_stopped_early = isinstance(sys.exception(), KeyboardInterrupt) and batch.counts == Counts()
-            if not is_stopped_early and (journal is not None or batch.counts.is_notable or is_silent):
-                notes.say(batch.summary())
-            if many.html is not None and journal is not None:
-                from mmgen.outputs.export import write_report
-
-                write_report(journal.records(), Path(many.html), f"mmgen {command.name}")
-    if counts.failed:
-        raise typer.Exit(1)
-
-
-def run_pictures(
-    command: Command,
-    sink: Callable[[Job], Sink],
-    items: Callable[[int], Iterator[Item]],
-    n_items: int | None,
-    folder: Path | None,
-    *,
-    force: bool,
-) -> None:
-    """Do many items that are written to files, having checked that they can be.
-
-    Args:
-        folder: the batch's own, which it goes on filling and keeps its journal in, if there is one.
-    """
-    if n_items is not None and command.job.jsonl is None:
-        paths = [item.output for item in items(command.first_seed) if item.output is not None]
-        if paths != ["-"]:
-            check_outputs(paths, force)
-    run_batch(command, sink, items, n_items, folder / JOURNAL if folder is not None else None)
-
-
-# Outputs
+# --- outputs ------------------------------------------------------------------------------------------------------
 
 
 def check_outputs(paths: Sequence[str], force: bool) -> None:
-    """Check that files can be written and, unless forced, that none exists."""
-    from mmgen.files import check_writable
+    """Check that picture files can be written and, unless forced, that none exists."""
     from mmgen.outputs.pictures import format_of
 
     for path in paths:
-        if Path(path).is_dir():
-            raise UsageError(f"{path} is a folder", "name a file in it with -o")
         format_of(path)
-        if not force and os.path.lexists(path):
-            raise UsageError(f"{path} exists", "choose another name with -o, or overwrite it with -f")
+        check_output(Path(path), force)
     for folder in {Path(path).parent: None for path in paths}:
         check_writable(folder)
 
 
+def check_output(path: Path, force: bool) -> None:
+    """Check that a file may be written there: it is no folder and, unless forced, nothing that exists."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", "name a file in it with -o")
+    if not force and os.path.lexists(path):
+        raise UsageError(f"{path} exists", "choose another name with -o, or overwrite it with -f")
+
+
 def check_page(path: Path) -> None:
     """Check that a page can be written, and that what it replaces is one of ours."""
-    from mmgen.files import check_writable
-
     if path.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{path} is not a name for a page", "end it in .html, as in --html report.html")
     if os.path.lexists(path) and not (path.is_file() and _PAGE in path.read_bytes()):
@@ -375,8 +409,6 @@ def check_page(path: Path) -> None:
 
 def check_folder(output: str | None, force: bool) -> str:
     """Check that a folder can be made, or filled: an empty one or, if forced, any."""
-    from mmgen.files import check_writable
-
     if output is None:
         raise UsageError("no folder for the story", "name one with -o, as in -o story")
     folder = Path(output)

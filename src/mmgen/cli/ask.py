@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmgen import tasks
-from mmgen.cli import options
+from mmgen.cli import naming, options
 from mmgen.errors import MmgenError, UsageError
-from mmgen.outputs.records import Choice, Item
-from mmgen.request import WORDS, Loading, Request, TextSampling, Turn, option
+from mmgen.inputs.finding import is_url
+from mmgen.outputs.records import Item
+from mmgen.request import WORDS, Limits, Loading, Request, TextSampling, Turn, option
 
 if TYPE_CHECKING:
-    from mmgen.cli.arguments import Command
+    from mmgen.cli.arguments import Command, Pictures
+    from mmgen.inputs.finding import Found
 
 EXAMPLES = """\b
 Examples:
@@ -52,7 +53,7 @@ def ask(
     beside: options.SidecarOptions,
     text: TextSampling,
     job: options.JobOptions,
-    choice: Choice,
+    limits: Limits,
     loading: Annotated[Loading, options.without("window")],
 ) -> None:
     """Ask about pictures, or without any.
@@ -60,40 +61,69 @@ def ask(
     Pictures stand before the question, or where it says <image>. Paths in a FILE are looked up from its folder.
     With --jsonl or --sidecar answers go there, and the same command again does only what is missing or failed.
     """
-    from mmgen.cli import arguments, pictures
+    from mmgen.cli.arguments import Command, check_stdin, find_pictures, read_prompt
     from mmgen.outputs.terminal import Notes
 
-    command = arguments.Command("ask", job, choice, loading, WORDS, text.temperature > 0, Notes(job.quiet))
-    shape = Request(parts=(), want=WORDS, text=text, completion=way.complete)
+    shape = Request((), WORDS, text, completion=way.complete)
+    command = Command("ask", shape, job, limits, loading, Notes(job.quiet))
     given = tuple(images or ())
     if way.each and prompts is None and way.history is None:
-        arguments.check_stdin(question, find)
-        words = tasks.ASK if question is None else arguments.read_prompt(question, "give pictures with --image")
-        look = arguments.find_pictures(given, find)
-        is_one = arguments.is_one(given, find)
-        n_items = 1 if is_one else arguments.count(look, find)
-        pictures.ask_of_each(command, shape, words, look, beside, is_one=is_one, n_items=n_items)
+        check_stdin(question, find)
+        words = tasks.ASK if question is None else read_prompt(question, "give pictures with --image")
+        ask_each(command, words, find_pictures(given, find), beside)
     elif way.each or beside.sidecar or find != options.FindOptions():
         raise UsageError(
             "one question about every picture apart: that is --each", "add it, and leave out --prompts and --history"
         )
     elif prompts is None:
-        _ask_once(command, shape, question, given, way.history)
+        _ask_once(command, question, given, way.history)
     elif question is not None or images or way.history is not None:
         raise UsageError("--prompts has the questions and their pictures", "leave out QUESTION, --image and --history")
     else:
-        _ask_many(command, shape, prompts)
+        _ask_many(command, prompts)
 
 
-def _ask_once(
-    command: Command, shape: Request, question: str | None, given: tuple[str, ...], history: str | None
-) -> None:
-    from mmgen.cli import arguments
+def ask_each(command: Command, prompt: str, pictures: Pictures, texts: options.SidecarOptions) -> None:
+    """Ask the same of every picture; of one alone the answer is streamed as it comes."""
+    from mmgen.outputs.writers import Lines, Sidecars
+
+    taken: set[int] = set()  # hashes of the sidecars that pictures have
+
+    def sidecar(found: Found, index: int, number: int) -> str | None:
+        return _sidecar(found, texts, taken) if texts.sidecar else None
+
+    command.run(
+        lambda seed: command.picture_items(seed, pictures.found, prompt, sidecar),
+        Sidecars(texts.prefix, texts.suffix, overwrite=texts.existing == "overwrite")
+        if texts.sidecar
+        else Lines(not (command.job.as_json or command.job.jsonl is not None), command.streams(pictures.n)),
+        pictures.n,
+    )
+
+
+def _sidecar(found: Found, texts: options.SidecarOptions, taken: set[int]) -> str:
+    """Name a picture's sidecar; raises UsageError if it cannot have this one."""
+    path = naming.sidecar_path(found.name, found.below, texts.outdir, texts.ext)
+    if is_url(found.name) and texts.outdir is None:
+        raise UsageError(f"nothing can stand beside {found.name}", "name a folder for sidecars with --outdir")
+    if os.path.abspath(path) == os.path.abspath(found.name):  # noqa: PTH100 -- as named, not where a link leads
+        raise UsageError(f"{path} is the picture itself", "choose another --ext")
+    if hash(path) in taken:
+        raise UsageError(
+            f"{found.name}: {path} is another picture's already",
+            "rename one, or give folders, which --outdir mirrors",
+        )
+    taken.add(hash(path))
+    return path
+
+
+def _ask_once(command: Command, question: str | None, given: tuple[str, ...], history: str | None) -> None:
+    from mmgen.cli.arguments import read_prompt
     from mmgen.inputs.messages import entry, read_messages
-    from mmgen.outputs.live import Answer
     from mmgen.outputs.writers import Lines
 
-    if history is not None and (command.job.is_batch or command.choice.shard is not None):
+    shape = command.shape
+    if history is not None and (command.job.is_batch or command.limits.shard is not None):
         raise UsageError("a conversation is no batch", "leave out --jsonl, --html, --plan and --shard, or --history")
     if history is not None and shape.completion:
         raise UsageError("--complete and --history do not go together", "a text that is continued has no turns")
@@ -105,50 +135,31 @@ def _ask_once(
         )
     if question is None and not given and not unanswered:
         raise UsageError("nothing to ask", 'give a question, as in mmgen ask "what is a snowman?", or an --image')
-    words = tasks.ASK if question is None else arguments.read_prompt(question, "give pictures with --image")
+    words = tasks.ASK if question is None else read_prompt(question, "give pictures with --image")
     request = replace(shape, seed=command.first_seed, history=talk.history if talk else ())
     if unanswered:
         words, request = _words(unanswered), replace(request, parts=unanswered.parts)
     item = Item(request, words, images=given, sources=given, own_seed=command.job.seed is not None)
-    request = item.open()
-    if command.job.as_json or command.job.is_batch:
-        lines = Lines(shown=False)
-        arguments.run_batch(command, lambda job: lines, lambda seed: iter([replace(item, request=request)]), 1)
-        said = lines.said
-    else:
-        opened = arguments.open_for(command, [request], command.first_seed)
-        with Answer(request.completion) as answer:
-            arguments.stream(opened, request, command.notes, answer.take)
-        said = answer.said
+    item = replace(item, request=item.open())
+    writer = Lines(shown=False, streamed=command.streams(1))
+    command.run(lambda seed: [item], writer, 1)
     if talk:
-        asked = () if unanswered else tasks.place(words, [entry(image, talk.path) for image in given])
-        talk.add(asked, said)
+        asked = () if unanswered else tasks.insert_images(words, [entry(image, talk.path) for image in given])
+        talk.add(asked, writer.said)
 
 
 def _words(turn: Turn) -> str:
     return "".join(part if isinstance(part, str) else tasks.IMAGE_MARK for part in turn.parts)
 
 
-def _ask_many(command: Command, shape: Request, path: str) -> None:
-    from mmgen.cli import arguments
+def _ask_many(command: Command, path: str) -> None:
     from mmgen.inputs.prompts import Prompt, read_prompts
     from mmgen.outputs.writers import Lines
 
-    def items(first_seed: int) -> Iterator[Item]:
-        asked: Counter[int] = Counter()
-        for line, each in read_prompts(path):
-            if isinstance(each, Prompt) and each.output is not None:
-                each = UsageError("an answer goes into no output file", 'leave "output" out of the line')
-            if isinstance(each, MmgenError):
-                yield Item(shape, "", images=(), line=line, error=each)
-                continue
-            request = replace(shape, seed=first_seed if each.seed is None else each.seed)
-            has_seed = command.job.seed is not None or each.seed is not None
-            sources, mark = tuple(each.sources()), hash((each.text, each.images))
-            again, asked[mark] = asked[mark], asked[mark] + 1
-            yield Item(
-                request, each.text, images=each.images, sources=sources, line=line, again=again, own_seed=has_seed
-            )
+    def problem(line: Prompt) -> MmgenError | None:
+        if line.output is None:
+            return None
+        return UsageError("an answer goes into no output file", 'leave "output" out of the line')
 
     shown = not (command.job.as_json or command.job.jsonl is not None)
-    arguments.run_batch(command, lambda job: Lines(shown), items)
+    command.run(lambda seed: command.prompt_items(seed, read_prompts(path), problem), Lines(shown))

@@ -8,8 +8,8 @@ import typer
 
 from mmgen import tasks
 from mmgen.cli import options
-from mmgen.outputs.records import Choice
-from mmgen.request import WORDS, Loading, Request, TextSampling
+from mmgen.cli.ask import ask_each
+from mmgen.request import WORDS, Limits, Loading, Request, TextSampling
 
 EXAMPLES = """\b
 Examples:
@@ -31,7 +31,7 @@ def caption(
     beside: options.SidecarOptions,
     text: TextSampling,
     job: options.JobOptions,
-    choice: Choice,
+    limits: Limits,
     loading: Annotated[Loading, options.without("window")],
 ) -> None:
     """Describe pictures.
@@ -39,12 +39,9 @@ def caption(
     Prints the caption of one picture, or of several a line each: path, tab, caption. With --jsonl or --sidecar they
     go there instead, and the same command again does only what is missing or failed.
     """
-    from mmgen.cli import arguments, pictures
+    from mmgen.cli.arguments import Command, find_pictures
     from mmgen.outputs.terminal import Notes
 
-    look = arguments.find_pictures(images or [], find)
-    command = arguments.Command("caption", job, choice, loading, WORDS, text.temperature > 0, Notes(job.quiet))
-    shape = Request(parts=(), want=WORDS, text=text)
-    is_one = arguments.is_one(images or [], find)
-    n_items = 1 if is_one else arguments.count(look, find)
-    pictures.ask_of_each(command, shape, tasks.CAPTION, look, beside, is_one=is_one, n_items=n_items)
+    pictures = find_pictures(images or [], find)
+    command = Command("caption", Request((), WORDS, text), job, limits, loading, Notes(job.quiet))
+    ask_each(command, tasks.CAPTION, pictures, beside)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -11,8 +9,7 @@ import typer
 from mmgen.cli import options
 from mmgen.errors import MmgenError, UsageError
 from mmgen.inputs.prompts import Prompt
-from mmgen.outputs.records import Choice, Item
-from mmgen.request import PICTURES, ImageSampling, Loading, Request
+from mmgen.request import PICTURES, ImageSampling, Limits, Loading, Request
 
 EXAMPLES = """\b
 Examples:
@@ -32,7 +29,7 @@ def draw(
     save: options.PictureOptions,
     image: Annotated[ImageSampling, options.without("image_guidance")],
     job: options.JobOptions,
-    choice: Choice,
+    limits: Limits,
     loading: Loading,
 ) -> None:
     """Draw pictures from words.
@@ -40,42 +37,29 @@ def draw(
     Prints the path of each picture that was written. Of --prompts into a folder, -o DIR/, the same command again draws
     only what is missing or failed.
     """
-    from mmgen.cli import arguments, naming
+    from mmgen.cli import naming
+    from mmgen.cli.arguments import Command, read_prompts
     from mmgen.outputs.writers import PictureFiles
 
-    n = save.n
-    options.check_seeds(job.seed, n)
-    asked = arguments.read_prompts(prompt or [], prompts, "draw from a picture with mmgen vary")
-    n_items = None if prompts is not None else len(prompt or []) * n
+    options.check_seeds(job.seed, save.n)
+    lines = read_prompts(prompt or [], prompts, "draw from a picture with mmgen vary")
+    n_items = None if prompts is not None else len(prompt or []) * save.n
     naming.check_stdout(save.output, n_items, job.as_json)
-    command = arguments.Command("draw", job, choice, loading, PICTURES, True, save.notes(job.quiet))
-    shape = Request(parts=(), want=PICTURES, image=image)
-
     outputs = naming.Outputs(save.output, "{slug}-{seed}.png", n_items)
     outputs.check_format()
-
-    def items(first_seed: int) -> Iterator[Item]:
-        outputs.forget()
-        for index, (line, each) in enumerate(asked(), 1):
-            if isinstance(each, MmgenError):
-                yield Item(shape, "", line=line, error=each)
-                continue
-            if problem := _problem(each) or outputs.problem(each.output):
-                yield Item(shape, each.text, line=line, error=problem)
-                continue
-            first = first_seed if each.seed is None else each.seed
-            for i in range(n):
-                path = outputs.path(each.output, prompt=each.text, seed=first + i, index=index, n=i + 1)
-                has_seed = job.seed is not None or each.seed is not None
-                one = replace(shape, seed=first + i)
-                yield Item(one, each.text, output=path, line=line, number=i, own_seed=has_seed)
-
-    arguments.run_pictures(
-        command,
-        lambda made_by: PictureFiles(made_by, save.metadata, shown=not job.as_json, overwrite=save.force),
-        items,
+    command = Command("draw", Request((), PICTURES, image=image), job, limits, loading, save.notes(job.quiet))
+    command.run_files(
+        lambda seed: command.prompt_items(
+            seed,
+            lines,
+            lambda line: _problem(line) or outputs.problem(line.output),
+            outputs,
+            save.n,
+            takes_images=False,
+        ),
+        PictureFiles(save.metadata, shown=not job.as_json, overwrite=save.force),
         n_items,
-        None if prompts is None else outputs.folder,
+        outputs.folder / naming.JOURNAL if prompts is not None and outputs.folder is not None else None,
         force=save.force,
     )
 

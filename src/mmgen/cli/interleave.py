@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated
 
@@ -11,8 +10,8 @@ import typer
 from mmgen import tasks
 from mmgen.cli import options
 from mmgen.errors import MmgenError, UsageError
-from mmgen.outputs.records import Choice, Item, Job
-from mmgen.request import BOTH, ImageSampling, Loading, Request, TextSampling
+from mmgen.outputs.records import Item
+from mmgen.request import BOTH, ImageSampling, Limits, Loading, Request, TextSampling
 
 EXAMPLES = """\b
 Examples:
@@ -34,62 +33,41 @@ def interleave(
     text: TextSampling = tasks.INTERLEAVE_TEXT,
     image: Annotated[ImageSampling, options.only("guidance", "image_guidance", temperature="image_temperature")],
     job: options.JobOptions,
-    choice: Choice,
+    limits: Limits,
     loading: Loading,
 ) -> None:
     """Answer in words and pictures together.
 
     Prints Markdown, and writes it with its pictures into a folder; of --prompts, into a folder for each.
     """
-    from mmgen.cli import arguments, naming
-    from mmgen.outputs.live import Story
+    from mmgen.cli import naming
+    from mmgen.cli.arguments import Command, check_folder, read_prompts
     from mmgen.outputs.writers import Stories
 
     image = replace(image, top_p=text.top_p, top_k=text.top_k)
-    command = arguments.Command("interleave", job, choice, loading, BOTH, True, save.notes(job.quiet))
-    shape = Request(parts=(), want=BOTH, text=text, image=image, completion=True)
-    asked = arguments.read_prompts([] if prompt is None else [prompt], prompts, "give pictures with --image")
+    shape = Request((), BOTH, text, image, completion=True)
+    command = Command("interleave", shape, job, limits, loading, save.notes(job.quiet))
+    lines = read_prompts([] if prompt is None else [prompt], prompts, "give pictures with --image")
     if prompts is None:
-        folder = arguments.check_folder(output, save.force)
-        ((_, said),) = asked()
+        folder, given = check_folder(output, save.force), tuple(images or ())
+        ((_, said),) = lines
         assert not isinstance(said, MmgenError)
-        given = tuple(images or ())
-        one = replace(shape, seed=command.first_seed)
-        item = Item(one, said.text, images=given, sources=given, output=folder, own_seed=job.seed is not None)
-        if not (job.as_json or job.is_batch):
-            request = item.open()
-            opened = arguments.open_for(command, [request], command.first_seed)
-            made_by = Job(command.name, opened.name, opened.revision)
-            with Story(made_by, item, folder, with_metadata=save.metadata) as story:
-                arguments.stream(opened, request, command.notes, story.take)
-            return
-    elif images:
+        item = Item(
+            replace(shape, seed=command.first_seed), said.text, images=given, sources=given, output=folder,
+            own_seed=job.seed is not None,
+        )  # fmt: skip
+        item = replace(item, request=item.open())
+        writer = Stories(save.metadata, not job.as_json, streamed=command.streams(1), overwrite=True)
+        command.run(lambda seed: [item], writer, 1)
+        return
+    if images:
         raise UsageError("--prompts has the prompts and their pictures", "leave out --image")
-    elif output is None:
+    if output is None:
         raise UsageError("no folder for the stories", "name one with -o, as in -o stories/")
     outputs = naming.Outputs(output, "{slug}-{seed}", None)
-
-    def items(first_seed: int) -> Iterator[Item]:
-        if prompts is None:
-            yield item
-            return
-        outputs.forget()
-        for index, (line, each) in enumerate(asked(), 1):
-            if isinstance(each, MmgenError):
-                yield Item(shape, "", line=line, error=each)
-                continue
-            if problem := outputs.problem(each.output):
-                yield Item(shape, each.text, line=line, error=problem)
-                continue
-            one = replace(shape, seed=first_seed if each.seed is None else each.seed)
-            path = outputs.path(each.output, prompt=each.text, seed=one.seed, index=index, n=1)
-            sources, has_seed = tuple(each.sources()), job.seed is not None or each.seed is not None
-            yield Item(one, each.text, images=each.images, sources=sources, output=path, line=line, own_seed=has_seed)
-
-    arguments.run_batch(
-        command,
-        lambda made_by: Stories(made_by, save.metadata, shown=not job.as_json, overwrite=save.force or prompts is None),
-        items,
-        1 if prompts is None else None,
-        outputs.folder / naming.JOURNAL if prompts is not None and outputs.folder is not None else None,
+    command.run(
+        lambda seed: command.prompt_items(seed, lines, lambda line: outputs.problem(line.output), outputs),
+        Stories(save.metadata, not job.as_json, overwrite=save.force),
+        None,
+        None if outputs.folder is None else outputs.folder / naming.JOURNAL,
     )

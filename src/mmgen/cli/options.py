@@ -15,9 +15,8 @@ from typer.core import TyperCommand
 from mmgen.checkpoints import aliases
 from mmgen.errors import UsageError
 from mmgen.inputs.finding import PICTURE_ENDINGS
-from mmgen.outputs.records import Choice
 from mmgen.outputs.terminal import Notes
-from mmgen.request import ImageSampling, Loading, TextSampling, check_seed, option
+from mmgen.request import ImageSampling, Limits, Loading, TextSampling, check_seed, option
 from mmgen.text import is_text
 
 RESULT, SAMPLING, MODEL, MANY = HEADINGS = ("Result", "Sampling", "Model", "Many")
@@ -214,7 +213,7 @@ class PictureOptions:
 
 
 _HEADINGS: dict[type[Any], str] = {TextSampling: SAMPLING, ImageSampling: SAMPLING, Loading: MODEL}
-_HEADINGS |= dict.fromkeys((FindOptions, SidecarOptions, Choice), MANY)
+_HEADINGS |= dict.fromkeys((FindOptions, SidecarOptions, Limits), MANY)
 
 # --- single ones, which several commands have ---------------------------------------------------------------------
 

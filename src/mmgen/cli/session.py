@@ -14,13 +14,13 @@ from mmgen.cli import arguments, naming
 from mmgen.errors import MmgenError, TooLongError, UsageError
 from mmgen.files import check_writable
 from mmgen.inputs.images import open_image
+from mmgen.jobs import Job
 from mmgen.model import Model
-from mmgen.outputs.live import Answer
 from mmgen.outputs.markdown import Said, Shown, save_page
-from mmgen.outputs.pictures import save_image
-from mmgen.outputs.records import Item, Job
+from mmgen.outputs.records import Item, Origin
 from mmgen.outputs.terminal import Notes, emit
-from mmgen.request import MAX_SEED, ImageSampling, Picture, Request, TextSampling
+from mmgen.outputs.writers import Lines, PictureFiles, Writer
+from mmgen.request import MAX_SEED, ImageSampling, Limits, Request, TextSampling
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,10 @@ class Session:
         history = [said.turn() for said in self._talk]
         pictures = [shown.image for shown in self._waiting]
         request = tasks.ask(words, pictures, text=self._text, seed=self._next_seed(), history=history)
-        asked = Said("user", tasks.place(words, self._waiting))
-        answer = Answer()
+        asked = Said("user", tasks.insert_images(words, self._waiting))
+        answer = Lines(streamed=True)
         try:
-            with answer:
-                arguments.stream(self._model, request, self._notes, answer.take)
+            self._run("ask", Item(request, words), answer)
         except TooLongError as error:
             can_undo = bool(history or pictures)
             raise MmgenError(
@@ -169,15 +168,12 @@ class Session:
         self._model.abilities.check(self._model.name, request.want, [request])
         check_writable(Path().absolute())
         path = naming.free_path(f"{naming.slug(title)}-{request.seed}")
-        job = Job(command, self._model.name, self._model.revision)
-
-        def keep(piece: str | Picture) -> None:
-            if isinstance(piece, Picture):
-                save_image(piece.image, path, job.metadata(Item(request, prompt), piece))
-                emit(path + "\n")
-
-        arguments.stream(self._model, request, self._notes, keep)
+        self._run(command, Item(request, prompt, output=path), PictureFiles())
         self._waiting.append(Shown(open_image(path), title))
+
+    def _run(self, command: str, item: Item, writer: Writer) -> None:
+        origin = Origin(command, self._model.name, self._model.revision)
+        Job(origin, writer, self._notes, lambda _: self._model, Limits()).run([item], 1)
 
     def _keep(self, asked: Said, answer: str) -> None:
         self._talk += [asked, Said("assistant", (answer,) if answer else ())]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -11,9 +10,9 @@ import typer
 from mmgen import tasks
 from mmgen.cli import options
 from mmgen.errors import UsageError
-from mmgen.inputs.finding import NotFoundError
-from mmgen.outputs.records import Choice, Item
-from mmgen.request import PICTURES, ImageSampling, Loading, Request
+from mmgen.inputs.finding import Found
+from mmgen.outputs.records import Item
+from mmgen.request import PICTURES, ImageSampling, Limits, Loading, Request
 
 EXAMPLES = """\b
 Examples:
@@ -37,7 +36,7 @@ def vary(
     find: options.FindOptions,
     image: Annotated[ImageSampling, options.without("negative_prompt", "ratio")],
     job: options.JobOptions,
-    choice: Choice,
+    limits: Limits,
     loading: Loading,
 ) -> None:
     """Draw new pictures from a picture, and words.
@@ -45,51 +44,37 @@ def vary(
     Prints the path of each picture that was written. Of a folder, into another with -o DIR/, the same command again
     draws only what is missing or failed.
     """
-    from mmgen.cli import arguments, naming
+    from mmgen.cli import naming
+    from mmgen.cli.arguments import Command, check_stdin, find_pictures, read_prompt
     from mmgen.outputs.writers import PictureFiles
 
-    n = save.n
-    options.check_seeds(job.seed, n)
+    options.check_seeds(job.seed, save.n)
     if find.files_from is not None and prompt is None:  # the pictures are in the list: the only word is the prompt
         source, prompt = None, source
-    arguments.check_stdin(prompt, find)
+    check_stdin(prompt, find)
     hint = "vary takes one picture, a folder or a pattern; the second word says what should change"
-    words = tasks.VARY if prompt is None else arguments.read_prompt(prompt, hint)
-    sources = [] if source is None else [source]
-    look = arguments.find_pictures(sources, find)
-    is_one = arguments.is_one(sources, find)
-    n_items = n if is_one else None
+    words = tasks.VARY if prompt is None else read_prompt(prompt, hint)
+    pictures = find_pictures([] if source is None else [source], find)
+    n_items = save.n if pictures.is_one else None
     naming.check_stdout(save.output, n_items, job.as_json)
-    if save.output is None and not is_one:
+    if save.output is None and not pictures.is_one:
         raise UsageError("no folder for the pictures", "name one with -o, as in -o varied/")
-    command = arguments.Command("vary", job, choice, loading, PICTURES, True, save.notes(job.quiet))
-    shape = Request(parts=(), want=PICTURES, image=image)
     title = naming.slug("variation" if prompt is None else words)
-    default = f"{title}-{{seed}}.png" if is_one else "{stem}.png" if n == 1 else "{stem}-{n}.png"
+    default = f"{title}-{{seed}}.png" if pictures.is_one else "{stem}.png" if save.n == 1 else "{stem}-{n}.png"
     outputs = naming.Outputs(save.output, default, n_items)
     outputs.check_format()
+    command = Command("vary", Request((), PICTURES, image=image), job, limits, loading, save.notes(job.quiet))
 
-    def items(first_seed: int) -> Iterator[Item]:
-        outputs.forget()
-        for index, found in enumerate(look(), 1):
-            if isinstance(found, NotFoundError):
-                yield Item(shape, words, image=found.name, error=found)
-                continue
-            for i in range(n):
-                path = outputs.path(
-                    prompt=words, seed=first_seed + i, index=index, n=i + 1, source=found.name, below=found.below
-                )
-                one = replace(shape, seed=first_seed + i)
-                yield Item(
-                    one, words, image=found.name, sources=(found.name,), output=path, number=i,
-                    own_seed=job.seed is not None,
-                )  # fmt: skip
+    def items(seed: int) -> Iterator[Item]:
+        def path(found: Found, index: int, i: int) -> str:
+            return outputs.path(prompt=words, seed=seed + i, index=index, n=i + 1, source=found.name, below=found.below)
 
-    arguments.run_pictures(
-        command,
-        lambda made_by: PictureFiles(made_by, save.metadata, shown=not job.as_json, overwrite=save.force),
+        return command.picture_items(seed, pictures.found, words, path, save.n)
+
+    command.run_files(
         items,
+        PictureFiles(save.metadata, shown=not job.as_json, overwrite=save.force),
         n_items,
-        None if is_one else outputs.folder,
+        None if pictures.is_one or outputs.folder is None else outputs.folder / naming.JOURNAL,
         force=save.force,
     )

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mmgen.request import Kind
+from mmgen.request import Reason, Request
 
 _LETTERS = str.maketrans("ABCDEFGHIJ", "0123456789")
 
@@ -104,19 +104,19 @@ def count_codes(config: Mapping[str, Any]) -> int:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class PromptIds:
     """A prompt as ids.
 
     Attributes:
         ids: all of it.
         pictures: the pictures alone, each from begin-image to end-of-image.
-        away_from: what stands before a picture in the row that guidance leads away from; if empty, a bos alone.
+        unconditional: what stands before a picture in the row that guidance leads away from; if empty, a bos alone.
         grid: rows and columns of the picture to draw; None is the vocabulary's square.
     """
 
     ids: tuple[int, ...]
     pictures: tuple[tuple[int, ...], ...] = ()
-    away_from: tuple[int, ...] = ()
+    unconditional: tuple[int, ...] = ()
     grid: tuple[int, int] | None = None
 
 
@@ -125,32 +125,41 @@ Step = Literal["words", "words or a picture", "end"]
 
 @dataclass
 class Grammar:
-    """What may come next in one reply.
+    """What may come next in the reply to one request.
 
     Attributes:
-        want: what may come out.
         context: most positions, prompt included.
-        words_left: how many more words' tokens may come.
+        n_chosen: tokens that were chosen outside of images.
+        n_words: those of them that are words: neither an end nor begin-image.
+        reason: why the reply ended, once it has.
     """
 
     vocabulary: Vocabulary
-    want: frozenset[Kind]
+    request: Request
     context: int
-    words_left: int
-    finished: bool = False
+    n_chosen: int = 0
+    n_words: int = 0
+    reason: Reason | None = None
 
     def next(self, n_used: int) -> Step:
         """Say what may follow when `n_used` positions are taken."""
         room = self.context - n_used
-        picture_fits = "image" in self.want and room >= self.vocabulary.picture_length
-        if self.finished or room < 1 or self.words_left < 1:
+        if self.reason is None and self.request.cancelled.is_set():
+            self.reason = "cancelled"
+        if self.reason is None and (room < 1 or self.n_chosen == self.request.text.max_tokens):
+            self.reason = "length"
+        if self.reason is not None:
             return "end"
-        return "words or a picture" if picture_fits else "words"
+        image_fits = "image" in self.request.want and room >= self.vocabulary.picture_length
+        return "words or a picture" if image_fits else "words"
 
     def saw_word(self, id_: int) -> None:
-        """Take note of a token outside pictures; an eos ends the reply."""
-        self.words_left -= 1
-        self.finished = id_ == self.vocabulary.eos or id_ in self.vocabulary.other_ends
+        """Take note of a token outside images; an eos ends the reply."""
+        self.n_chosen += 1
+        if id_ == self.vocabulary.eos or id_ in self.vocabulary.other_ends:
+            self.reason = "end"
+        elif id_ != self.vocabulary.begin_image:
+            self.n_words += 1
 
 
 def forbidden(vocabulary: Vocabulary, step: Step) -> Sequence[int]:

@@ -22,19 +22,19 @@ from mmgen.decoding.sampling import Noise, log_probabilities, mix, pick
 from mmgen.decoding.stepwise import Network, forward
 from mmgen.request import ImageSampling
 
-# Tokens of one pass over all its rows, beyond which it takes longer in proportion; and places beyond which guesses are
-# wrong too often to be worth it. On a CPU as benchmarks/README.md says; on a GPU not measured yet.
-_GPU, _SMALL_ON_CPU, _LARGE_ON_CPU = (128, 64), (64, 16), (16, 16)
+# Places of a pass beyond which guesses are wrong too often to be worth it: on a CPU as benchmarks/README.md says, on a
+# GPU not measured yet.
+_MOST_ON_CPU, _MOST_ON_GPU = 16, 64
 
 
-def choose_window(device: torch.device, n_rows: int, *, is_small: bool) -> int:
+def choose_window(device: torch.device, n_rows: int, pass_tokens: int) -> int:
     """Choose how many places a pass looks at, for pictures of `n_rows` rows in all: as many as cost little more.
 
     Args:
-        is_small: the weights are at most fit.SMALL; a pass then takes longer to set off than to compute.
+        pass_tokens: see replies.LanguageModel.
     """
-    n_tokens, most = _GPU if device.type != "cpu" else _SMALL_ON_CPU if is_small else _LARGE_ON_CPU
-    return max(1, min(most, n_tokens // n_rows))
+    most = _MOST_ON_CPU if device.type == "cpu" else _MOST_ON_GPU
+    return max(1, min(most, pass_tokens // n_rows))
 
 
 @dataclass

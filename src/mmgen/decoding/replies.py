@@ -1,38 +1,38 @@
 """Whole replies: words, pictures, or both over one cache. Joins the loops, the grammar and the pieces; knows no files.
 
-Every function takes requests that are decoded alike and their prompts, and yields (index of the request, piece). What a
-request gets does not depend on the others beside it.
+Every function takes requests that are decoded alike and their prompts, and yields (index of the request, piece), a Done
+last. What a request gets does not depend on the others beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from mmgen.decoding import jacobi, stepwise
 from mmgen.decoding.cache import Cache
-from mmgen.decoding.grammar import Canvas, Grammar, Prompt, Vocabulary
-from mmgen.decoding.jacobi import choose_window
+from mmgen.decoding.grammar import Canvas, Grammar, PromptIds, Vocabulary
 from mmgen.decoding.pieces import Detokenizer, to_picture, to_sketch
 from mmgen.decoding.sampling import Noise, guidance_weights
-from mmgen.decoding.stepwise import Network, feed, words
-from mmgen.request import ImageSampling, Picture, Piece, Progress, Request
+from mmgen.decoding.stepwise import Network, extend
+from mmgen.request import Done, Picture, Piece, Progress, Request
 
 
 @dataclass(frozen=True)
-class Speaker:
-    """A language model that says words and image codes.
+class LanguageModel:
+    """An autoregressive model of words and image codes.
 
     Attributes:
         context: most positions of one reply, prompt included.
         detokenise: words' ids -> text.
         vq_decode: codes [1, h, w] int64 -> pixels [1, 3, H, W] float in [-1, 1].
         window: most places of a picture that one pass looks at; None chooses, 1 is one by one.
-        is_small: see jacobi.choose_window.
+        pass_tokens: tokens of one pass over all its rows beyond which it takes longer in proportion.
     """
 
     network: Network
@@ -41,46 +41,113 @@ class Speaker:
     detokenise: Callable[[Sequence[int]], str]
     vq_decode: Callable[[Tensor], Tensor]
     window: int | None = None
-    is_small: bool = False
+    pass_tokens: int = 16
 
 
-def say(speaker: Speaker, requests: Sequence[Request], prompts: Sequence[Prompt]) -> Iterator[tuple[int, Piece]]:
+def generate_text(
+    model: LanguageModel, requests: Sequence[Request], prompts: Sequence[PromptIds]
+) -> Iterator[tuple[int, Piece | Done]]:
     """Answer in words, B requests in step."""
     rows = range(len(requests))
     sampling = requests[0].text
-    cache = Cache(len(rows), min(speaker.context, max(len(p.ids) for p in prompts) + sampling.max_tokens))
-    hidden = feed(speaker.network, cache, rows, [prompt.ids for prompt in prompts])
-    texts = [Detokenizer(speaker.detokenise, strip=not request.completion) for request in requests]
-    grammars = [Grammar(speaker.vocabulary, r.want, speaker.context, sampling.max_tokens) for r in requests]
+    cache = Cache(len(rows), min(model.context, max(len(p.ids) for p in prompts) + sampling.max_tokens))
+    hidden = extend(model.network, cache, rows, [prompt.ids for prompt in prompts])
+    texts = [Detokenizer(model.detokenise, strip=not request.completion) for request in requests]
+    grammars = [Grammar(model.vocabulary, request, model.context) for request in requests]
     noises = [Noise(request.seed, words=True) for request in requests]
-    size = speaker.vocabulary.size
+    size = model.vocabulary.size
     seen = [[id_ for id_ in prompt.ids if id_ < size] for prompt in prompts]
-    for said in words(speaker.network, cache, rows, hidden, grammars, sampling, noises, seen):
-        for index, id_ in said:
+    under_way = list(rows)
+    steps = stepwise.words(model.network, cache, rows, hidden, grammars, sampling, noises, seen)
+    for chosen in chain(steps, [[]]):  # after the last step there may be rows that ended without a token
+        for index, id_ in chosen:
             if new := texts[index].push(id_):
                 yield index, new
-    for index, text in enumerate(texts):
-        if new := text.end():
-            yield index, new
+        for index in [index for index in under_way if grammars[index].reason]:
+            under_way.remove(index)
+            if new := texts[index].end():
+                yield index, new
+            yield index, Done(grammars[index].reason or "end", grammars[index].n_words)
 
 
-def draw(speaker: Speaker, requests: Sequence[Request], prompts: Sequence[Prompt]) -> Iterator[tuple[int, Piece]]:
+def draw(
+    model: LanguageModel, requests: Sequence[Request], prompts: Sequence[PromptIds]
+) -> Iterator[tuple[int, Piece | Done]]:
     """Answer with one picture each, all of one size, B at a time; either all prompts have pictures or none."""
-    v, sampling = speaker.vocabulary, requests[0].image
+    v, sampling = model.vocabulary, requests[0].image
     canvas = v.canvas(prompts[0].grid)
     weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(prompts[0].pictures))
-    fed = [_guidance_row(v, kind, prompt) for prompt in prompts for kind in weights]
-    cache = Cache(len(fed), max(len(ids) for ids in fed) + canvas.n_places)
-    hidden = _feed_once(speaker.network, cache, fed)
-    seeds = [request.seed for request in requests]
-    yield from _pictures(speaker, cache, range(len(fed)), hidden, weights, sampling, seeds, canvas)
+    ids = [_guidance_row(v, kind, prompt) for prompt in prompts for kind in weights]
+    cache = Cache(len(ids), max(map(len, ids)) + canvas.n_places)
+    hidden = _prefill(model.network, cache, ids)
+    yield from _pictures(model, cache, hidden, weights, requests, canvas)
 
 
-def _feed_once(network: Network, cache: Cache, fed: Sequence[tuple[int, ...]]) -> Tensor:
-    """Feed every row of a cache; rows that begin alike are computed once: hidden of the last id [r, D]."""
-    unlike = list(dict.fromkeys(fed))
-    hidden = feed(network, cache, range(len(unlike)), unlike)
-    sources = [unlike.index(ids) for ids in fed]  # at or before the row itself, so from the end none is lost
+def interleave(
+    model: LanguageModel, requests: Sequence[Request], prompts: Sequence[PromptIds]
+) -> Iterator[tuple[int, Piece | Done]]:
+    """Answer one request in words and pictures over one cache.
+
+    Row 0 holds the whole reply and is fed each token once; the guidance rows begin anew with every picture, because
+    what they hold (the pictures so far) has changed.
+    """
+    [request], [prompt] = requests, prompts
+    v, network = model.vocabulary, model.network
+    cache = Cache(3, model.context)
+    grammar = Grammar(v, request, model.context)
+    text = Detokenizer(model.detokenise, strip=not request.completion)
+    noise, seen = [Noise(request.seed, words=True)], [list(prompt.ids)]
+    pictures, n_codes = list(prompt.pictures), 0
+    hidden = extend(network, cache, range(1), [prompt.ids])
+    while True:
+        last = v.eos
+        for [(_, last)] in stepwise.words(network, cache, range(1), hidden, [grammar], request.text, noise, seen):
+            if new := text.push(last):
+                yield 0, new
+        if new := text.end():
+            yield 0, new
+        if last != v.begin_image:
+            yield 0, Done(grammar.reason or "end", grammar.n_words + n_codes)
+            return
+        ids: list[int] = []
+        seed = request.seed + len(pictures) - len(prompt.pictures)
+        for piece in _next_picture(model, cache, pictures, request, seed):
+            if isinstance(piece, Done):
+                n_codes += piece.n_tokens
+                if piece.reason == "cancelled":
+                    yield 0, Done("cancelled", grammar.n_words + n_codes)
+                    return
+            else:
+                yield 0, piece
+            if isinstance(piece, Picture):
+                ids = [v.code_ids[code] for code in piece.codes or ()]
+        pictures.append((v.begin_image, *ids, v.end_image))
+        seen[0] += [*ids, v.end_image]
+        hidden = extend(network, cache, range(1), [[ids[-1], v.end_image]])
+
+
+def _next_picture(
+    model: LanguageModel, cache: Cache, pictures: Sequence[tuple[int, ...]], request: Request, seed: int
+) -> Iterator[Piece | Done]:
+    v, network = model.vocabulary, model.network
+    sampling = request.image
+    weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(pictures))
+    hidden = extend(network, cache, range(1), [[v.begin_image]])
+    if guidance := range(1, len(weights)):
+        for row in guidance:
+            cache.lengths[row] = 0
+        so_far = PromptIds((), tuple(pictures))
+        ids = [_guidance_row(v, kind, so_far) for kind in weights if kind != "full"]
+        hidden = torch.cat([hidden, extend(network, cache, guidance, ids)])
+    for _, piece in _pictures(model, cache, hidden, weights, [replace(request, seed=seed)], v.canvas()):
+        yield piece
+
+
+def _prefill(network: Network, cache: Cache, rows: Sequence[tuple[int, ...]]) -> Tensor:
+    """Give every row of a cache its ids; rows that begin alike are computed once: hidden of the last id [r, D]."""
+    unlike = list(dict.fromkeys(rows))
+    hidden = extend(network, cache, range(len(unlike)), unlike)
+    sources = [unlike.index(ids) for ids in rows]  # at or before the row itself, so from the end none is lost
     for row, source in reversed(list(enumerate(sources))):
         if row != source:
             cache.copy(source, row)
@@ -88,85 +155,47 @@ def _feed_once(network: Network, cache: Cache, fed: Sequence[tuple[int, ...]]) -
 
 
 def _pictures(
-    speaker: Speaker,
+    model: LanguageModel,
     cache: Cache,
-    rows: range,
     hidden: Tensor,
     weights: Mapping[str, float],
-    sampling: ImageSampling,
-    seeds: Sequence[int],
+    requests: Sequence[Request],
     canvas: Canvas,
-) -> Iterator[tuple[int, Progress | Picture]]:
-    """Choose the codes of a picture for each seed, given what its guidance rows hold, and decode what is whole."""
-    window = speaker.window or choose_window(hidden.device, len(rows), is_small=speaker.is_small)
+) -> Iterator[tuple[int, Piece | Done]]:
+    """Choose the codes of a picture for each request, given what its guidance rows hold, and decode what is whole.
+
+    Args:
+        hidden: [B * G, D] of the first rows of the cache, after begin-image.
+    """
+    window = model.window or jacobi.choose_window(hidden.device, len(hidden), model.pass_tokens)
     loop = stepwise.picture if window == 1 else partial(jacobi.picture, window=window)
-    codes: list[list[int]] = [[] for _ in seeds]
-    passes = [0] * len(seeds)
-    noises = [Noise(seed) for seed in seeds]
-    for made in loop(speaker.network, cache, rows, hidden, list(weights.values()), sampling, noises, canvas):
+    codes: list[list[int]] = [[] for _ in requests]
+    passes, is_over = [0] * len(requests), [False] * len(requests)
+    noises = [Noise(request.seed) for request in requests]
+    rows, sampling = range(len(hidden)), requests[0].image
+    for made in loop(model.network, cache, rows, hidden, list(weights.values()), sampling, noises, canvas):
         for index, new in made:
+            if is_over[index]:
+                continue
             codes[index] += new
             passes[index] += 1
-            sketch = partial(to_sketch, speaker.vq_decode, codes[index], canvas.rows, canvas.columns)
+            sketch = partial(to_sketch, model.vq_decode, codes[index], canvas.rows, canvas.columns)
             yield index, Progress(len(codes[index]), canvas.n_codes, sketch)
-            if len(codes[index]) == canvas.n_codes:
-                yield index, to_picture(speaker.vq_decode, codes[index], canvas.rows, seeds[index], passes[index])
+            is_whole = len(codes[index]) == canvas.n_codes
+            is_over[index] = is_whole or requests[index].cancelled.is_set()
+            if is_whole:
+                seed = requests[index].seed
+                yield index, to_picture(model.vq_decode, codes[index], canvas.rows, seed, passes[index])
+            if is_over[index]:
+                yield index, Done("end" if is_whole else "cancelled", len(codes[index]))
+        if all(is_over) and any(len(each) < canvas.n_codes for each in codes):
+            return  # else the loop has an end of its own, and leaves the cache in order
 
 
-def tell(speaker: Speaker, request: Request, prompt: Prompt) -> Iterator[Piece]:
-    """Answer in words and pictures over one cache.
-
-    Row 0 holds the whole reply and is fed each token once; the guidance rows begin anew with every picture, because
-    what they hold (the pictures so far) has changed.
-    """
-    v, network = speaker.vocabulary, speaker.network
-    cache = Cache(3, speaker.context)
-    grammar = Grammar(v, request.want, speaker.context, request.text.max_tokens)
-    text = Detokenizer(speaker.detokenise, strip=not request.completion)
-    word_noise, seen = [Noise(request.seed, words=True)], [list(prompt.ids)]
-    pictures = list(prompt.pictures)
-    hidden = feed(network, cache, range(1), [prompt.ids])
-    while True:
-        last = v.eos
-        for [(_, last)] in words(network, cache, range(1), hidden, [grammar], request.text, word_noise, seen):
-            if new := text.push(last):
-                yield new
-        if new := text.end():
-            yield new
-        if last != v.begin_image:
-            return
-        seed = request.seed + len(pictures) - len(prompt.pictures)
-        ids: list[int] = []
-        for piece in _next_picture(speaker, cache, pictures, request.image, seed):
-            yield piece
-            if isinstance(piece, Picture):
-                ids = [v.code_ids[code] for code in piece.codes or ()]
-        pictures.append((v.begin_image, *ids, v.end_image))
-        seen[0] += [*ids, v.end_image]
-        hidden = feed(network, cache, range(1), [[ids[-1], v.end_image]])
-
-
-def _next_picture(
-    speaker: Speaker, cache: Cache, pictures: Sequence[tuple[int, ...]], sampling: ImageSampling, seed: int
-) -> Iterator[Progress | Picture]:
-    v, network = speaker.vocabulary, speaker.network
-    weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(pictures))
-    hidden = feed(network, cache, range(1), [[v.begin_image]])
-    rows = range(len(weights))
-    if guidance := rows[1:]:
-        for row in guidance:
-            cache.lengths[row] = 0
-        so_far = Prompt((), tuple(pictures))
-        fed = [_guidance_row(v, kind, so_far) for kind in weights if kind != "full"]
-        hidden = torch.cat([hidden, feed(network, cache, guidance, fed)])
-    for _, piece in _pictures(speaker, cache, rows, hidden, weights, sampling, [seed], v.canvas()):
-        yield piece
-
-
-def _guidance_row(v: Vocabulary, kind: str, prompt: Prompt) -> tuple[int, ...]:
-    """What a kind of guidance row holds before the first code (see sampling.guidance_weights)."""
+def _guidance_row(v: Vocabulary, kind: str, prompt: PromptIds) -> tuple[int, ...]:
+    """Give the ids that a kind of guidance row holds before the first code (see sampling.guidance_weights)."""
     if kind == "full":
         return (*prompt.ids, v.begin_image)
     if kind == "pictures":
         return (v.bos, *(id_ for ids in prompt.pictures for id_ in ids), v.begin_image)
-    return (*(prompt.away_from or (v.bos,)), v.begin_image)
+    return (*(prompt.unconditional or (v.bos,)), v.begin_image)

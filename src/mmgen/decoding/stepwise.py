@@ -42,7 +42,7 @@ def forward(network: Network, cache: Cache, rows: range, ids: Tensor) -> Tensor:
     return network.body(ids, positions, cache, cache.aim(rows, positions))
 
 
-def feed(network: Network, cache: Cache, rows: range, ids: Sequence[Sequence[int]] | Tensor) -> Tensor:
+def extend(network: Network, cache: Cache, rows: range, ids: Sequence[Sequence[int]] | Tensor) -> Tensor:
     """Append ids to neighbouring rows of the cache, as many to each as it is given (at least one).
 
     Returns:
@@ -107,14 +107,14 @@ def words(
             seen[index].append(id_)
             last[index] = id_
             said.append((index, id_))
-            if grammar.finished or id_ == grammar.vocabulary.begin_image:
+            if id_ == grammar.vocabulary.begin_image or grammar.next(cache.lengths[rows[index]] + 1) == "end":
                 speaking.discard(index)
         if said:
             yield said
         if not speaking:
             return
         lengths = list(cache.lengths)
-        hidden = feed(network, cache, rows, [[id_] for id_ in last])
+        hidden = extend(network, cache, rows, [[id_] for id_ in last])
         for index, row_ in enumerate(rows):  # a row that has ended runs along and stays where it was
             if index not in speaking:
                 cache.lengths[row_] = lengths[row_]
@@ -152,7 +152,7 @@ def picture(
             fed = network.code_ids[codes.to(network.code_ids.device)][:, None]
             if canvas.row_end is not None and canvas.is_row_end(place + 1):
                 fed = torch.cat([fed, torch.full_like(fed, canvas.row_end)], dim=1)
-            hidden = feed(network, cache, rows, fed.repeat_interleave(len(weights), dim=0))
+            hidden = extend(network, cache, rows, fed.repeat_interleave(len(weights), dim=0))
 
 
 def _mask(grammar: Grammar, step: Step, logits: Tensor) -> Tensor:

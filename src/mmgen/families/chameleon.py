@@ -19,7 +19,7 @@ from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.loading import read_image_processor
 from mmgen.decoding.vq import VQDecoder
 from mmgen.errors import MmgenError
-from mmgen.families.autoregressive import SpeakingModel, load_with_codec
+from mmgen.families.autoregressive import AutoregressiveModel, load_with_codec
 from mmgen.families.chameleon_prompt import Prompter
 from mmgen.model import Abilities
 from mmgen.request import PICTURES, Loading, Request
@@ -69,7 +69,7 @@ def load(
     return Chameleon(checkpoint, abilities, prompter, load_with_codec(model_class, checkpoint, loading), loading.window)
 
 
-class Chameleon(SpeakingModel):
+class Chameleon(AutoregressiveModel):
     """A loaded Chameleon or Anole checkpoint."""
 
     prompter: Prompter

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from mmgen.decoding.grammar import Prompt, Vocabulary, count_codes, read_code_ids
+from mmgen.decoding.grammar import PromptIds, Vocabulary, count_codes, read_code_ids
 from mmgen.errors import MmgenError
 from mmgen.families.token_prompt import TokenPrompter
 from mmgen.request import Request
@@ -46,7 +46,7 @@ class Prompter(TokenPrompter):
         v = self.vocabulary
         return [v.begin_image, *(v.code_ids[code] for code in codes), v.end_image]
 
-    def write(self, request: Request, encode: Callable[[Image.Image], Sequence[int]]) -> Prompt:
+    def write(self, request: Request, encode: Callable[[Image.Image], Sequence[int]]) -> PromptIds:
         """Write a request's prompt: every turn but the last ends, and that too unless it is to be continued."""
         v = self.vocabulary
         ids, pictures = [v.bos], []
@@ -61,7 +61,7 @@ class Prompter(TokenPrompter):
         if request.completion:
             ids.pop()
         self.check_length(request, len(ids), 1 if "text" in request.want else v.picture_length)
-        return Prompt(tuple(ids), tuple(pictures))
+        return PromptIds(tuple(ids), tuple(pictures))
 
     def _read_vocabulary(self) -> Vocabulary:
         """Take ids from the names: those in the config vary by vintage (bos 1 instead of 0, for one)."""

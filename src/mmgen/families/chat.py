@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Literal, cast
 
 import torch
@@ -15,15 +16,14 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from mmgen.checkpoints.catalog import Checkpoint
-from mmgen.checkpoints.loading import load_model, ran_out_of_memory
+from mmgen.checkpoints.loading import load_model
 from mmgen.decoding.pieces import Detokenizer
-from mmgen.errors import MmgenError, OutOfMemoryError
 from mmgen.families.chat_inputs import Prompter
 from mmgen.families.generation import stream
-from mmgen.model import Abilities, Model
-from mmgen.request import WORDS, Done, Loading, Piece, Request
+from mmgen.families.in_memory import InMemoryModel
+from mmgen.model import Abilities
+from mmgen.request import Done, Loading, Piece, Reason, Request
 
-_MOST_ROWS = 8  # of one batch
 # Small, and some have inputs of four dimensions, on which bitsandbytes' search for outliers fails (0.50.2,
 # backends/default/ops.py).
 _PROJECTOR = "model.multi_modal_projector"
@@ -47,70 +47,31 @@ def load(
     return Chat(checkpoint, loading, abilities, prompter, sees)
 
 
-class Chat(Model):
+class Chat(InMemoryModel):
     """A loaded checkpoint with a chat template, or a base checkpoint without one.
 
     Attributes:
         model: the transformers model: the whole of it, or what words alone need until the first picture comes.
-        prompter: writes its prompts.
     """
 
+    prompter: Prompter
     model: PreTrainedModel
+    most_rows = 8
 
     def __init__(
         self, checkpoint: Checkpoint, loading: Loading, abilities: Abilities, prompter: Prompter, sees: bool
     ) -> None:
-        self.name, self.revision, self.note = checkpoint.name, checkpoint.revision, checkpoint.note
-        self.abilities, self.prompter = abilities, prompter
+        super().__init__(checkpoint, abilities, prompter)
         self._checkpoint, self._loading = checkpoint, loading
         self._holds: Literal["nothing", "words", "everything"] = "nothing"
         self._hold(sees)
 
-    def reply(self, request: Request) -> Iterator[Piece]:
-        """Answer one request, piece by piece."""
-        self._hold(bool(request.images))
-        for _, piece in self._answer([request]):
-            if not isinstance(piece, Done):
-                yield piece
-
-    def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
-        """Answer many requests, those that are decoded alike in batches; each gets what it would get alone."""
-        alike: dict[object, list[int]] = {}
-        for index, request in enumerate(requests):
-            # Padding with pictures would not be without effect: where cross-attention finds nothing that it may look
-            # at, before the first picture, it looks at all there is.
-            kind = (request.text, request.completion, len(request.images))
-            alike.setdefault(kind, []).append(index)
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """Load what is for pictures, if there are any."""
         self._hold(any(request.images for request in requests))
-        for indices in alike.values():
-            for start in range(0, len(indices), _MOST_ROWS):
-                yield from self._group(requests, indices[start : start + _MOST_ROWS])
 
-    def _group(
-        self, requests: Sequence[Request], indices: Sequence[int]
-    ) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
-        """Answer a batch; if it fails, its halves: one bad request must not end the others, and less memory may do."""
-        left = list(indices)
-        try:
-            for row, piece in self._answer([requests[index] for index in indices]):
-                if isinstance(piece, Done):
-                    left.remove(indices[row])
-                yield indices[row], piece
-        except MmgenError as error:
-            if len(indices) == 1:
-                yield indices[0], error
-                return
-        for half in (left[: len(left) // 2], left[len(left) // 2 :]):
-            if half:
-                yield from self._group(requests, half)
-
-    def _answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done]]:
-        """Answer a batch of requests of one kind. One alone comes piece by piece, of several each when it is whole.
-
-        Raises:
-            MmgenError: any of them cannot be answered, or memory does not suffice for all.
-        """
-        self.abilities.check(self.name, WORDS, requests)
+    def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done]]:
+        """Answer requests of one kind."""
         inputs = self.prompter.write(requests)
         room = requests[0].text.max_tokens
         limits = [room] * len(requests)
@@ -120,25 +81,28 @@ class Chat(Model):
         if requests[0].completion:
             for text, last in zip(texts, inputs["input_ids"][:, -1].tolist(), strict=True):
                 text.push(last)  # a first word keeps the space before it only after another
-        held = [""] * len(requests)
         stops, seeds = self._stops(), [request.seed for request in requests]
-        steps = stream(self.model, self._moved(inputs), requests[0].text, seeds, max(limits), stops)
-        try:
-            with closing(steps):
-                for row, new, is_end in _say(steps, texts, limits, stops):
-                    held[row] += new
-                    if held[row] and (is_end or len(requests) == 1):
-                        yield row, held[row]
-                        held[row] = ""
-                    if is_end:
-                        yield row, Done()
-        except RuntimeError as error:
-            if not ran_out_of_memory(error):
-                raise
-            raise OutOfMemoryError(
-                f"{self.name} ran out of memory over the prompt",
-                "give fewer or smaller pictures, or try --quantize 4bit",
-            ) from error
+        under_way = dict.fromkeys(range(len(requests)), 0)  # the words that each has
+        with closing(stream(self.model, self._moved(inputs), requests[0].text, seeds, max(limits), stops)) as steps:
+            for ids in chain(steps, [None]):  # None: the checkpoint has a way of its own to stop
+                for row in list(under_way):
+                    reason: Reason | None = None
+                    if ids is None or ids[row] in stops:
+                        reason = "end"
+                    else:
+                        under_way[row] += 1
+                        if new := texts[row].push(ids[row]):
+                            yield row, new
+                        if requests[row].cancelled.is_set():
+                            reason = "cancelled"
+                        elif under_way[row] == limits[row]:
+                            reason = "length"
+                    if reason is not None:
+                        if new := texts[row].end():
+                            yield row, new
+                        yield row, Done(reason, under_way.pop(row))
+                if not under_way:
+                    return
 
     def _hold(self, sees: bool) -> None:
         """Have the model in memory: all of it if it has to see, else what words need if it has a class for that."""
@@ -183,25 +147,6 @@ class Chat(Model):
         if stops is None:
             stops = self.prompter.tokenizer.eos_token_id
         return stops if isinstance(stops, list) else [] if stops is None else [cast(int, stops)]
-
-
-def _say(
-    steps: Iterator[list[int]], texts: Sequence[Detokenizer], limits: Sequence[int], stops: Sequence[int]
-) -> Iterator[tuple[int, str, bool]]:
-    """Turn steps of ids into (row, its new text, whether it ends with that), until all rows have ended."""
-    speaking = list(range(len(texts)))
-    for n_said, ids in enumerate(steps, 1):
-        for row in list(speaking):
-            stopped = ids[row] in stops
-            new = "" if stopped else texts[row].push(ids[row])
-            if stopped or n_said == limits[row]:
-                new += texts[row].end()
-                speaking.remove(row)
-            yield row, new, row not in speaking
-        if not speaking:
-            return
-    for row in speaking:  # the checkpoint has a way of its own to stop
-        yield row, texts[row].end(), True
 
 
 def _class_for_words(config: PreTrainedConfig) -> type[PreTrainedModel] | None:

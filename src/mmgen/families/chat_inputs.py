@@ -87,8 +87,6 @@ class Prompter:
         Raises:
             MmgenError: any of them cannot be answered.
         """
-        for request in requests:
-            self.check(request)
         if requests[0].completion:
             images = [[image.convert("RGB") for image in request.images] for request in requests]
             text = [self._written(request) for request in requests]

@@ -20,9 +20,9 @@ from transformers.models.emu3.processing_emu3 import Emu3Processor
 
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.loading import read_config, read_image_processor
-from mmgen.decoding.grammar import Prompt
+from mmgen.decoding.grammar import PromptIds
 from mmgen.errors import MmgenError
-from mmgen.families.autoregressive import SpeakingModel, load_with_codec, unnormalise
+from mmgen.families.autoregressive import AutoregressiveModel, load_with_codec, unnormalise
 from mmgen.families.template_prompt import TemplatePrompter
 from mmgen.model import Abilities
 from mmgen.request import WORDS, Loading, Request
@@ -96,12 +96,12 @@ class Prompter(TemplatePrompter):
         """Turn a conversation into ids; words to be drawn stand alone, without a template."""
         return super().ids(request if request.want == WORDS else replace(request, completion=True), encode)
 
-    def canvas(self, request: Request, ids: Sequence[int]) -> Prompt:
+    def canvas(self, request: Request, ids: Sequence[int]) -> PromptIds:
         """Append the size; guidance leads away from the negative prompt, or from nothing said, of the same size."""
         rows, columns = self.grid(request.image.ratio)
         size = self._size(rows, columns)
         negative = self.text_ids(request.image.negative_prompt or "")
-        return Prompt((*ids, *size), away_from=(*self.start, *negative, *size), grid=(rows, columns))
+        return PromptIds((*ids, *size), unconditional=(*self.start, *negative, *size), grid=(rows, columns))
 
     def _size(self, rows: int, columns: int) -> list[int]:
         """Write begin-image and a picture's size."""
@@ -115,7 +115,7 @@ def load(
     return Emu3(checkpoint, abilities, prompter, load_with_codec(Emu3WithCodec, checkpoint, loading), loading.window)
 
 
-class Emu3(SpeakingModel):
+class Emu3(AutoregressiveModel):
     """A loaded Emu3 checkpoint."""
 
     prompter: Prompter

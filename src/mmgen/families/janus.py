@@ -21,8 +21,8 @@ from transformers.models.janus.processing_janus import DEFAULT_SYSTEM_PROMPT
 
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.loading import read_config, read_image_processor
-from mmgen.decoding.grammar import Prompt
-from mmgen.families.autoregressive import SpeakingModel, load_with_codec, unnormalise
+from mmgen.decoding.grammar import PromptIds
+from mmgen.families.autoregressive import AutoregressiveModel, load_with_codec, unnormalise
 from mmgen.families.template_prompt import TemplatePrompter
 from mmgen.model import Abilities
 from mmgen.request import WORDS, Loading, Request
@@ -57,11 +57,11 @@ class Prompter(TemplatePrompter):
         """Say how many ids a picture in a prompt takes: begin-image, features, end-of-image."""
         return self.n_features + 2
 
-    def canvas(self, request: Request, ids: Sequence[int]) -> Prompt:
+    def canvas(self, request: Request, ids: Sequence[int]) -> PromptIds:
         """Lead away from a prompt of the same length that says nothing (transformers, modeling_janus.py, generate)."""
         v = self.vocabulary
         nothing = tuple(id_ if id_ in (v.bos, v.begin_image) else self._pad for id_ in ids)
-        return Prompt(tuple(ids), away_from=nothing)
+        return PromptIds(tuple(ids), unconditional=nothing)
 
     def preface(self, request: Request) -> str:
         """Put the system prompt before questions where the processor does; never before what is to be drawn."""
@@ -77,7 +77,7 @@ def load(
     return Janus(checkpoint, abilities, prompter, model, loading.window)
 
 
-class Janus(SpeakingModel):
+class Janus(AutoregressiveModel):
     """A loaded Janus checkpoint."""
 
     prompter: Prompter

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from mmgen.decoding.grammar import Prompt, Vocabulary
+from mmgen.decoding.grammar import PromptIds, Vocabulary
 from mmgen.errors import MmgenError
 from mmgen.families.token_prompt import TokenPrompter
 from mmgen.request import WORDS, Request, Turn
@@ -45,19 +45,19 @@ class TemplatePrompter(TokenPrompter):
         self.start = (self.named("bos_token"),) if adds_bos else ()
 
     @abstractmethod
-    def canvas(self, request: Request, ids: Sequence[int]) -> Prompt:
+    def canvas(self, request: Request, ids: Sequence[int]) -> PromptIds:
         """Turn the ids of a request for a picture into its prompt: what precedes begin-image."""
 
-    def write(self, request: Request, encode: Callable[[Image.Image], Sequence[int]]) -> Prompt:
+    def write(self, request: Request, encode: Callable[[Image.Image], Sequence[int]]) -> PromptIds:
         """Write a request's prompt."""
         ids = self.ids(request, encode)
-        prompt, least = Prompt(tuple(ids)), 1
+        prompt, least = PromptIds(tuple(ids)), 1
         if request.want != WORDS:
             prompt = self.canvas(request, ids)
             v = self.vocabulary
             height, width = prompt.grid or (v.side, v.side)
             least = 1 + height * (width + (v.row_end is not None))
-        self.check_length(request, max(len(prompt.ids), len(prompt.away_from)), least)
+        self.check_length(request, max(len(prompt.ids), len(prompt.unconditional)), least)
         return prompt
 
     def ids(self, request: Request, encode: Callable[[Image.Image], Sequence[int]]) -> list[int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
-from mmgen.decoding.grammar import Prompt, Vocabulary
+from mmgen.decoding.grammar import PromptIds, Vocabulary
 from mmgen.errors import TooLongError
 from mmgen.request import Request
 
@@ -46,7 +46,7 @@ class TokenPrompter(ABC):
         """Say how many ids a picture in a prompt takes."""
 
     @abstractmethod
-    def write(self, request: Request, encode: Callable[[Image.Image], Sequence[int]]) -> Prompt:
+    def write(self, request: Request, encode: Callable[[Image.Image], Sequence[int]]) -> PromptIds:
         """Write a request's prompt.
 
         Args:

@@ -21,9 +21,8 @@ from typing import IO, Any, Literal, NamedTuple, Self, TypeAlias, TypeGuard
 
 from mmgen.errors import CannotGoOnError, MmgenError, UsageError, explained
 from mmgen.files import change_locked, lock, sweep
+from mmgen.outputs.records import FileEntry, Record
 from mmgen.text import as_line, from_json
-
-Record: TypeAlias = dict[str, Any]  # a line, as JSON gives it
 
 # How an item stands. new: nothing is known; done: its place has its result; failed: its place has its error;
 # stale: its place has something else, as its picture or the command changed; copy: another place has its result.
@@ -178,7 +177,7 @@ class Journal:
         for row in sorted(self._rows.values(), key=lambda row: row.offset):
             yield self._record_at(row.offset)
 
-    def file_entry(self, path: str) -> Record:
+    def file_entry(self, path: str) -> FileEntry:
         """Return what a record's `files` say of a file: `path`, which is absolute, `size`, `mtime_ns`, `sha256`.
 
         It is not read if size and time are as they were. Threads may call it side by side.

@@ -1,51 +1,78 @@
-"""One thing asked for, what came of it, and the record of both. Opens pictures; refuses to know models and outputs."""
+"""An item (what is asked for), its result (what came of it), and the record of both: the only JSON.
+
+Knows neither models nor files; pictures are opened when an item is asked.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TypedDict
 
-from mmgen import __version__, tasks
-from mmgen.errors import MmgenError, UsageError
-from mmgen.request import WORDS, Picture, Request, option
+from mmgen import tasks
+from mmgen.errors import MmgenError
+from mmgen.request import WORDS, ImageSampling, Picture, Request, TextSampling
 
-if TYPE_CHECKING:
-    from mmgen.outputs.pictures import Metadata
+VERSION = 1  # of the record: raised when a field changes its meaning, not when one is added
 
-GROUP = 16  # items that are put to the model together; it takes fewer at a time where memory is short
+# The fields of sampling that have always been part of a key. One that is added later counts only where it differs
+# from its default, so that no journal becomes stale by a new option.
+_ALWAYS_IN_KEY = {
+    "text": {"temperature", "top_p", "top_k", "repetition_penalty", "max_tokens"},
+    "image": {"temperature", "top_p", "top_k", "guidance", "image_guidance", "negative_prompt", "ratio"},
+}
+_DEFAULTS = {"text": asdict(TextSampling()), "image": asdict(ImageSampling())}
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Which items are done, and how many at a time."""
+class ModelName(TypedDict):
+    """Which model it was: as it was called, and the Hub's commit."""
 
-    fail_fast: bool = option(False, "Stop at the first that fails.", env=False)
-    limit: int | None = option(None, "Stop after N that had to be computed.", metavar="N", env=False)
-    shard: str | None = option(None, "Do only the I-th of N parts: one part a machine.", metavar="I/N", env=False)
-    batch_size: int | None = option(None, "Most at a time. Found by itself if not given.", metavar="N")
+    name: str
+    revision: str | None
 
-    def __post_init__(self) -> None:
-        for flag, value in (("--batch-size", self.batch_size), ("--limit", self.limit)):
-            if value is not None and value < 1:
-                raise UsageError(f"{flag} {value} is out of range", "it is a number of at least 1")
-        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
-            raise UsageError(f"--shard {self.shard} is out of range", "as in 1/4 for the first of 4")
 
-    @property
-    def group(self) -> int:
-        """Most items at a time."""
-        return self.batch_size or GROUP
+class FileEntry(TypedDict):
+    """A file as it was when it was read."""
 
-    @property
-    def part(self) -> tuple[int, int] | None:
-        """(i, n): only the i-th of n parts, from 1, chosen by key."""
-        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.shard or "", re.ASCII)
-        if self.shard is not None and found is None:
-            raise UsageError(f"--shard {self.shard} is not I/N", "as in --shard 1/4 for the first of four parts")
-        return (int(found[1]), int(found[2])) if found else None
+    path: str  # absolute
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+class RecordPart(TypedDict, total=False):
+    """One part of a story: words, or a picture."""
+
+    text: str
+    image: str  # its path
+    seed: int
+    passes: int | None
+
+
+class Record(TypedDict, total=False):
+    """What is recorded of an item, in this order: a line of a journal, or of `--json`."""
+
+    key: str  # in journals: 32 hex digits that stand for all that the result depends on
+    place: str  # in journals: which of the command's items it is (Item.item_id)
+    version: int  # VERSION
+    command: str
+    model: ModelName
+    line: int  # where one of a file of many stands
+    image: str  # as given, where a command takes exactly one
+    images: list[str]  # as given, where a command takes any number
+    prompt: str
+    text: str  # the result in words
+    output: str  # the result's path
+    parts: list[RecordPart]  # of a story
+    passes: int | None  # of the network, to choose a picture's codes
+    error: str  # in place of a result
+    written: str  # SHA-256 of the result's file: one that differs is not ours
+    seed: int  # where something is random
+    sampling: dict[str, dict[str, Any]]  # by kind: what request.TextSampling and request.ImageSampling hold
+    seconds: float  # the item's share of the time that the batch took
+    files: list[FileEntry]  # in journals: the pictures that were given
+    drawn_seed: int  # in journals: the batch's seed, if it was drawn
 
 
 @dataclass(frozen=True)
@@ -90,12 +117,12 @@ class Item:
             raise self.error
         if self.request.parts:
             return self.request
-        pictures = [open_image(source) for source in self.sources]
-        return replace(self.request, parts=tasks.place(self.prompt, pictures))
+        images = [open_image(source) for source in self.sources]
+        return replace(self.request, parts=tasks.insert_images(self.prompt, images))
 
     @property
-    def place(self) -> str:
-        """Say which of a command's items it is: the same again tomorrow, whatever is asked about it."""
+    def item_id(self) -> str:
+        """Which of a command's items it is: the same again tomorrow, whatever is asked about it."""
         if self.error is not None and self.line is not None:
             return f"line {self.line}"
         named = self.output or self.image or "\0".join([*(self.images or ()), self.prompt])
@@ -106,77 +133,68 @@ class Item:
         """List what its result depends on, beside command and model; contents: digests of its pictures."""
         greedy = self.request.want == WORDS and self.request.text.temperature == 0
         seed: object = self.request.seed if self.own_seed else f"drawn + {self.number}"
+        sampling = {
+            kind: {name: v for name, v in values.items() if name in _ALWAYS_IN_KEY[kind] or v != _DEFAULTS[kind][name]}
+            for kind, values in sampling_of(self.request).items()
+        }
         return {
             "prompt": self.prompt,
             "completion": self.request.completion,
             "pictures": list(contents),
-            "sampling": sampling_of(self.request),
+            "sampling": sampling,
             "seed": None if greedy else seed,
         }
 
 
 @dataclass
-class Outcome:
+class Result:
     """What came of an item: its pieces, or an error, after which pieces do not count.
 
     Attributes:
-        file: a picture as it stands in a file that was written before, with its seed and passes.
+        copied: a picture's file that was written for an equal item, with its record.
     """
 
     pieces: list[str | Picture] = field(default_factory=list)
     error: MmgenError | None = None
-    file: tuple[bytes, int, int | None] | None = None
+    copied: tuple[bytes, Record] | None = None
 
     @property
     def text(self) -> str:
         """All words."""
         return "".join(piece for piece in self.pieces if isinstance(piece, str))
 
-    @property
-    def pictures(self) -> list[Picture]:
-        """All pictures."""
-        return [piece for piece in self.pieces if isinstance(piece, Picture)]
-
 
 @dataclass(frozen=True)
-class Job:
-    """What all results of one command share."""
+class Origin:
+    """What all records of one command share."""
 
     command: str
     model: str
     revision: str | None
 
-    def record(self, item: Item, seconds: float, result: Mapping[str, object]) -> dict[str, object]:
-        """Give a result as an object of JSON.
-
-        The keys: `command`, `model` (`name`, `revision`), `line` (where one of a file of many stands), `image`
-        (caption, vary) or `images` (ask, interleave) as given, `prompt`, the result (`text`; `output`, a path, and
-        `passes` of the network; `output` and `parts`; or `error`), `seed`, `sampling` (by kind, "text" and "image",
-        what request.py's classes hold), `seconds` (since the result before, or since the model was ready). A journal
-        adds `key`, `place`, `files` and `drawn_seed` (see journal.py). Of a result in a file, `written` is its
-        SHA-256: what is otherwise is not ours.
-        """
-        fields: dict[str, object] = {"command": self.command, "model": {"name": self.model, "revision": self.revision}}
-        if item.line is not None:
-            fields["line"] = item.line
-        if item.image is not None:
-            fields["image"] = item.image
-        if item.images is not None:
-            fields["images"] = list(item.images)
-        fields |= {"prompt": item.prompt, **result}
-        fields.setdefault("seed", item.request.seed)
-        return fields | {"sampling": sampling_of(item.request), "seconds": round(seconds, 3)}
-
-    def metadata(self, item: Item, picture: Picture) -> Metadata:
-        """Say how a picture was made, for its file: no paths, so of a model's folder only the name."""
-        return {
-            "mmgen": __version__,
+    def record(self, item: Item) -> Record:
+        """Begin the record of an item: all that is known before its result."""
+        record: Record = {
+            "version": VERSION,
+            "command": self.command,
+            "model": {"name": self.model, "revision": self.revision},
             "prompt": item.prompt,
-            "model": plain_name(self.model),
-            "revision": self.revision,
-            "seed": picture.seed,
             "sampling": sampling_of(item.request),
         }
+        if item.line is not None:
+            record["line"] = item.line
+        if item.image is not None:
+            record["image"] = item.image
+        if item.images is not None:
+            record["images"] = list(item.images)
+        if is_random(item.request):
+            record["seed"] = item.request.seed
+        return record
+
+
+def in_order(record: Record) -> dict[str, object]:
+    """Give a record's fields in the order in which they are written."""
+    return {name: record[name] for name in Record.__annotations__ if name in record}  # type: ignore[literal-required]
 
 
 def plain_name(model: str) -> str:
@@ -185,7 +203,13 @@ def plain_name(model: str) -> str:
     return Path(model).resolve().name if is_path else model
 
 
-def sampling_of(request: Request) -> dict[str, dict[str, float | int | str | None]]:
+def is_random(request: Request) -> bool:
+    """Whether the result depends on the seed."""
+    kinds: Mapping[str, TextSampling | ImageSampling] = {"text": request.text, "image": request.image}
+    return any(kinds[kind].temperature > 0 for kind in request.want)
+
+
+def sampling_of(request: Request) -> dict[str, dict[str, Any]]:
     """Say how words and pictures, as far as they are wanted, are chosen."""
     by_kind = {"text": asdict(request.text), "image": asdict(request.image)}
     return {kind: by_kind[kind] for kind in by_kind if kind in request.want}

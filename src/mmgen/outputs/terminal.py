@@ -37,6 +37,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h" if minutes >= 60 else f"{minutes}:{rest:02d} min"
 
 
+def rate(per_second: float) -> str:
+    """Say how fast something goes."""
+    return f"{per_second:.2g} a second" if per_second < 10 else f"{per_second:.0f} a second"
+
+
 def emit(text: str) -> None:
     """Write a result to stdout, at once."""
     global _before

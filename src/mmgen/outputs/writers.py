@@ -1,4 +1,4 @@
-"""Where whole results go: lines on stdout, text beside pictures, picture files, illustrated stories.
+"""Where results go, a class a destination: lines on stdout, text beside pictures, picture files, illustrated stories.
 
 Knows items and what came of them; refuses to know what made it.
 """
@@ -8,126 +8,162 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeAlias
 
-from mmgen.errors import MmgenError
-from mmgen.files import aside, sweep, whole_file
-from mmgen.outputs.live import Story
-from mmgen.outputs.records import Item, Job, Outcome
+from mmgen import __version__
+from mmgen.errors import MmgenError, explained
+from mmgen.files import sweep, whole_file
+from mmgen.outputs.markdown import link
+from mmgen.outputs.records import Item, Record, RecordPart, Result, plain_name
 from mmgen.outputs.terminal import emit, emit_bytes
+from mmgen.request import Picture
 from mmgen.signals import uninterrupted
 from mmgen.text import clean
 
-Keep: TypeAlias = Callable[[Mapping[str, object]], None]
-Recorded: TypeAlias = Callable[[], Mapping[str, object]]  # reads the record of an item's result
+_EMPTY = "try another --seed or another prompt"
 
 
-class Sink(ABC):
-    """Takes whole results, one item after the other."""
+class Writer(ABC):
+    """Takes results, one item after the other."""
 
-    def is_there(self, item: Item, recorded: Recorded) -> bool:
-        """Say whether what was written for an item is still there, as it would be written now, by its record."""
+    def is_there(self, item: Item, recorded: Callable[[], Record]) -> bool:
+        """Whether an item's result is still there as it would be written now; recorded: reads its record."""
         return True
 
-    def is_foreign(self, item: Item, record: Mapping[str, object] | None) -> bool:
-        """Say whether something stands in an item's place that must not be touched; record: the last of that place.
+    def is_foreign(self, item: Item, last: Record | None) -> bool:
+        """Whether something stands in an item's place that must not be touched; last: the last record of that place.
 
         Raises:
             MmgenError: so it is, and nobody said that it may stay.
         """
         return False
 
-    def cleared(self, item: Item) -> AbstractContextManager[None]:
-        """Take away what was written for an item before; put it back if what is done meanwhile fails."""
-        return nullcontext()
-
-    def recall(self, item: Item, record: Mapping[str, object]) -> Outcome | None:
+    def recall(self, item: Item, record: Record) -> Result | None:
         """Bring back a result for an item from the record of an equal one, or None if that is not possible."""
-        return Outcome([str(record["text"])]) if "text" in record else None
+        return Result([record["text"]]) if "text" in record else None
+
+    def take(self, item: Item, piece: str | Picture, record: Record) -> None:  # noqa: B027 -- most show whole results
+        """Show a piece of the only item as it comes."""
+
+    def end_early(self, failure: BaseException) -> None:  # noqa: B027
+        """Leave in order what was shown of the only item: nothing more comes."""
 
     @abstractmethod
-    def write(self, item: Item, outcome: Outcome, record: Mapping[str, object] | None, keep: Keep) -> None:
-        """Write a result.
+    def stage(
+        self, item: Item, result: Result, record: Record, last: Record | None
+    ) -> AbstractContextManager[Path | None]:
+        """Prepare a result, and put it in its place when the `with` block ends.
+
+        The block gets the file that will be replaced, if any. In it the record is written: if we are killed in between,
+        the file is not there and is made again; the other way round it would be somebody else's.
 
         Args:
-            record: the last of the item's place.
-            keep: takes what belongs into the new record. A file is moved in place after that: if we are killed in
-                between, it is not there, and is made again; the other way round it would be somebody else's.
+            record: is filled in with what came.
+            last: the last record of the item's place.
 
         Raises:
             MmgenError: nothing came that could be written, or it cannot be.
         """
 
 
-class Lines(Sink):
-    """A line for each item: path (or prompt), tab and text, with whitespace folded. Not shown: only recorded.
+class Lines(Writer):
+    """A line for each item: path (or prompt), tab and text, with whitespace folded.
+
+    Args:
+        shown: on stdout; otherwise texts are only recorded.
+        streamed: the only item's text as it comes, and as it is.
 
     Attributes:
         said: the last text.
     """
 
-    def __init__(self, shown: bool) -> None:
+    def __init__(self, shown: bool = True, streamed: bool = False) -> None:
         self.said = ""
-        self._shown = shown
+        self._shown, self._streamed = shown, streamed
+        self._held = ""  # space that is written once a word follows
 
-    def write(self, item: Item, outcome: Outcome, record: Mapping[str, object] | None, keep: Keep) -> None:
-        self.said = text = text_of(item, outcome)
-        keep({"text": text})
-        if self._shown:
-            emit(f"{item.image or _folded(item.prompt)}\t{_folded(text)}\n")
+    def take(self, item: Item, piece: str | Picture, record: Record) -> None:
+        if not self._streamed or not isinstance(piece, str):
+            return
+        as_is = item.request.completion
+        text = self._held + clean(piece)
+        whole = text if as_is else text.rstrip()
+        self._held = text[len(whole) :]
+        if not (self.said or as_is):
+            whole = whole.lstrip()
+        if whole:
+            self.said += whole  # before it is seen: whoever interrupts has seen it
+            emit(whole)
+
+    def end_early(self, failure: BaseException) -> None:
+        if self._streamed and self.said and isinstance(failure, MmgenError):
+            emit("\n")
+
+    @contextmanager
+    def stage(self, item: Item, result: Result, record: Record, last: Record | None) -> Iterator[None]:
+        self.said = record["text"] = text_of(item, result)
+        yield
+        if self._streamed:
+            emit("\n")
+        elif self._shown:
+            emit(f"{item.image or _folded(item.prompt)}\t{_folded(self.said)}\n")
 
 
-class Files(Sink):
+class Files(Writer):
     """A file for each item; one that is as its record says is ours, and may be replaced."""
 
-    def __init__(self, overwrite: bool) -> None:
+    def __init__(self, overwrite: bool = False) -> None:
         self._overwrite = overwrite
         self._folders: set[Path] = set()  # that are made, and swept
 
-    def is_there(self, item: Item, recorded: Recorded) -> bool:
-        return _output(item) != "-" and os.path.lexists(_output(item))
+    def place(self, item: Item) -> Path:
+        """Say which file is an item's."""
+        return Path(item.output or "")
 
-    def is_foreign(self, item: Item, record: Mapping[str, object] | None) -> bool:
-        if self._overwrite or not Files.is_there(self, item, dict):
+    def is_there(self, item: Item, recorded: Callable[[], Record]) -> bool:
+        return item.output != "-" and os.path.lexists(self.place(item))
+
+    def is_foreign(self, item: Item, last: Record | None) -> bool:
+        if self._overwrite or item.output == "-" or not os.path.lexists(self.place(item)):
             return False
-        return record is None or record.get("written") != _digest(_output(item))
+        return last is None or last.get("written") != _digest(self.place(item))
 
-    def cleared(self, item: Item) -> AbstractContextManager[None]:
-        return nullcontext() if _output(item) == "-" else aside(Path(_output(item)))
-
-    def put(self, item: Item, data: bytes, result: Mapping[str, object], keep: Keep) -> None:
-        """Write an item's file, and have it recorded just before it is in place."""
-        path = Path(_output(item))
+    @contextmanager
+    def whole(self, item: Item, data: bytes, record: Record) -> Iterator[Path]:
+        """Write an item's file beside its place, and move it there at the end."""
+        path = self.place(item)
         if path.parent not in self._folders:
-            _make_folder(path.parent)
+            _make(path.parent)
             sweep(path.parent)
             self._folders.add(path.parent)
+        record["written"] = sha256(data).hexdigest()
         with uninterrupted(), whole_file(path) as file:  # or the old file would be aside, or gone
             file.write(data)
-            keep({**result, "written": sha256(data).hexdigest()})
+            yield path
 
 
 class Sidecars(Files):
     """A text file for each picture. One that was edited by hand, or was there before, is left as it is.
 
-    What we wrote is written anew from the record, without a model, where prefix or suffix are others now.
+    Ours is written anew from its record, without a model, where prefix or suffix are others now.
     """
 
     def __init__(self, prefix: str = "", suffix: str = "", overwrite: bool = False) -> None:
         super().__init__(overwrite)
         self._prefix, self._suffix = prefix, suffix
 
-    def is_there(self, item: Item, recorded: Recorded) -> bool:
+    def is_there(self, item: Item, recorded: Callable[[], Record]) -> bool:
         text = recorded().get("text")
-        return isinstance(text, str) and _digest(_output(item)) == sha256(self._encoded(text)).hexdigest()
+        return isinstance(text, str) and _digest(self.place(item)) == sha256(self._encoded(text)).hexdigest()
 
-    def write(self, item: Item, outcome: Outcome, record: Mapping[str, object] | None, keep: Keep) -> None:
-        text = text_of(item, outcome)
-        self.put(item, self._encoded(text), {"text": text, "output": _output(item)}, keep)
+    @contextmanager
+    def stage(self, item: Item, result: Result, record: Record, last: Record | None) -> Iterator[Path]:
+        record["text"], record["output"] = text_of(item, result), str(item.output)
+        with self.whole(item, self._encoded(record["text"]), record) as path:
+            yield path
 
     def _encoded(self, text: str) -> bytes:
         return f"{self._prefix}{text}{self._suffix}\n".encode()
@@ -136,126 +172,211 @@ class Sidecars(Files):
 class PictureFiles(Files):
     """A picture for each item; its path on stdout, if shown. The path `-` is stdout itself."""
 
-    def __init__(self, job: Job, with_metadata: bool = True, shown: bool = True, overwrite: bool = False) -> None:
+    def __init__(self, with_metadata: bool = True, shown: bool = True, overwrite: bool = False) -> None:
         super().__init__(overwrite)
-        self._job = job
-        self._with_metadata = with_metadata
-        self._shown = shown
+        self._with_metadata, self._shown = with_metadata, shown
 
-    def is_foreign(self, item: Item, record: Mapping[str, object] | None) -> bool:
-        if super().is_foreign(item, record):
-            raise MmgenError(f"{_output(item)} exists", "choose another place with -o, or overwrite it with -f")
+    def is_foreign(self, item: Item, last: Record | None) -> bool:
+        if super().is_foreign(item, last):
+            raise MmgenError(f"{item.output} exists", "choose another place with -o, or overwrite it with -f")
         return False
 
-    def recall(self, item: Item, record: Mapping[str, object]) -> Outcome | None:
-        path, seed = Path(str(record.get("output"))), record.get("seed")
-        if path.suffix.lower() != Path(_output(item)).suffix.lower() or not isinstance(seed, int):
+    def recall(self, item: Item, record: Record) -> Result | None:
+        path = Path(str(record.get("output")))
+        if path.suffix.lower() != self.place(item).suffix.lower():
             return None
         try:
             data = path.read_bytes()
         except OSError:  # it was taken away
             return None
-        passes = record.get("passes")
-        file = (data, seed, passes if isinstance(passes, int) else None)
-        return Outcome(file=file) if sha256(data).hexdigest() == record.get("written") else None
+        return Result(copied=(data, record)) if sha256(data).hexdigest() == record.get("written") else None
 
-    def write(self, item: Item, outcome: Outcome, record: Mapping[str, object] | None, keep: Keep) -> None:
-        data, seed, passes = outcome.file or self._encoded(item, outcome)
-        path = _output(item)
-        if path == "-":
+    @contextmanager
+    def stage(self, item: Item, result: Result, record: Record, last: Record | None) -> Iterator[Path | None]:
+        data = self._encoded(item, result, record)
+        if item.output == "-":
+            yield None
             emit_bytes(data)
-            keep({})
             return
-        self.is_foreign(item, record)  # by now, perhaps
-        self.put(item, data, {"output": path, "seed": seed, "passes": passes}, keep)
+        record["output"] = str(item.output)
+        self.is_foreign(item, last)  # by now, perhaps
+        with self.whole(item, data, record) as path:
+            yield path
         if self._shown:
-            emit(path + "\n")
+            emit(f"{item.output}\n")
 
-    def _encoded(self, item: Item, outcome: Outcome) -> tuple[bytes, int, int | None]:
-        from mmgen.outputs.pictures import encode_image, format_of
+    def _encoded(self, item: Item, result: Result, record: Record) -> bytes:
+        if result.copied is not None:
+            data, other = result.copied
+            record["passes"] = other.get("passes")
+            if "seed" in other:
+                record["seed"] = other["seed"]
+            return data
+        picture = next((piece for piece in result.pieces if isinstance(piece, Picture)), None)
+        if picture is None:
+            raise MmgenError("the model ended without a picture", _EMPTY)
+        record["passes"] = picture.passes
+        return encoded(picture, self.place(item), record if self._with_metadata else None)
 
-        if not outcome.pictures:
-            raise MmgenError("the model ended without a picture", "try another --seed or another prompt")
-        (picture,) = outcome.pictures
-        metadata = self._job.metadata(item, picture) if self._with_metadata else None
-        path = _output(item)
-        data = encode_image(picture.image, "PNG" if path == "-" else format_of(path), metadata)
-        return data, picture.seed, picture.passes
 
+class Stories(Files):
+    """A folder for each item: index.md and its pictures; the path of the page on stdout, if shown.
 
-class Stories(Sink):
-    """A folder for each item; the path of its page on stdout, if shown."""
+    Args:
+        streamed: the only story's Markdown on stdout as it comes, in place of the path.
+    """
 
-    def __init__(self, job: Job, with_metadata: bool = True, shown: bool = True, overwrite: bool = False) -> None:
-        self._job = job
-        self._with_metadata = with_metadata
-        self._shown = shown
-        self._overwrite = overwrite
+    def __init__(
+        self, with_metadata: bool = True, shown: bool = True, streamed: bool = False, overwrite: bool = False
+    ) -> None:
+        super().__init__(overwrite)
+        self._with_metadata, self._shown, self._streamed = with_metadata, shown, streamed
+        self._under_way: _Story | None = None
 
-    def is_there(self, item: Item, recorded: Recorded) -> bool:
-        page = _page(item)
+    def place(self, item: Item) -> Path:
+        return Path(item.output or "") / "index.md"
+
+    def is_there(self, item: Item, recorded: Callable[[], Record]) -> bool:
+        page = self.place(item)
         if not page.is_file():
             return False
-        pictures = re.findall(r"\]\((\d{3,}\.png)\)", page.read_text("utf-8", "replace"))
-        return all((page.parent / picture).is_file() for picture in pictures)
+        images = re.findall(r"\]\((\d{3,}\.png)\)", page.read_text("utf-8", "replace"))
+        return all((page.parent / image).is_file() for image in images)
 
-    def is_foreign(self, item: Item, record: Mapping[str, object] | None) -> bool:
-        is_ours = record is not None and record.get("written") == _digest(_page(item))
-        if _page(item).is_file() and not (self._overwrite or is_ours):
+    def is_foreign(self, item: Item, last: Record | None) -> bool:
+        if self.place(item).is_file() and super().is_foreign(item, last):
             raise MmgenError(f"{item.output} has a story", "choose another place with -o, or overwrite it with -f")
         return False
 
-    def cleared(self, item: Item) -> AbstractContextManager[None]:
-        return aside(_page(item))
-
-    def recall(self, item: Item, record: Mapping[str, object]) -> Outcome | None:
+    def recall(self, item: Item, record: Record) -> Result | None:
         return None  # a story is told again
 
-    def write(self, item: Item, outcome: Outcome, record: Mapping[str, object] | None, keep: Keep) -> None:
-        self.is_foreign(item, record)  # by now, perhaps
-        folder = Path(_output(item))
-        _make_folder(folder.parent)
-        sweep(folder)
+    def take(self, item: Item, piece: str | Picture, record: Record) -> None:
+        self._under_way = self._under_way or self._story(item, record)
+        self._under_way.take(piece)
 
-        def keep_page(page: bytes) -> None:
-            keep({"output": str(folder), "parts": story.parts, "written": sha256(page).hexdigest()})
+    def end_early(self, failure: BaseException) -> None:
+        if self._under_way is None or not self._under_way.parts:
+            return
+        if isinstance(failure, MmgenError):
+            self._under_way.end()
+        _make(self._under_way.folder)
+        with uninterrupted(), whole_file(self._under_way.folder / "index.md") as file:
+            file.write(self._under_way.page())
 
-        with Story(self._job, item, str(folder), self._with_metadata, shown=False, keep=keep_page) as story:
-            for piece in outcome.pieces:
+    @contextmanager
+    def stage(self, item: Item, result: Result, record: Record, last: Record | None) -> Iterator[Path]:
+        self.is_foreign(item, last)  # by now, perhaps
+        if (story := self._under_way) is None:
+            story = self._story(item, record)
+            for piece in result.pieces:
                 story.take(piece)
+        if not story.parts:
+            raise MmgenError("the model ended without a word or a picture", _EMPTY)
+        story.end()
+        record["output"], record["parts"] = str(item.output), story.parts
+        with self.whole(item, story.page(), record) as path:
+            yield path
+        if self._shown and not self._streamed:
+            emit(f"{path}\n")
+
+    def _story(self, item: Item, record: Record) -> _Story:
+        return _Story(Path(item.output or ""), record if self._with_metadata else None, self._streamed)
+
+
+class _Story:
+    """A story under way: Markdown, and the pictures that are written as they come.
+
+    Attributes:
+        parts: what came, as in a record.
+    """
+
+    def __init__(self, folder: Path, metadata: Record | None, shown: bool) -> None:
+        self.folder, self.parts = folder, list[RecordPart]()
+        self._metadata, self._shown = metadata, shown
+        self._text = ""  # index.md so far
+        self._n_images = 0
+
+    def take(self, piece: str | Picture) -> None:
+        """Add the next words, or the next picture."""
+        if isinstance(piece, Picture):
+            self._add_picture(piece)
+            return
+        text = clean(piece)
+        if self._text.endswith("\n\n") or not self._text:
+            text = text.lstrip()
+        if text:
+            self._write(text, text)
+            before = self.parts.pop()["text"] if self.parts and "text" in self.parts[-1] else ""
+            self.parts.append({"text": before + text})
+
+    def end(self) -> None:
+        """End the last line."""
+        if not self._text.endswith("\n"):
+            self._write("\n", "\n")
+
+    def page(self) -> bytes:
+        """Give index.md."""
+        return (self._text.rstrip("\n") + "\n").encode()
+
+    def _add_picture(self, picture: Picture) -> None:
+        self._n_images += 1
+        path = self.folder / f"{self._n_images:03d}.png"
+        _make(self.folder)
+        with whole_file(path) as file:
+            file.write(encoded(picture, path, self._metadata))
+        end = self._text[-2:]
+        gap = "\n" * (2 - len(end) + len(end.rstrip("\n"))) if end else ""
+        title = f"{gap}![picture {self._n_images}]"
+        self._write(f"{title}({path.name})\n\n", f"{title}({link(path)})\n\n")
+        self.parts.append({"image": str(path), "seed": picture.seed, "passes": picture.passes})
+
+    def _write(self, page: str, shown: str) -> None:
+        self._text += page
         if self._shown:
-            emit(f"{_page(item)}\n")
+            emit(shown)
 
 
-def text_of(item: Item, outcome: Outcome) -> str:
+def encoded(picture: Picture, path: Path, record: Record | None) -> bytes:
+    """Encode a picture in the format of its file's ending, with a note of how it was made: of paths, none.
+
+    Args:
+        path: `-` is a PNG.
+        record: of the item; None leaves the note out.
+    """
+    from mmgen.outputs.pictures import Metadata, encode_image, format_of
+
+    metadata: Metadata | None = None
+    if record is not None:
+        metadata = {
+            "mmgen": __version__,
+            "prompt": record["prompt"],
+            "model": plain_name(record["model"]["name"]),
+            "revision": record["model"]["revision"],
+            "seed": picture.seed,
+            "sampling": record["sampling"],
+        }
+    return encode_image(picture.image, "PNG" if str(path) == "-" else format_of(path), metadata)
+
+
+def text_of(item: Item, result: Result) -> str:
     """Give an item's words as they are recorded: without space around them, unless a text was continued."""
-    text = clean(outcome.text)
+    text = clean(result.text)
     return text if item.request.completion else text.strip()
+
+
+def _make(folder: Path) -> None:
+    with explained("make", folder, "choose another place with -o"):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _folded(text: str) -> str:
     return " ".join(text.split())
 
 
-def _output(item: Item) -> str:
-    assert item.output is not None
-    return item.output
-
-
-def _page(item: Item) -> Path:
-    return Path(_output(item)) / "index.md"
-
-
-def _digest(path: str | Path) -> str:
+def _digest(path: Path) -> str:
     """Digest a file; one that cannot be read has a digest that no file has."""
     try:
-        return sha256(Path(path).read_bytes()).hexdigest()
+        return sha256(path.read_bytes()).hexdigest()
     except OSError:
         return ""
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as failure:
-        raise MmgenError(f"cannot make {folder}: {failure.strerror}", "choose another place") from failure
