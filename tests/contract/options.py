@@ -170,7 +170,7 @@ ENVIRONMENT = (
     ),
     Row(
         "options go before variables",
-        "mmgen ask hello --seed 1 --max-tokens 2 -m demo --json",
+        "mmgen ask hello --seed 1 --temperature 0.1 --max-tokens 2 -m demo --json",
         records={"-": [{"seed": 1, "sampling": {"text": {"max_tokens": 2, "top_k": 5}}}]},
         env={"MMGEN_SEED": "7", "MMGEN_MAX_TOKENS": "5", "MMGEN_MODEL": "./nowhere", "MMGEN_TOP_K": "5"},
     ),
