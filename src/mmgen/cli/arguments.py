@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -38,6 +38,7 @@ from mmgen.inputs.finding import (
 )
 from mmgen.inputs.prompts import Prompt
 from mmgen.model import Model
+from mmgen.outputs.journal import Journal
 from mmgen.outputs.records import Item, Origin, is_random
 from mmgen.outputs.terminal import Notes, emit
 from mmgen.outputs.writers import Sidecars, Writer
@@ -294,44 +295,28 @@ class Command:
         items: Callable[[int], Iterable[Item]],
         writer: Writer,
         n_items: int | None = None,
-        journal_path: Path | None = None,
+        own_journal: Path | None = None,
     ) -> None:
         """Run items, and end the command: in failure if any of them failed.
 
         Args:
             items: makes them, given the first seed.
             n_items: how many there are, if that is known.
-            journal_path: where results are kept, in a folder of the command's own, if --jsonl does not say.
+            own_journal: where results are kept, in a folder that the command fills, if --jsonl does not say.
         """
         from mmgen.jobs import Counts, Job
-        from mmgen.outputs.export import write_report
-        from mmgen.outputs.journal import Journal
 
-        job, notes = self.job, self.notes
-        with ExitStack() as stack:
-            # 1) The journal, and the seed that it began with
-            journal = None
-            path = Path(job.jsonl) if job.jsonl is not None else journal_path
-            if job.html is not None:
-                check_page(Path(job.html))
-                if path is None:
-                    signals.raise_on_interrupt()
-                    path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mmgen-"))) / "journal.jsonl"
-            if path is not None and not (job.plan and not path.exists()):
-                signals.raise_on_interrupt()
-                if path == journal_path:
-                    with suppress(OSError):  # the journal says so
-                        path.parent.mkdir(parents=True, exist_ok=True)
-                with signals.uninterrupted():  # until it is known that a new one is to be taken away
-                    journal = stack.enter_context(Journal(path))
+        job, loading, notes = self.job, self.loading, self.notes
+        with self._journal(own_journal) as journal:
+            # 1) The seed: the one that was given, or that the journal began with
             kept = journal.drawn_seed if journal else None
             seed = self.first_seed if kept is None or job.seed is not None else kept
 
-            # 2) The checkpoint; its weights are not read yet
-            checkpoint = catalog.find(job.model, revision=self.loading.revision, offline=self.loading.offline)
+            # 2) The checkpoint; its weights are read once an item needs them
+            checkpoint = catalog.find(job.model, revision=loading.revision, offline=loading.offline)
 
             def opened(requests: Sequence[Request]) -> Model:
-                model = open_model(checkpoint, self.loading, self.shape.want, requests, notes)
+                model = open_model(checkpoint, loading, self.shape.want, requests, notes)
                 if job.seed is None and is_random(self.shape):
                     notes.say(f"seed: {seed}")
                 return model
@@ -346,7 +331,7 @@ class Command:
                 emit(", ".join(f"{name} {n}" for name, n in running.plan(items(seed)).items()) + "\n")
                 return
             try:
-                counts = running.run(items(seed), n_items)
+                running.run(items(seed), n_items)
             finally:
                 notes.clear()
                 is_stopped_early = isinstance(sys.exception(), KeyboardInterrupt) and running.counts == Counts()
@@ -354,16 +339,41 @@ class Command:
                 if not is_stopped_early and (journal is not None or running.counts.is_notable or is_silent):
                     notes.say(running.summary())
                 if job.html is not None and journal is not None:
+                    from mmgen.outputs.export import write_report
+
                     write_report(journal.records(), Path(job.html), f"mmgen {self.name}")
-        if counts.failed:
+        if running.counts.failed:
             raise typer.Exit(1)
+
+    @contextmanager
+    def _journal(self, own: Path | None) -> Iterator[Journal | None]:
+        """Open the journal that --jsonl names, or the folder's own, or one for a while if only a page is wanted."""
+        path = Path(self.job.jsonl) if self.job.jsonl is not None else own
+        if self.job.html is not None:
+            check_page(Path(self.job.html))
+        if path is None and self.job.html is None:
+            yield None
+            return
+        signals.raise_on_interrupt()
+        with tempfile.TemporaryDirectory(prefix="mmgen-") if path is None else nullcontext() as folder:
+            path = path or Path(str(folder)) / "journal.jsonl"
+            if self.job.plan and not path.exists():
+                yield None
+                return
+            if path == own:
+                with suppress(OSError):  # the journal says so
+                    path.parent.mkdir(parents=True, exist_ok=True)
+            with ExitStack() as stack:
+                with signals.uninterrupted():  # until it is known that a new one is to be taken away
+                    journal = stack.enter_context(Journal(path))
+                yield journal
 
     def run_files(
         self,
         items: Callable[[int], Iterable[Item]],
         writer: Writer,
         n_items: int | None,
-        journal_path: Path | None,
+        own_journal: Path | None,
         *,
         force: bool,
     ) -> None:
@@ -371,9 +381,9 @@ class Command:
         if n_items is not None and self.job.jsonl is None:
             listed = list(items(self.first_seed))
             check_outputs([item.output for item in listed if item.output not in (None, "-")], force)
-            self.run(lambda seed: listed, writer, n_items, journal_path)
+            self.run(lambda seed: listed, writer, n_items, own_journal)
         else:
-            self.run(items, writer, n_items, journal_path)
+            self.run(items, writer, n_items, own_journal)
 
 
 # --- outputs ------------------------------------------------------------------------------------------------------
