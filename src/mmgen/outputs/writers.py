@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -231,7 +231,9 @@ class Stories(Files):
     ) -> None:
         super().__init__(overwrite)
         self._with_metadata, self._shown, self._streamed = with_metadata, shown, streamed
-        self._under_way: _Story | None = None
+        self._page = Path()
+        self._parts: list[RecordPart] = []  # of the story that is streamed
+        self._n_shown = 0  # letters of it
 
     def place(self, item: Item) -> Path:
         return Path(item.output or "") / "index.md"
@@ -252,89 +254,79 @@ class Stories(Files):
         return None  # a story is told again
 
     def take(self, item: Item, piece: str | Picture, record: Record) -> None:
-        self._under_way = self._under_way or self._story(item, record)
-        self._under_way.take(piece)
+        if self._streamed:
+            self._page = self.place(item)
+            self._add(self._parts, piece, self._page.parent, record)
+            self._show(markdown(self._parts, link))
 
     def end_early(self, failure: BaseException) -> None:
-        if self._under_way is None or not self._under_way.parts:
-            return
-        if isinstance(failure, MmgenError):
-            self._under_way.end()
-        _make(self._under_way.folder)
-        with uninterrupted(), whole_file(self._under_way.folder / "index.md") as file:
-            file.write(self._under_way.page())
+        if self._parts:
+            if isinstance(failure, MmgenError):
+                self._show(markdown(self._parts, link), "\n")
+            _make(self._page.parent)
+            with uninterrupted(), whole_file(self._page) as file:
+                file.write(_page(self._parts))
 
     @contextmanager
     def stage(self, item: Item, result: Result, record: Record, last: Record | None) -> Iterator[Path]:
         self.is_foreign(item, last)  # by now, perhaps
-        if (story := self._under_way) is None:
-            story = self._story(item, record)
+        parts = self._parts
+        if self._streamed:
+            self._show(markdown(parts, link), "\n")
+        else:
+            parts = []
             for piece in result.pieces:
-                story.take(piece)
-        if not story.parts:
+                self._add(parts, piece, self.place(item).parent, record)
+        if not parts:
             raise MmgenError("the model ended without a word or a picture", _EMPTY)
-        story.end()
-        record["output"], record["parts"] = str(item.output), story.parts
-        with self.whole(item, story.page(), record) as path:
+        record["output"], record["parts"] = str(item.output), parts
+        with self.whole(item, _page(parts), record) as path:
             yield path
         if self._shown and not self._streamed:
             emit(f"{path}\n")
 
-    def _story(self, item: Item, record: Record) -> _Story:
-        return _Story(Path(item.output or ""), record if self._with_metadata else None, self._streamed)
-
-
-class _Story:
-    """A story under way: Markdown, and the pictures that are written as they come.
-
-    Attributes:
-        parts: what came, as in a record.
-    """
-
-    def __init__(self, folder: Path, metadata: Record | None, shown: bool) -> None:
-        self.folder, self.parts = folder, list[RecordPart]()
-        self._metadata, self._shown = metadata, shown
-        self._text = ""  # index.md so far
-        self._n_images = 0
-
-    def take(self, piece: str | Picture) -> None:
-        """Add the next words, or the next picture."""
+    def _add(self, parts: list[RecordPart], piece: str | Picture, folder: Path, record: Record) -> None:
+        """Add the next words, or write the next picture into the folder and add that."""
+        before = parts[-1]["text"] if parts and "text" in parts[-1] else ""
         if isinstance(piece, Picture):
-            self._add_picture(piece)
+            _make(folder)
+            path = folder / f"{sum('image' in part for part in parts) + 1:03d}.png"
+            with whole_file(path) as file:
+                file.write(encoded(piece, path, record if self._with_metadata else None))
+            parts.append({"image": str(path), "seed": piece.seed, "passes": piece.passes})
             return
         text = clean(piece)
-        if self._text.endswith("\n\n") or not self._text:
+        if not before or before.endswith("\n\n"):
             text = text.lstrip()
-        if text:
-            self._write(text, text)
-            before = self.parts.pop()["text"] if self.parts and "text" in self.parts[-1] else ""
-            self.parts.append({"text": before + text})
+        if before:
+            parts[-1]["text"] = before + text
+        elif text:
+            parts.append({"text": text})
 
-    def end(self) -> None:
-        """End the last line."""
-        if not self._text.endswith("\n"):
-            self._write("\n", "\n")
+    def _show(self, text: str, end: str = "") -> None:
+        """Show what is new of a text, and see to it that it ends so."""
+        text = text if text.endswith(end) else text + end
+        emit(text[self._n_shown :])
+        self._n_shown = len(text)
 
-    def page(self) -> bytes:
-        """Give index.md."""
-        return (self._text.rstrip("\n") + "\n").encode()
 
-    def _add_picture(self, picture: Picture) -> None:
-        self._n_images += 1
-        path = self.folder / f"{self._n_images:03d}.png"
-        _make(self.folder)
-        with whole_file(path) as file:
-            file.write(encoded(picture, path, self._metadata))
-        end = self._text[-2:]
-        gap = "\n" * (2 - len(end) + len(end.rstrip("\n"))) if end else ""
-        title = f"{gap}![picture {self._n_images}]"
-        self._write(f"{title}({path.name})\n\n", f"{title}({link(path)})\n\n")
-        self.parts.append({"image": str(path), "seed": picture.seed, "passes": picture.passes})
+def markdown(parts: Sequence[RecordPart], link: Callable[[Path], str]) -> str:
+    """Write a story: words as they are, pictures as paragraphs of their own; what is added to it later follows."""
+    text, n_images = "", 0
+    for part in parts:
+        if "text" in part:
+            text += part["text"]
+            continue
+        n_images += 1
+        n_breaks = len(text) - len(text.rstrip("\n"))
+        gap = "\n" * max(0, 2 - n_breaks) if text else ""
+        text += f"{gap}![picture {n_images}]({link(Path(part['image']))})\n\n"
+    return text
 
-    def _write(self, page: str, shown: str) -> None:
-        self._text += page
-        if self._shown:
-            emit(shown)
+
+def _page(parts: Sequence[RecordPart]) -> bytes:
+    """Write index.md, which stands beside its pictures."""
+    return (markdown(parts, lambda path: path.name).rstrip("\n") + "\n").encode()
 
 
 def encoded(picture: Picture, path: Path, record: Record | None) -> bytes:
