@@ -6,7 +6,7 @@ Knows the file system; refuses to know what is in a file.
 from __future__ import annotations
 
 import os
-import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,8 +15,6 @@ from typing import IO
 
 from mmgen.errors import MmgenError, explained
 from mmgen.signals import raise_on_interrupt
-
-_BESIDE = re.compile(r"\.mmgen-\d+-\w{8}")  # how `_name_beside` names a file: its process, and eight letters
 
 
 def lock(file: int, wait: bool = False) -> bool | None:
@@ -46,11 +44,10 @@ def change_locked(change: Callable[[], object], opened: IO[bytes]) -> None:
 
 
 @contextmanager
-def whole_file(target: str | Path, mode: int | None = None) -> Iterator[IO[bytes]]:
+def whole_file(target: str | Path) -> Iterator[IO[bytes]]:
     """Open a file beside `target` and move it there once it is written. If that fails, what was there stays.
 
-    Args:
-        mode: its permissions, if not those of a new file.
+    It has the permissions of the file that it replaces, or those of a new one.
 
     Raises:
         MmgenError: it cannot be written (a full disk, no permission).
@@ -59,12 +56,11 @@ def whole_file(target: str | Path, mode: int | None = None) -> Iterator[IO[bytes
     path = _name_beside(Path(target))
     with explained("write", target, "choose another place with -o"):
         try:
-            with _locked(path, 0o666 if mode is None else mode) as file:
+            with _locked(path) as file:
+                with suppress(OSError):  # nothing is replaced, or a file system without permissions
+                    shutil.copymode(target, path)
                 yield file
                 file.flush()
-                with suppress(OSError):  # a file system without permissions
-                    if mode is not None:
-                        path.chmod(mode)  # also what the mask took
                 os.fsync(file.fileno())
                 change_locked(lambda: path.replace(target), file)
         except BaseException:  # an interruption too leaves nothing behind
@@ -72,32 +68,32 @@ def whole_file(target: str | Path, mode: int | None = None) -> Iterator[IO[bytes
             raise
 
 
-def _locked(path: Path, mode: int) -> IO[bytes]:
+def _locked(path: Path) -> IO[bytes]:
     """Make a file that is locked: `sweep` takes away what nobody locks."""
     while True:
-        file = open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
+        file = path.open("xb")
         if lock(file.fileno()) is not False and os.fstat(file.fileno()).st_nlink:
             return file
         file.close()  # swept away before it was locked
 
 
 def _name_beside(target: Path) -> Path:
+    """Name a file in the same folder, as `sweep` knows it: by our process and eight letters."""
     return target.with_name(f".mmgen-{os.getpid()}-{os.urandom(4).hex()}")
 
 
 @contextmanager
 def aside(path: Path) -> Iterator[None]:
     """Take a file away, for good if what is done meanwhile succeeds; else it is put back."""
-    if not os.path.lexists(path):
-        yield
-        return
     raise_on_interrupt()
     place = _name_beside(path)  # which `sweep` takes away after a kill
-    path.rename(place)
+    if os.path.lexists(path):
+        path.rename(place)
     try:
         yield
     except MmgenError:
-        place.rename(path)
+        if os.path.lexists(place):
+            place.rename(path)
         raise
     place.unlink(missing_ok=True)
 
@@ -105,16 +101,14 @@ def aside(path: Path) -> Iterator[None]:
 def sweep(folder: Path) -> None:
     """Remove what killed processes left half-written in a folder.
 
-    Told by the lock, which ends with its process: the number in the name is for people only, as numbers come again,
-    and may be those of another machine or container that writes into the same folder.
+    A file that nobody locks is such a one. The number of the process in its name is for people only: numbers come
+    again, and may be those of another machine or container that writes into the same folder.
     """
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if _BESIDE.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                path = Path(entry.path)
-                with suppress(OSError), path.open("rb+") as file:
-                    if lock(file.fileno()):  # else it is being written, or one cannot tell
-                        change_locked(path.unlink, file)
+    with suppress(OSError):
+        for path in folder.glob(".mmgen-[0-9]*-????????"):
+            with suppress(OSError), path.open("rb+") as file:
+                if lock(file.fileno()):  # else it is being written, or one cannot tell
+                    change_locked(path.unlink, file)
 
 
 def check_writable(folder: Path) -> None:

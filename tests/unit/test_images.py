@@ -191,7 +191,7 @@ class _Server(BaseHTTPRequestHandler):
         elif self.path == "/page":
             self._send(b"<html>")
         elif self.path == "/claims":
-            self._send(b"", length=10**12)
+            self._send(b"x", length=10**12)
         elif self.path in ("/endless", "/slow"):
             self.send_response(200)
             self.end_headers()

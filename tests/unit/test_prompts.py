@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmgen.errors import MmgenError
-from mmgen.inputs.prompts import Prompt, read_prompts
+from mmgen.inputs.prompts import PromptLine, read_prompts
 from mmgen.request import GROUP, MAX_SEED
 from tests.support.scripted import Result, Scripted, install, run
 
@@ -31,7 +31,7 @@ def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scripted:
     return install(monkeypatch)
 
 
-def read(data: bytes) -> dict[int, Prompt | MmgenError]:
+def read(data: bytes) -> dict[int, PromptLine | MmgenError]:
     """Read prompts from stdin."""
     with mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(data))):
         return dict(read_prompts("-"))
@@ -42,12 +42,16 @@ def read(data: bytes) -> dict[int, Prompt | MmgenError]:
 
 def test_plain_text_is_a_prompt_a_line() -> None:
     data = '\ufeff\r\n a red cat \r\n\r\n{"prompt": "no JSON here"}\n\t\nünïcode 🐈'.encode()
-    assert read(data) == {2: Prompt("a red cat"), 4: Prompt('{"prompt": "no JSON here"}'), 6: Prompt("ünïcode 🐈")}
+    assert read(data) == {
+        2: PromptLine("a red cat"),
+        4: PromptLine('{"prompt": "no JSON here"}'),
+        6: PromptLine("ünïcode 🐈"),
+    }
 
 
 def test_a_line_that_is_no_text_fails_alone() -> None:
     found = read(b"good\n\xff\xfe\ngood")
-    assert [isinstance(each, Prompt) for each in found.values()] == [True, False, True]
+    assert [isinstance(each, PromptLine) for each in found.values()] == [True, False, True]
     assert "UTF-8" in str(found[2])
 
 
@@ -62,9 +66,9 @@ def test_json_lines_say_pictures_seed_and_output() -> None:
     ]
     found = read("\ufeff\n".encode() + "\r\n".join(map(json.dumps, rows)).encode())
     assert found == {
-        2: Prompt("a", ("x.png", "http://h/y.png", "/z.png"), "", MAX_SEED, "out/a.png"),
-        3: Prompt("\u2028b", output="/tmp/b.png"),
-        4: Prompt("c"),
+        2: PromptLine("a", ("x.png", "http://h/y.png", "/z.png"), "", MAX_SEED, "out/a.png"),
+        3: PromptLine("\u2028b", output="/tmp/b.png"),
+        4: PromptLine("c"),
     }
 
 
@@ -72,7 +76,7 @@ def test_pictures_are_looked_up_from_the_folder_of_the_file(tmp_path: Path) -> N
     path = tmp_path / "many.jsonl"
     path.write_text('{"prompt": "a", "images": ["x.png", "http://h/y.png", "/z.png"]}')
     ((_, prompt),) = read_prompts(str(path))
-    assert isinstance(prompt, Prompt)
+    assert isinstance(prompt, PromptLine)
     assert prompt.sources() == [str(tmp_path / "x.png"), "http://h/y.png", "/z.png"]
 
 
@@ -99,7 +103,7 @@ def test_pictures_are_looked_up_from_the_folder_of_the_file(tmp_path: Path) -> N
 def test_a_wrong_line_is_an_error_in_its_place(line: str, said: str) -> None:
     good = '{"prompt": "good"}'
     found = read("\n".join([good, line, good]).encode())
-    assert (found[1], found[3]) == (Prompt("good"), Prompt("good"))
+    assert (found[1], found[3]) == (PromptLine("good"), PromptLine("good"))
     error = found[2]
     assert isinstance(error, MmgenError)
     assert said in error.message
@@ -111,7 +115,7 @@ def test_a_wrong_line_is_an_error_in_its_place(line: str, said: str) -> None:
 def test_whatever_a_file_holds_each_line_is_a_prompt_or_an_error(data: bytes, as_json: bool) -> None:
     head = b'{"prompt": "a"}\n' if as_json else b"a\n"
     found = read(head + data)
-    assert found.pop(1) == Prompt("a")
+    assert found.pop(1) == PromptLine("a")
     assert all(data.split(b"\n")[number - 2].strip() for number in found)
     assert len(found) == sum(bool(line.strip()) for line in data.split(b"\n"))
 
@@ -122,9 +126,9 @@ def test_whatever_a_file_holds_each_line_is_a_prompt_or_an_error(data: bytes, as
 def test_prompts_come_before_the_file_ends() -> None:
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as stdin, mock.patch.object(sys, "stdin", io.TextIOWrapper(stdin)):
-        found: Iterator[tuple[int, Prompt | MmgenError]] = read_prompts("-")
+        found: Iterator[tuple[int, PromptLine | MmgenError]] = read_prompts("-")
         os.write(writing, b"one\n")
-        assert next(found) == (1, Prompt("one"))
+        assert next(found) == (1, PromptLine("one"))
         os.close(writing)
         assert list(found) == []
 
@@ -174,7 +178,7 @@ BAD = [
     ("nope", "not JSON"),
     ('{"prompt": "a", "output": "a.png"}', "output"),
     ("[" * 100_000, "not JSON"),
-    ("[]", "no prompt"),
+    ("[]", "not JSON"),
     ('{"prompt": 7}', "no prompt"),
     ('{"prompt": ""}', "empty"),
     ('{"prompt": "\\ud800"}', "surrogate"),

@@ -36,7 +36,7 @@ from mmgen.inputs.finding import (
     is_url,
     read_names,
 )
-from mmgen.inputs.prompts import Prompt
+from mmgen.inputs.prompts import PromptLine
 from mmgen.model import Model
 from mmgen.outputs.journal import Journal
 from mmgen.outputs.records import Item, Origin, is_random
@@ -45,7 +45,7 @@ from mmgen.outputs.writers import Sidecars, Writer
 from mmgen.request import Kind, Limits, Loading, Request, fresh_seed
 from mmgen.text import is_text
 
-Lines: TypeAlias = Iterator[tuple[int | None, Prompt | MmgenError]]  # prompts, with where they stand in their file
+Lines: TypeAlias = Iterator[tuple[int | None, PromptLine | MmgenError]]  # prompts, with where they stand in their file
 
 _PAGE = b'<meta name="generator" content="mmgen">'
 
@@ -91,7 +91,7 @@ def read_prompts(words: Sequence[str], file: str | None, hint: str) -> Lines:
         raise UsageError("prompts both on the command line and in --prompts", "leave one out")
     if list(words).count("-") > 1:
         raise UsageError("two prompts are -", "stdin holds one")
-    said = [(None, Prompt(read_prompt(each, hint))) for each in words]
+    said = [(None, PromptLine(read_prompt(each, hint))) for each in words]
     return iter(said) if file is None else prompts.read_prompts(file)
 
 
@@ -234,7 +234,7 @@ class Command:
         self,
         seed: int,
         lines: Lines,
-        problem: Callable[[Prompt], MmgenError | None] = lambda line: None,
+        problem: Callable[[PromptLine], MmgenError | None] = lambda line: None,
         outputs: Outputs | None = None,
         n: int = 1,
         *,

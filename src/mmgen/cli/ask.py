@@ -153,10 +153,10 @@ def _words(turn: Turn) -> str:
 
 
 def _ask_many(command: Command, path: str) -> None:
-    from mmgen.inputs.prompts import Prompt, read_prompts
+    from mmgen.inputs.prompts import PromptLine, read_prompts
     from mmgen.outputs.writers import Lines
 
-    def problem(line: Prompt) -> MmgenError | None:
+    def problem(line: PromptLine) -> MmgenError | None:
         if line.output is None:
             return None
         return UsageError("an answer goes into no output file", 'leave "output" out of the line')

@@ -8,7 +8,7 @@ import typer
 
 from mmgen.cli import options
 from mmgen.errors import MmgenError, UsageError
-from mmgen.inputs.prompts import Prompt
+from mmgen.inputs.prompts import PromptLine
 from mmgen.request import PICTURES, ImageSampling, Limits, Loading, Request
 
 EXAMPLES = """\b
@@ -64,7 +64,7 @@ def draw(
     )
 
 
-def _problem(prompt: Prompt) -> MmgenError | None:
+def _problem(prompt: PromptLine) -> MmgenError | None:
     from mmgen.outputs.pictures import format_of
 
     if prompt.images:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from mmgen.errors import UsageError
 from mmgen.text import clean
@@ -31,43 +30,30 @@ def read_line(prompt: str) -> str | None:
         KeyboardInterrupt: Ctrl-C was typed.
     """
     try:
-        if is_prompted():
-            line = _edited(prompt)
-        else:
-            data = sys.stdin.buffer.readline()
-            line = data.decode() if data else None
+        line = _edited(prompt) if is_prompted() else sys.stdin.buffer.readline().decode()
     except UnicodeDecodeError as failure:
         raise UsageError("a line is not UTF-8 text", "check the encoding of what is typed or piped") from failure
-    return None if line is None else clean(line)
+    return clean(line) if line else None
 
 
 def break_line() -> None:
     """End the line on which Ctrl-C was typed."""
     if is_prompted():
-        sys.stderr.write("\n")
-        sys.stderr.flush()
+        print(file=sys.stderr, flush=True)
 
 
-def _edited(prompt: str) -> str | None:
-    with _stdout_on_stderr():
-        with suppress(ImportError):  # gives input() its editing keys; not everywhere
-            import readline  # noqa: F401
-        try:
-            return input(prompt)
-        except EOFError:
-            sys.stdout.write("\n")
-            sys.stdout.flush()
-            return None
-
-
-@contextmanager
-def _stdout_on_stderr() -> Iterator[None]:
-    """Let what goes to stdout appear on stderr for a while: input() edits, and prompts, there and nowhere else."""
+def _edited(prompt: str) -> str:
+    """Read a line with editing keys. As input() edits and prompts on stdout alone, stdout is stderr for that time."""
+    with suppress(ImportError):  # gives input() its editing keys; not everywhere
+        import readline  # noqa: F401
     sys.stdout.flush()
     kept = os.dup(_STDOUT)
     os.dup2(_STDERR, _STDOUT)
     try:
-        yield
+        return input(prompt) + "\n"
+    except EOFError:
+        print(flush=True)
+        return ""
     finally:
         os.dup2(kept, _STDOUT)
         os.close(kept)

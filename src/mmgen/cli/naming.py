@@ -1,18 +1,18 @@
-"""What the files of a command are called."""
+"""Names for the files that a command writes."""
 
 from __future__ import annotations
 
 import os
 import re
-import string
 import sys
+from collections.abc import Callable
+from itertools import chain, count
 from pathlib import Path
 
 from mmgen.errors import MmgenError, UsageError
+from mmgen.inputs.finding import PICTURE_ENDINGS
 
 _LONGEST = 40  # letters of a prompt in a file's name
-_FIELDS = ("stem", "slug", "seed", "index", "n")
-_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 JOURNAL = "mmgen.jsonl"  # of a folder of pictures
 
 
@@ -33,23 +33,32 @@ class Outputs:
 
     def __init__(self, output: str | None, default: str, n_items: int | None) -> None:
         self.folder: Path | None = None
-        self._issued: set[int] = set()
+        self._template = default
+        self._issued: set[int] = set()  # hashes of paths
         if output is None:
-            self._template = default
-        elif "{" in output:
+            return
+        literal = Path(output.replace("}", "}}"))
+        if "{" in output:
             self._template = output
             self.folder = Path(output.partition("{")[0] + "x").parent
         elif output.endswith("/") or Path(output).is_dir() or n_items is None:
-            if not output.endswith("/") and Path(output).suffix.lower() in _ENDINGS:
+            if output.lower().endswith(PICTURE_ENDINGS):
                 raise UsageError(f"-o {output} is one file, and there may be many", "end it in / to name a folder")
             self.folder = Path(output)
-            self._template = f"{_escaped(str(self.folder))}/{default}"
-        elif n_items == 1:
-            self._template = _escaped(output)
+            self._template = f"{literal}/{default}"
+        elif n_items > 1:
+            self._template = f"{literal.with_suffix('')}-{{n}}{literal.suffix}"
         else:
-            path = Path(output)
-            self._template = f"{_escaped(str(path.with_suffix('')))}-{{n}}{_escaped(path.suffix)}"
-        _check(self._template)
+            self._template = output.replace("}", "}}")
+        try:
+            self._template.format(stem="a", slug="a", seed=1, index=1, n=1)
+        except KeyError as failure:
+            raise UsageError(
+                f"-o has an unknown field: {{{failure.args[0]}}}", "fields are stem, slug, seed, index, n"
+            ) from failure
+        except (ValueError, IndexError, AttributeError, TypeError) as failure:
+            hint = "as in 'out/{index:04d}-{slug}.png'"
+            raise UsageError(f"-o {output} cannot be filled in: {failure}", hint) from failure
 
     def forget(self) -> None:
         """Begin again: what was named may be named again."""
@@ -66,27 +75,22 @@ class Outputs:
             source: the picture varied.
             below: where that was found below a folder: mirrored, if there is a folder for results.
         """
-        path = self._template.format(stem=_stem(source) or slug(prompt), slug=slug(prompt), seed=seed, index=index, n=n)
+        words = slug(prompt)
+        stem = Path(source.partition("?")[0]).stem or words
+        path = self._template.format(stem=stem, slug=words, seed=seed, index=index, n=n)
         if own is not None:
             path = str((self.folder or Path()) / own)
         elif self.folder is not None and below:
-            inside = Path(path).relative_to(self.folder)
-            path = str(self.folder / Path(below).parent / inside)
-        stem, suffix = os.path.splitext(path)  # noqa: PTH122 -- a name of dots alone has a stem
-        number = 1
-        while (mark := hash(path)) in self._issued:
-            number += 1
-            path = f"{stem}-{number}{suffix}"
-        self._issued.add(mark)
+            path = str(self.folder / Path(below).parent / Path(path).relative_to(self.folder))
+        path = _first_free(path, lambda each: hash(each) in self._issued)
+        self._issued.add(hash(path))
         return path
 
     def problem(self, own: str | None) -> MmgenError | None:
         """Say what is wrong with the name that a line gives its file."""
-        if own is None:
+        if own is None or self.folder is None or not (Path(own).is_absolute() or ".." in Path(own).parts):
             return None
-        if self.folder is not None and (Path(own).is_absolute() or ".." in Path(own).parts):
-            return UsageError(f"{own} leads out of {self.folder}", "name a file below it")
-        return None
+        return UsageError(f"{own} leads out of {self.folder}", "name a file below it")
 
     def check_format(self) -> None:
         """Check that the files are pictures, by their ending."""
@@ -100,18 +104,13 @@ def slug(prompt: str) -> str:
     """Make a prompt fit for a file's name: `A snowman!` is `a-snowman`."""
     words = re.sub(r"[\W_]+", "-", prompt.replace("<image>", " ").lower()).strip("-")
     if len(words) > _LONGEST:
-        cut = words[: _LONGEST + 1]
-        words = cut.rpartition("-")[0] or cut[:_LONGEST]
+        words = words[: _LONGEST + 1].rpartition("-")[0] or words[:_LONGEST]
     return words or "picture"
 
 
 def free_path(stem: str) -> str:
     """Name a picture that does not exist yet: `stem.png`, or `stem-2.png`, …"""
-    path, number = f"{stem}.png", 1
-    while os.path.lexists(path):
-        number += 1
-        path = f"{stem}-{number}.png"
-    return path
+    return _first_free(f"{stem}.png", os.path.lexists)
 
 
 def sidecar_path(source: str, below: str, folder: str | None, ending: str) -> str:
@@ -132,22 +131,8 @@ def check_stdout(output: str | None, n_pictures: int | None, as_json: bool) -> N
         raise UsageError("a picture is no text for a terminal", "redirect stdout, or give a file name with -o")
 
 
-def _stem(source: str) -> str:
-    return Path(source.partition("?")[0]).stem if source else ""
-
-
-def _escaped(text: str) -> str:
-    return text.replace("{", "{{").replace("}", "}}")
-
-
-def _check(template: str) -> None:
-    """Check a template's fields and their formats by filling it in."""
-    try:
-        for _, name, _, _ in string.Formatter().parse(template):
-            if name is not None and name not in _FIELDS:
-                raise UsageError(f"-o has an unknown field: {{{name}}}", f"fields are {', '.join(_FIELDS)}")
-        template.format(stem="a", slug="a", seed=1, index=1, n=1)
-    except (ValueError, IndexError, KeyError) as failure:
-        raise UsageError(f"-o {template} cannot be filled in: {failure}", "as in 'out/{index:04d}-{slug}.png'") from (
-            failure
-        )
+def _first_free(path: str, is_taken: Callable[[str], bool]) -> str:
+    """Choose the first of `a.png`, `a-2.png`, `a-3.png`, … that is not taken."""
+    stem, suffix = os.path.splitext(path)  # noqa: PTH122 -- a name of dots alone has a stem
+    numbered = (f"{stem}-{number}{suffix}" for number in count(2))
+    return next(each for each in chain([path], numbered) if not is_taken(each))

@@ -5,6 +5,7 @@ Looks at names only: opens no picture, and refuses to know what is done with one
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 import stat
@@ -12,8 +13,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from hashlib import blake2b
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path
@@ -86,10 +85,10 @@ def find(names: Iterable[str], selection: Selection = Selection()) -> Iterator[F
     A file is its folder and its name in it, whichever way leads there. Links to a file are files of their own: whether
     two have the same content is for others to ask.
     """
-    seen: set[bytes] = set()
+    seen: set[int] = set()  # hashes take less memory than a hundred thousand paths
     for name in names:
         for item in _named(name, selection):
-            key = _identity(item.name)
+            key = hash(_place(item.name))
             if key not in seen:
                 seen.add(key)
                 yield item
@@ -132,6 +131,11 @@ def is_url(source: str | Path) -> bool:
     return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
 
 
+def from_folder(folder: str | Path, source: str) -> str:
+    """Look up a picture from a folder; web addresses and absolute paths stay as they are."""
+    return source if is_url(source) else str(Path(folder) / source)
+
+
 def check_file(source: str | Path) -> None:
     """Check that a file is there and can be opened, without reading it. Never blocks.
 
@@ -159,18 +163,25 @@ def check_file(source: str | Path) -> None:
 
 def in_natural_order(names: Iterable[str]) -> list[str]:
     """Sort names as people count: img2 before img10, without regard to capitals; ties by the letters themselves."""
-    return sorted(sorted(names), key=_natural)
+
+    def natural(name: str) -> str:  # the length of a number stands before its digits: of two, the longer is greater
+        return re.sub("0*([0-9]+)", lambda number: f"0{chr(len(number[1]))}{number[1]}", name.casefold())
+
+    return sorted(sorted(names), key=natural)
 
 
-def _natural(name: str) -> str:
-    """Put the length of each number before its digits: of two, the longer is greater. The 0 keeps digits' place."""
-    return re.sub("0*([0-9]+)", lambda number: f"0{chr(len(number[1]))}{number[1]}", name.casefold())
-
-
-# One name
+def _place(name: str) -> str:
+    """Tell a file from others: by its folder, whichever way leads there, and its name in it."""
+    folder, last = os.path.split(name)
+    with suppress(OSError, ValueError):
+        if not is_url(name):
+            status = os.stat(folder or ".")
+            return f"{status.st_dev} {status.st_ino} {last}"
+    return name
 
 
 def _named(name: str, selection: Selection) -> Iterator[Found | NotFoundError]:
+    """Find what one name stands for."""
     if is_url(name):
         yield Found(name, _last_part(name))
     elif os.path.isdir(name):
@@ -199,113 +210,84 @@ def _last_part(url: str) -> str:
     return last if last.strip(".") else "picture"
 
 
-def _identity(name: str) -> bytes:
-    """Tell names of one file from others in a few bytes: a hundred thousand are kept."""
-    folder, last = os.path.split(name)
-    place = name
-    if not is_url(name):
-        with suppress(OSError, ValueError):
-            status = os.stat(folder or ".")
-            place = f"{status.st_dev} {status.st_ino} {last}"
-    return blake2b(place.encode("utf-8", "surrogatepass"), digest_size=12).digest()
-
-
 # Folders
 
 
-def _in_folder(top: str, prefix: str, selection: Selection) -> Iterator[Found | NotFoundError]:
-    """Give the pictures of a folder; `prefix` is where it stands from what their `below` counts from."""
-    for found in _walk(top, selection):
-        if isinstance(found, NotFoundError):
-            yield found
-        else:
-            folder, names = found
-            yield from (Found(os.path.join(top, folder, name), os.path.join(prefix, folder, name)) for name in names)
-
-
-def _walk(top: str, selection: Selection) -> Iterator[tuple[str, list[str]] | NotFoundError]:
-    """Go through a folder and, if asked, those below: the path below `top` of each, and the names in it that count."""
+def _walk(top: str, exclude: Sequence[str] = ()) -> Iterator[tuple[str, list[str], list[str]] | NotFoundError]:
+    """Enter a folder and then those below it, each once: its path below `top`, the folders and the files in it."""
     waiting, entered = [""], set()
     while waiting:
         below = waiting.pop()
         folder = os.path.join(top, below) if below else top
-        try:
-            status = os.stat(folder or ".")
-            if (status.st_dev, status.st_ino) in entered:  # a link leads back, or there a second time
-                continue
-            entered.add((status.st_dev, status.st_ino))
-            files, folders = _list(folder)
-        except OSError as failure:
-            yield _unreadable(folder, failure)
+        place = _place(os.path.join(folder, ""))
+        if place in entered:  # a link leads back, or there a second time
             continue
-        yield below, [name for name in files if name[0] != "." and _counts(os.path.join(below, name), selection)]
-        if selection.recursive:
-            paths = [os.path.join(below, name) for name in reversed(folders) if name[0] != "."]
-            waiting += [path for path in paths if not _fits_any(path, selection.exclude)]
+        entered.add(place)
+        failures: list[OSError] = []
+        listing = next(os.walk(folder or ".", onerror=failures.append), None)
+        if listing is None:
+            message = f"cannot open folder {folder}: {reason(failures[0])}"
+            yield NotFoundError(message, "check that it can be read", folder)
+            continue
+        folders, files = map(in_natural_order, listing[1:])
+        yield below, folders, files
+        paths = [os.path.join(below, name) for name in reversed(folders) if name[0] != "."]
+        waiting += [path for path in paths if not _fits_any(path, exclude)]
 
 
-def _list(folder: str) -> tuple[list[str], list[str]]:
-    """List a folder's files, and its folders."""
-    files: list[str] = []
-    folders: list[str] = []
-    with os.scandir(folder or ".") as entries:
-        for entry in entries:
-            (folders if _is_folder(entry) else files).append(entry.name)
-    return in_natural_order(files), in_natural_order(folders)
+def _in_folder(
+    top: str, prefix: str, selection: Selection, n_folders: int | None = None
+) -> Iterator[Found | NotFoundError]:
+    """Give the pictures of a folder.
 
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, or a file system that refuses to say
-        return False
-
-
-def _unreadable(folder: str, failure: OSError) -> NotFoundError:
-    return NotFoundError(f"cannot open folder {folder}: {reason(failure)}", "check that it can be read", folder)
+    Args:
+        prefix: where it stands from what their `below` counts from.
+        n_folders: to be entered, itself among them; None: as the selection says.
+    """
+    n_folders = n_folders or (None if selection.recursive else 1)
+    for found in islice(_walk(top, selection.exclude), n_folders):
+        if isinstance(found, NotFoundError):
+            yield found
+            continue
+        folder, _, files = found
+        for name in files:
+            path = os.path.join(folder, name)
+            if name[0] != "." and _counts(path, selection):
+                yield Found(os.path.join(top, path), os.path.join(prefix, path))
 
 
 def _no_pictures(folder: str, selection: Selection) -> NotFoundError:
     hint = f"names count that end in {' '.join(ending[1:] for ending in PICTURE_ENDINGS)}"
     if selection.include or selection.exclude:
         hint = "look at --include and --exclude"
-    if not selection.recursive:
-        below = islice(_walk(folder, Selection(True, selection.include, selection.exclude)), _PEEK)
-        if any(found[1] for found in below if not isinstance(found, NotFoundError)):
-            hint = "there are some in its folders: -r takes them in"
+    below = () if selection.recursive else _in_folder(folder, "", selection, _PEEK)
+    if any(isinstance(found, Found) for found in below):
+        hint = "there are some in its folders: -r takes them in"
     return NotFoundError(f"no pictures in {folder}", hint, folder)
 
 
 def _counts(below: str, selection: Selection) -> bool:
-    if _fits_any(below, selection.exclude):
-        return False
+    """Say whether a file of a folder counts, by its path below that."""
     if below.lower().endswith(PICTURE_ENDINGS):
-        return not selection.include or _fits_any(below, selection.include)
-    return _fits_any(below, [pattern for pattern in selection.include if _spells_ending(pattern)])
+        is_included = not selection.include or _fits_any(below, selection.include)
+    else:  # only if a pattern spells its ending out
+        spelled = [pattern for pattern in selection.include if not _MAGIC.search(pattern.rpartition(".")[2])]
+        is_included = _fits_any(below, spelled)
+    return is_included and not _fits_any(below, selection.exclude)
 
 
-def _spells_ending(pattern: str) -> bool:
-    name = os.path.basename(pattern)
-    ending = os.path.splitext(name)[1]
-    return not _MAGIC.search(ending or name)
+def _fits_any(below: str, patterns: Iterable[str]) -> bool:
+    parts = below.lower().split("/")
+    split = (pattern.lower().rstrip("/").split("/") for pattern in patterns)
+    return any(_fits(parts if len(pattern) > 1 else parts[-1:], pattern) for pattern in split)
 
 
-def _fits_any(below: str, patterns: Sequence[str]) -> bool:
-    return any(_fits(below.lower(), pattern.lower().rstrip("/")) for pattern in patterns)
-
-
-def _fits(below: str, pattern: str) -> bool:
-    if "/" not in pattern:
-        return fnmatchcase(os.path.basename(below), pattern)
-    return _parts_fit(below.split("/"), pattern.split("/"))
-
-
-def _parts_fit(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+def _fits(parts: Sequence[str], patterns: Sequence[str]) -> bool:
     if not patterns:
         return not parts
     if patterns[0] == "**":
-        return any(_parts_fit(parts[start:], patterns[1:]) for start in range(len(parts) + 1))
-    return bool(parts) and fnmatchcase(parts[0], patterns[0]) and _parts_fit(parts[1:], patterns[1:])
+        return any(_fits(parts[start:], patterns[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatch.fnmatchcase(parts[0], patterns[0]) and _fits(parts[1:], patterns[1:])
 
 
 # Patterns
@@ -313,19 +295,18 @@ def _parts_fit(parts: Sequence[str], patterns: Sequence[str]) -> bool:
 
 def _matching(pattern: str, selection: Selection) -> Iterator[Found | NotFoundError]:
     """Give what matches, as if named; of folders that match, some may be without pictures."""
-    magic = _MAGIC.search(pattern)
-    assert magic
-    start = pattern.rfind("/", 0, magic.start()) + 1
-    for match in _expand(pattern[:start], pattern[start:].split("/")):
+    top = "".join(_MAGIC.split(pattern)[0].rpartition("/")[:2])
+    for match in _expand(top, pattern.removeprefix(top).split("/")):
         if isinstance(match, NotFoundError):
             yield match
             continue
-        below = match[start:]
-        upwards = ".." in below.split("/")
+        below = match.removeprefix(top)
+        if ".." in below.split("/"):
+            below = ""
         if os.path.isdir(match or "."):
-            yield from _in_folder(match, "" if upwards else below, selection)
+            yield from _in_folder(match, below, selection)
         else:
-            yield _checked(match, os.path.basename(match) if upwards else below)
+            yield _checked(match, below or os.path.basename(match))
 
 
 def _expand(path: str, parts: Sequence[str]) -> Iterator[str | NotFoundError]:
@@ -333,24 +314,16 @@ def _expand(path: str, parts: Sequence[str]) -> Iterator[str | NotFoundError]:
     if not parts:
         yield path
         return
-    if not os.path.isdir(path or "."):
-        return
-    part, rest = parts[0], parts[1:]
-    exact = os.path.join(path, part)
-    if part == "**":
-        for found in _walk(path, Selection(recursive=True)):
+    part, *rest = parts
+    if part != "**" and os.path.lexists(exact := os.path.join(path, part)):
+        yield from _expand(exact, rest)
+    elif os.path.isdir(path or ".") and _MAGIC.search(part):
+        for found in islice(_walk(path), None if part == "**" else 1):
             if isinstance(found, NotFoundError):
                 yield found
-            else:
-                yield from _expand(os.path.join(path, found[0]), rest)
-    elif os.path.lexists(exact):
-        yield from _expand(exact, rest)
-    elif _MAGIC.search(part):
-        try:
-            files, folders = _list(path)
-        except OSError as failure:
-            yield _unreadable(path, failure)
-            return
-        for name in folders if rest else files + folders:
-            if fnmatchcase(name, part) and (name[0] != "." or part[0] == "."):
-                yield from _expand(os.path.join(path, name), rest)
+                continue
+            below, folders, files = found
+            names = fnmatch.filter(folders if rest else files + folders, part)
+            fitting = [below] if part == "**" else [name for name in names if name[0] != "." or part[0] == "."]
+            for each in fitting:
+                yield from _expand(os.path.join(path, each), rest)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import struct
 import time
 import zlib
@@ -13,7 +12,7 @@ from typing import IO
 
 from PIL import Image, ImageOps
 
-from mmgen.errors import MmgenError, explained, reason
+from mmgen.errors import MmgenError, explained, first_line, reason
 from mmgen.inputs.finding import check_file, is_url
 
 MAX_PIXELS = 89_478_485  # where Pillow begins to warn of decompression bombs; 268 MB as RGB
@@ -50,30 +49,27 @@ def read_header(file: IO[bytes], name: str) -> Image.Image:
     file.seek(0)
     try:
         image = Image.open(file)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as failure:  # Pillow's own limit is higher
-        raise _too_large(name, _size_beyond(file, failure)) from failure
+        if image.width * image.height <= MAX_PIXELS:
+            return image
+        size = f"{image.width} x {image.height} pixels"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as failure:  # at a limit of the process
+        size = _declared_size(file) or reason(failure)
     except _BROKEN as failure:
         raise MmgenError(f"{name} is not a picture that can be read", _KNOWN) from failure
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_large(name, f"{image.width} x {image.height}")
-    return image
+    raise MmgenError(f"{name} is too large: {size}", f"the limit is {MAX_PIXELS:,} pixels: scale it down")
 
 
-def _size_beyond(file: IO[bytes], failure: Exception) -> str:
-    """Say the size of a picture over Pillow's own limit, which belongs to the process: by the format's own reader."""
+def _declared_size(file: IO[bytes]) -> str | None:
+    """Ask the readers of the formats for the size of a picture that Pillow refuses without telling it."""
     file.seek(0)
     start = file.read(16)
     for reader, accepts in Image.OPEN.values():
-        if accepts is not None and accepts(start) is True:
-            file.seek(0)
-            with suppress(*_BROKEN):  # some look at the limit themselves
+        with suppress(*_BROKEN):  # some look at the limit themselves
+            if accepts is not None and accepts(start) is True:
+                file.seek(0)
                 width_px, height_px = reader(file, "").size
-                return f"{width_px} x {height_px}"
-    return "".join(re.findall(r"\d+", str(failure))[:1])
-
-
-def _too_large(name: str, size: str) -> MmgenError:
-    return MmgenError(f"{name} is too large: {size} pixels", f"the limit is {MAX_PIXELS:,} pixels: scale it down")
+                return f"{width_px} x {height_px} pixels"
+    return None
 
 
 def _decode(file: IO[bytes], name: str) -> Image.Image:
@@ -89,8 +85,7 @@ def _on_white(image: Image.Image) -> Image.Image:
         return _to_8_bit(image).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return image.convert("RGB")
 
 
@@ -104,8 +99,7 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
         ranges = [(0.0, top) for top in usual if least >= 0 and most <= top]
         low, high = ranges[0] if ranges else (least, most)
     scale = 255 / ((high - low) or 1)
-    wide = image.convert("F")
-    return wide.point(lambda value: value * scale + (0.5 - low * scale)).convert("L")
+    return image.convert("F").point(lambda value: value * scale + (0.5 - low * scale)).convert("L")
 
 
 def _download(url: str) -> bytes:
@@ -116,23 +110,19 @@ def _download(url: str) -> bytes:
 
     hint = "download it yourself and give the file"
     deadline = time.monotonic() + MAX_SECONDS
+    headers = {"User-Agent": f"mmgen/{__version__}"}
     body = bytearray()
-    too_large = MmgenError(f"{url} is too large: more than {MAX_BYTES:,} bytes", hint)
     try:
-        headers = {"User-Agent": f"mmgen/{__version__}"}
         with httpx2.stream("GET", url, headers=headers, timeout=QUIET_SECONDS, follow_redirects=True) as response:
-            if response.status_code >= 400:
-                status = f"{response.status_code} {response.reason_phrase}".strip()
-                raise MmgenError(f"cannot download {url}: {status}", "open the address in a browser to check it")
-            if int(response.headers.get("content-length", "0")) > MAX_BYTES:
-                raise too_large
+            response.raise_for_status()
+            n_claimed = int(response.headers.get("content-length", "0"))
             for chunk in response.iter_bytes():
                 body += chunk
-                if len(body) > MAX_BYTES:
-                    raise too_large
+                if max(n_claimed, len(body)) > MAX_BYTES:
+                    raise MmgenError(f"{url} is too large: more than {MAX_BYTES:,} bytes", hint)
                 if time.monotonic() > deadline:
                     raise MmgenError(f"cannot download {url}: it took more than {MAX_SECONDS:.0f} seconds", hint)
     except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.CookieConflict) as failure:
-        why = reason(failure) or type(failure).__name__
+        why = first_line(failure)
         raise MmgenError(f"cannot download {url}: {why}", "check the address and the network") from failure
     return bytes(body)

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmgen.errors import MmgenError, explained
-from mmgen.inputs.finding import is_url
-from mmgen.request import check_seed
-from mmgen.text import is_text
+from mmgen.inputs.finding import from_folder
+from mmgen.request import MAX_SEED
+from mmgen.text import from_json, is_text
 
 _LIKE_THIS = 'a line looks like {"prompt": "what is it?", "images": ["cat.png"], "seed": 7}'
 _KEYS = ("prompt", "images", "seed", "output")
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """One line.
+class PromptLine:
+    """A prompt, and what its line says beside it.
 
     Attributes:
         images: as given.
@@ -38,10 +38,10 @@ class Prompt:
 
     def sources(self) -> list[str]:
         """Say where the pictures are."""
-        return [image if is_url(image) else str(Path(self.folder) / image) for image in self.images]
+        return [from_folder(self.folder, image) for image in self.images]
 
 
-def read_prompts(path: str) -> Iterator[tuple[int, Prompt | MmgenError]]:
+def read_prompts(path: str) -> Iterator[tuple[int, PromptLine | MmgenError]]:
     """Read a file, or stdin if it is `-`, as it comes: by number of the line, its prompt or what is wrong with it.
 
     A file whose first line begins with `{` has JSON lines, any other has a prompt a line. Empty lines are passed over.
@@ -58,11 +58,11 @@ def read_prompts(path: str) -> Iterator[tuple[int, Prompt | MmgenError]]:
             if line == b"[" or line.startswith(b"[{"):
                 raise MmgenError(f"{path} is a JSON list, and JSON lines are meant", _LIKE_THIS)
         try:
-            prompt = _from_json(line, folder) if as_json else Prompt(_from_text(line), folder=folder)
+            yield number, _from_json(line, folder) if as_json else PromptLine(line.decode())
         except MmgenError as error:
             yield number, error
-        else:
-            yield number, prompt
+        except UnicodeDecodeError:
+            yield number, MmgenError("not UTF-8 text", "save the file as UTF-8")
     if as_json is None:
         raise MmgenError(
             f"no prompts {'on stdin' if path == '-' else f'in {path}'}",
@@ -82,37 +82,27 @@ def _lines(path: str) -> Iterator[tuple[int, bytes]]:
                 yield number, bare
 
 
-def _from_text(line: bytes) -> str:
-    try:
-        return line.decode()
-    except UnicodeDecodeError as failure:
-        raise MmgenError("not UTF-8 text", "save the file as UTF-8") from failure
-
-
-def _from_json(line: bytes, folder: str) -> Prompt:
-    try:
-        fields = json.loads(_from_text(line))
-    except (ValueError, RecursionError) as failure:
-        raise MmgenError(f"not JSON text: {failure}", _LIKE_THIS) from failure
-    if not isinstance(fields, dict) or not isinstance(text := fields.get("prompt"), str):
+def _from_json(line: bytes, folder: str) -> PromptLine:
+    fields = from_json(line)
+    if fields is None:
+        raise MmgenError(f"not JSON in braces: {line[:60].decode(errors='replace')}", _LIKE_THIS)
+    text, images, seed, output = (fields.pop(key, None) for key in _KEYS)
+    if fields:
+        raise MmgenError(f"unknown key {json.dumps(next(iter(fields)))}", f"a line may have {', '.join(_KEYS)}")
+    if not isinstance(text, str):
         raise MmgenError("no prompt", _LIKE_THIS)
     if not is_text(text):
         raise MmgenError("the prompt has half a surrogate pair in it", "take it out: it is no text")
     if not text.strip():
         raise MmgenError("the prompt is empty", "say in words what you want")
-    unknown = [key for key in fields if key not in _KEYS]
-    if unknown:
-        raise MmgenError(f"unknown key {json.dumps(unknown[0])}", f"a line may have {', '.join(_KEYS)}")
-    images, seed, output = fields.get("images") or [], fields.get("seed"), fields.get("output")
-    if not isinstance(images, list) or not all(_is_name(image) for image in images):
+    images = images or []
+    if not isinstance(images, list) or not all(map(_is_name, images)):
         raise MmgenError("images is not a list of paths", _LIKE_THIS)
-    if isinstance(seed, bool) or not isinstance(seed, int | None):
-        raise MmgenError("seed is not a whole number", _LIKE_THIS)
-    if seed is not None:
-        check_seed(seed)
-    if output is not None and not _is_file_name(output):
+    if seed is not None and not (type(seed) is int and 0 <= seed <= MAX_SEED):
+        raise MmgenError(f"seed {json.dumps(seed)} is not a whole number from 0 to {MAX_SEED}", _LIKE_THIS)
+    if output is not None and (not _is_name(output) or os.path.split(output)[1] in ("", ".", "..")):
         raise MmgenError("output is not the name of a file", 'it looks like "output": "snowman.png"')
-    return Prompt(text, tuple(images), folder, seed, output)
+    return PromptLine(text, tuple(images), folder, seed, output)
 
 
 def _is_name(name: object) -> bool:
@@ -121,9 +111,3 @@ def _is_name(name: object) -> bool:
         return isinstance(name, str) and name != "" and b"\0" not in os.fsencode(name)
     except UnicodeEncodeError:
         return False
-
-
-def _is_file_name(name: object) -> bool:
-    if not isinstance(name, str) or "\0" in name or not is_text(name):
-        return False
-    return os.path.basename(name) not in ("", ".", "..")  # noqa: PTH119 -- Path drops the slash that says folder
