@@ -350,7 +350,7 @@ class Job:
         if self._drawn_seed is not None:
             marked["drawn_seed"] = self._drawn_seed
         with meanwhile:
-            self._journal.append(in_order(marked))
+            self._journal.append(marked)
 
     # What is said meanwhile
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -353,24 +354,18 @@ def test_what_makes_no_sense_is_refused_before_anything_loads(
     assert model.opened == []
 
 
-def test_a_record_that_cannot_be_written_stops_the_batch(model: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmgen.outputs import journal
-
-    written = 0
-
-    def full(self: journal.Journal, line: bytes) -> int:
-        nonlocal written
-        written += 1
-        if written > 3:
-            raise OSError(28, "No space left on device")
-        return real(self, line)
-
-    real = journal.Journal._write
-    monkeypatch.setattr(journal.Journal, "_write", full)
-    result = caption()
+def test_a_record_that_cannot_be_written_stops_the_batch(model: Scripted) -> None:
+    """A limit on a file's size (setrlimit(2)) fails as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        result = caption()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert result.code == 1
-    assert "error: cannot write out.jsonl: no space left on device" in result.err
-    assert len(rows()) == 3
+    assert "error: cannot write out.jsonl: file too large" in result.err
+    assert 0 < len(rows()) < 20
+    assert Path("out.jsonl").read_bytes().endswith(b"}\n")
 
 
 def test_ctrl_c_keeps_what_is_finished(model: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
