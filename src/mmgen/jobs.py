@@ -23,9 +23,8 @@ from mmgen.files import aside
 from mmgen.inputs.finding import check_file, is_url
 from mmgen.model import Model
 from mmgen.outputs.journal import Journal, key_of
-from mmgen.outputs.preview import Drawing
 from mmgen.outputs.records import FileEntry, Item, Origin, Record, Result, in_order
-from mmgen.outputs.terminal import Notes, duration, emit, rate
+from mmgen.outputs.terminal import Drawing, Notes, duration, emit, pace
 from mmgen.outputs.writers import Writer
 from mmgen.request import GROUP, Done, Limits, Picture, Piece, Progress, Request
 from mmgen.text import as_line
@@ -165,7 +164,7 @@ class Job:
     def summary(self) -> str:
         """Say in a line how it went."""
         seconds, counts = time.monotonic() - self._started, self.counts
-        speed = f", {rate(counts.done / seconds)}" if counts.done and seconds > 0 else ""
+        speed = f", {pace(counts.done / seconds)}" if counts.done and seconds > 0 else ""
         return f"{counts.done} done, {counts.skipped} skipped, {counts.failed} failed in {seconds:.1f} s{speed}"
 
     # 1) Look: what is to be done about an item
@@ -369,4 +368,4 @@ class Job:
         left = ""
         if self._n_items is not None and self._next < self._n_items:
             left = f", {duration((self._n_items - self._next - in_hand) / speed)} left"
-        self._notes.progress(f"{self._next}{of}, {rate(speed)}{left}")
+        self._notes.progress(f"{self._next}{of}, {pace(speed)}{left}")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mmgen.outputs.terminal import rate
+from mmgen.outputs.terminal import pace
 from mmgen.request import Done, Piece, Progress, Request
 from tests.support.scripted import Scripted, install, picture, run
 
@@ -421,4 +421,4 @@ def test_the_time_left_counts_pictures_under_way(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(("per_second", "words"), [(0.0371, "0.037"), (3.68, "3.7"), (27.4, "27"), (612.3, "612")])
 def test_a_rate_is_written_as_people_say_it(per_second: float, words: str) -> None:
-    assert rate(per_second) == f"{words} a second"
+    assert pace(per_second) == f"{words} a second"

@@ -1,24 +1,33 @@
-"""stdout for results, stderr for what is said beside them. Knows terminals and pipes; refuses to know results."""
+"""stdout for results; stderr for what is said beside them: notes, errors, progress, pictures while they are drawn.
+
+Knows terminals, pipes and time; refuses to know results, and what draws.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, AnyStr, Literal
 
 from mmgen.errors import CannotGoOnError, MmgenError
+from mmgen.request import Progress
 from mmgen.signals import uninterrupted
 from mmgen.text import clean
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from PIL import Image
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.live import Live
 
 _STYLES = {"error": "bold red", "hint": "cyan", "note": "dim"}  # of the word that a line begins with
-_MOST_A_SECOND, _SHARE = 4, 0.04  # how often progress is written anew, and the share of the time that may take
+_PROGRESS_SECONDS = 0.4  # from one line of progress to the next, at least
+_SKETCH_SECONDS, _SKETCH_SHARE = 0.1, 0.04  # between two sketches, at least; the share of the time that they take
+_MOST_CELLS, _LEAST_LINES = 48, 10  # width of a sketch; height of a terminal that shows it
 
 # What stands before the cursor where stdout and stderr are one terminal: words that go on, or were broken off for
 # progress.
@@ -37,43 +46,39 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h" if minutes >= 60 else f"{minutes}:{rest:02d} min"
 
 
-def rate(per_second: float) -> str:
-    """Say how fast something goes."""
+def pace(per_second: float) -> str:
+    """Say how many are done in a second."""
     return f"{per_second:.2g} a second" if per_second < 10 else f"{per_second:.0f} a second"
 
 
 def emit(text: str) -> None:
     """Write a result to stdout, at once."""
     global _before
-    if sys.stdout.isatty():
-        text = clean(text)
-        is_whole = text.endswith("\n")
-        if _before == "break":  # the line has ended already
+    if sys.stdout.isatty() and (text := clean(text)):
+        is_broken_off = _before == "break"
+        _before = "nothing" if text.endswith("\n") else "words"
+        if is_broken_off:  # the line has ended already
             text = text.removeprefix("\n")
-        if text or is_whole:
-            _before = "nothing" if is_whole else "words"
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as failure:
-        raise stdout_failure(failure) from failure
+    _write(sys.stdout, text)
 
 
 def emit_bytes(data: bytes) -> None:
     """Write a file to stdout."""
+    _write(sys.stdout.buffer, data)
+
+
+def _write(stream: IO[AnyStr], data: AnyStr) -> None:
     try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        stream.write(data)
+        stream.flush()
     except OSError as failure:
         raise stdout_failure(failure) from failure
 
 
 def stdout_failure(failure: OSError) -> Exception:
     """Turn stdout away from what failed, lest the interpreter fail again when it flushes at its end."""
-    with suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+    with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
     if isinstance(failure, BrokenPipeError):
         return PipeClosedError()
     return CannotGoOnError(
@@ -82,22 +87,17 @@ def stdout_failure(failure: OSError) -> Exception:
 
 
 class Notes:
-    """What is said beside the result, on stderr: notes, errors, and progress if that is a terminal.
-
-    Args:
-        previews: pictures may be shown while they are drawn.
+    """Says things beside the result, on stderr: notes, errors, and progress if that is a terminal.
 
     Attributes:
-        quiet: says errors only.
-        is_live: shows progress.
-        previews: shows pictures, if the terminal can.
+        quiet: only errors are said.
+        is_live: progress is shown.
+        previews: pictures are shown while they are drawn, if the terminal can.
     """
 
     def __init__(self, quiet: bool = False, verbose: bool = False, previews: bool = True) -> None:
-        self.quiet = quiet
-        self._verbose = verbose
-        self._is_terminal = sys.stderr.isatty()
-        self.is_live = not quiet and self._is_terminal
+        self.quiet, self._verbose = quiet, verbose
+        self.is_live = not quiet and sys.stderr.isatty()
         self.previews = previews and self.is_live
         self._live: Live | None = None  # progress, while there is some on the terminal
         self._above: RenderableType | None = None
@@ -108,7 +108,7 @@ class Notes:
         """The terminal. Rich is imported only where there is one."""
         from rich.console import Console
 
-        return Console(stderr=True, color_system=None if os.environ.get("NO_COLOR") else "auto")
+        return Console(stderr=True)
 
     def say(self, text: str) -> None:
         """Say a line."""
@@ -127,6 +127,21 @@ class Notes:
             self._line(f"hint: {error.hint}")
 
     @uninterrupted()
+    def _line(self, text: str) -> None:
+        global _before
+        text = " ".join(clean(text).splitlines())
+        if not sys.stderr.isatty():
+            print(text, file=sys.stderr, flush=True)
+            return
+        from rich.text import Text
+
+        if self.console.is_dumb_terminal:
+            self.clear()
+        word, colon, rest = text.partition(":")
+        self.console.print(Text.assemble((word + colon, _STYLES.get(word, "")), rest), soft_wrap=True)
+        _before = "nothing"
+
+    @uninterrupted()
     def progress(self, text: str, above: RenderableType | None = None) -> None:
         """Show how far it is, in the place of what was shown before.
 
@@ -140,7 +155,6 @@ class Notes:
         from rich.live import Live
         from rich.text import Text
 
-        began = time.monotonic()
         if _before == "words":
             _before = "break"
             self.console.line()
@@ -148,17 +162,14 @@ class Notes:
             self._live = Live(
                 console=self.console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
             )
-            with self.console:
-                self._live.start()
-                self.console.show_cursor()  # should we be killed, it would not come back
+            self._live.start()
+            self.console.show_cursor()  # should we be killed, it would not come back
         self._above = above or self._above
         line = Text(text)
-        line.truncate(self.console.width - 3, pad=self.console.is_dumb_terminal)  # ^C, too, must not begin a new line
-        self._live.update(Group(*[self._above] if self._above else [], line), refresh=True)
-        if self.console.is_dumb_terminal:  # there Live shows nothing
-            self.console.print(line, end="\r", soft_wrap=True)
-        now = time.monotonic()
-        self._due = now + max(1 / _MOST_A_SECOND, (now - began) / _SHARE)
+        line.truncate(self.console.width - 3)  # ^C, too, must not begin a new line
+        self._live.update(Group(self._above, line) if self._above else line, refresh=True)
+        self._overwrite(line.plain)
+        self._due = time.monotonic() + _PROGRESS_SECONDS
 
     @uninterrupted()
     def clear(self) -> None:
@@ -169,22 +180,85 @@ class Notes:
 
         self._live.update(Group())  # else all of it is written once more before it is erased
         self._live.stop()
-        if self.console.is_dumb_terminal:
-            self.console.print(" " * (self.console.width - 3), end="\r", soft_wrap=True)
+        self._overwrite("")
         self._live, self._above, self._due = None, None, 0.0
 
-    @uninterrupted()
-    def _line(self, text: str) -> None:
-        global _before
-        text = " ".join(clean(text).splitlines())
-        if not self._is_terminal:
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
-            return
-        from rich.text import Text
-
+    def _overwrite(self, text: str) -> None:
+        """Write over the line on a terminal for which Live does nothing."""
         if self.console.is_dumb_terminal:
-            self.clear()
-        word, colon, rest = text.partition(":")
-        self.console.print(Text.assemble((word + colon, _STYLES.get(word, "")), rest), soft_wrap=True)
-        _before = "nothing"
+            self.console.out(text.ljust(self.console.width - 3), end="\r", highlight=False)
+
+
+class Drawing:
+    """Shows pictures under way, one after another: how far, how long still, and the rows that are finished.
+
+    A sketch is made after a picture's first second, and then whenever the last one has cost little of the time since.
+
+    Args:
+        clock: seconds from anywhere on.
+    """
+
+    def __init__(self, notes: Notes, clock: Callable[[], float] = time.monotonic) -> None:
+        self._notes, self._clock = notes, clock
+        self._which: str | None = None
+        self._done = 0
+        self._began = (0.0, 0)  # when the picture's first codes were there, and how many
+        self._due = 0.0  # when the next sketch may be made
+
+    def show(self, progress: Progress, which: str = "") -> None:
+        """Show how far a picture is; `which` of several tells it from the one before."""
+        now = self._clock()
+        if which != self._which or progress.done <= self._done:
+            self._notes.clear()
+            self._which, self._began, self._due = which, (now, progress.done), max(self._due, now + 1)
+        self._done = progress.done
+        since, n_before = self._began
+        text = f"{which or 'drawing '}{progress.done}/{progress.total}"
+        above = None
+        if n_before < progress.done < progress.total:
+            left = (now - since) / (progress.done - n_before) * (progress.total - progress.done)
+            text += f", {duration(left)} left"
+            if progress.sketch and now >= self._due and self._can_sketch() and (sketch := progress.sketch()):
+                above = HalfBlocks(sketch)
+        self._notes.progress(text, above)
+        if above:
+            cost = self._clock() - now
+            self._due = now + cost + max(cost / _SKETCH_SHARE, _SKETCH_SECONDS)
+
+    def _can_sketch(self) -> bool:
+        """Say whether pictures are wanted on a terminal that shows half-blocks in colour, and has room for them."""
+        if not self._notes.previews:
+            return False
+        console = self._notes.console
+        is_plain = console.color_system is None or console.no_color or console.options.ascii_only
+        return not is_plain and console.height > _LEAST_LINES
+
+
+class HalfBlocks:
+    """A picture as coloured text: two pixels a cell, one over the other, as far down as it is drawn.
+
+    It becomes as large as there is room for over a line of progress, each time it is written: a terminal may change.
+
+    Args:
+        image: RGBA, transparent from some row on.
+    """
+
+    def __init__(self, image: Image.Image) -> None:
+        self._image = image
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from PIL.Image import Resampling
+        from rich.color import Color
+        from rich.segment import Segment
+        from rich.style import Style
+
+        small = self._image.copy()
+        small.thumbnail((min(options.max_width - 1, _MOST_CELLS), 2 * (options.size.height - 2)), Resampling.BOX)
+        _, _, width, n_rows = small.getbbox() or (0, 0, 0, 0)
+        values = small.convert("RGB").tobytes()
+        pixels = [Color.from_rgb(*values[start : start + 3]) for start in range(0, 3 * width * n_rows, 3)]
+        rows = [pixels[width * y : width * (y + 1)] for y in range(n_rows)]
+        for y in range(0, n_rows, 2):
+            cells = (Segment("▀", Style.from_color(*pair)) for pair in zip(*rows[y : y + 2], strict=True))
+            yield from Segment.simplify(cells)
+            yield Segment.line()

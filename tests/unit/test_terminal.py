@@ -1,4 +1,4 @@
-"""Pictures while they are drawn, as one sees them on a terminal; and what that costs, by a clock of our own."""
+"""Progress, and pictures while they are drawn, as one sees them on a terminal; their cost, by a clock of our own."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from PIL import Image, ImageChops, ImageDraw
 from rich.console import Console
 
 import mmgen
-from mmgen.outputs.preview import Drawing, HalfBlocks
-from mmgen.outputs.terminal import Notes, duration
+from mmgen.outputs.terminal import Drawing, HalfBlocks, Notes, duration
 from mmgen.request import Progress
 from tests.support.terminal import CTRL_C, Terminal
 
@@ -26,12 +25,11 @@ LOADING = 200  # seconds that it may take on a busy machine
 COLOURED = {"NO_COLOR": "", "COLUMNS": "", "TERM": "xterm-256color", "COLORTERM": "truecolor"}
 SIZE = (40, 100)
 
-# Where there is a file called "slow", each pass takes a while, and sketches come as often as they can.
+# Where there is a file called "slow", each pass takes a while.
 MMGEN = """
 import sys, time
 from pathlib import Path
 from mmgen import families
-from mmgen.outputs import preview
 from mmgen.cli import main
 open_model = families.open_model
 def opened(*arguments):
@@ -39,8 +37,6 @@ def opened(*arguments):
     model.model.model.register_forward_pre_hook(lambda *_: time.sleep(0.1) if Path("slow").exists() else None)
     return model
 families.open_model = opened
-if Path("slow").exists():
-    preview.SHARE = 1
 print("$ mmgen")
 sys.exit(main({arguments}))
 """
