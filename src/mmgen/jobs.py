@@ -53,9 +53,9 @@ class _Entry:
         state: how it stands in the journal (see outputs.journal.State).
         skip: nothing is to be done; is_foreign: as somebody else wrote what stands in its place.
         request: what to compute, if anything is.
-        result: what is known of it so far.
+        result: what is known of it so far; all of it, when it is settled.
         began, seconds: on the engine's shared clock when it was given to the model, and its share when it was done.
-        followers: the numbers of equal items, which get its result.
+        followers: equal items, which get its result.
     """
 
     item: Item
@@ -65,10 +65,11 @@ class _Entry:
     skip: bool = False
     is_foreign: bool = False
     request: Request | None = None
-    result: Result | None = None
+    result: Result = field(default_factory=Result)
+    is_settled: bool = False
     began: float = 0.0
     seconds: float = 0.0
-    followers: list[int] = field(default_factory=list)
+    followers: list[_Entry] = field(default_factory=list)
 
 
 class Job:
@@ -147,8 +148,9 @@ class Job:
         """
         self._n_items = n_items
         try:
-            with ExitStack() as self._undo, closing(self._waiting(items)) as waiting:
-                for index, piece in self._answers(waiting):
+            with ExitStack() as self._undo:
+                waiting = self._undo.enter_context(closing(self._waiting(items)))
+                for index, piece in self._undo.enter_context(closing(self._answers(waiting))):
                     self._take(self._asked[index], piece)
                     self._write_settled()
                 self._write_settled()
@@ -193,10 +195,11 @@ class Job:
                 entry.skip = True
             else:
                 entry.skip = entry.is_foreign = self._writer.is_foreign(item, last)
+            entry.is_settled = entry.skip
             if opens and not entry.skip:
                 entry.request = item.open()
         except MmgenError as error:
-            entry.result = Result(error=error)
+            entry.result, entry.is_settled = Result(error=error), True
             entry.state = entry.state if journal is None or opens else "failed"
         return entry if self._limits.takes(entry.key) else None
 
@@ -209,38 +212,41 @@ class Job:
         for number, entry in numbered:
             if self._stopping or n_computed == self._limits.limit:
                 break
-            self._entries[number] = entry
+            # 1) Not to be computed: it is skipped, has failed, or an equal item has a result by now
             self._recall(entry)
-            if entry.request is None or entry.result is not None:
-                entry.result = entry.result or Result()  # of one that is skipped, nothing is written
-                if self._limits.fail_fast and entry.result.error is not None:
-                    break
-                if number - self._next > 2 * self._limits.group:  # what else is settled is held meanwhile
+            n_computed += not entry.is_settled
+            equals = (each for each in self._entries.values() if each.key == entry.key and each.request)
+            equal = next((each for each in equals if each.result.copied is None), None)
+            self._entries[number] = entry
+            if not entry.is_settled and equal is not None:
+                equal.followers.append(entry)
+                entry.result, entry.is_settled = equal.result, equal.is_settled
+            elif not entry.is_settled:
+                # 2) To be computed
+                self._tick()
+                entry.began = self._clock
+                self._asked.append(number)
+                self._under_way[number] = 0.0
+                yield entry.request
+                if len(self._asked) % self._limits.group == 0:
                     yield None
-                self._write_settled()
                 continue
-            n_computed += 1
-            under_way = (self._entries[each] for each in self._under_way)
-            if equal := next((each for each in under_way if each.key == entry.key), None):
-                equal.followers.append(number)  # computed once
-                continue
-            self._tick()
-            entry.began = self._clock
-            self._asked.append(number)
-            self._under_way[number] = 0.0
-            yield entry.request
-            if len(self._asked) % self._limits.group == 0:
+            if self._limits.fail_fast and entry.result.error is not None:
+                break
+            if number - self._next > 2 * self._limits.group:  # what else is settled is held meanwhile
                 yield None
+            self._write_settled()
 
     def _recall(self, entry: _Entry) -> None:
-        """Take over the result of an equal item, if there is one by now."""
-        if self._journal is None or entry.skip or entry.result is not None:
+        """Bring back the result of an equal item, if the journal has one by now."""
+        if self._journal is None or entry.is_settled:
             return
         entry.state = self._journal.state(entry.key, entry.item.item_id)
         if entry.state in ("done", "copy"):
-            entry.result = self._writer.recall(entry.item, self._journal.result(entry.key))
+            recalled = self._writer.recall(entry.item, self._journal.result(entry.key))
+            entry.result, entry.is_settled = recalled or entry.result, recalled is not None
 
-    def _answers(self, waiting: Iterator[Request | None]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
+    def _answers(self, waiting: Iterator[Request | None]) -> Generator[tuple[int, Piece | Done | MmgenError]]:
         """Open the model once there is something to do, and let it answer."""
         first = list(takewhile(lambda request: request is not None, islice(waiting, self._limits.group)))
         if not first:
@@ -256,25 +262,25 @@ class Job:
         """Take what came of an item."""
         self._tick()
         entry = self._entries[number]
-        result = entry.result = entry.result or Result()
         if isinstance(piece, Progress):
             self._under_way[number] = piece.done / piece.total
-            if number == next(each for each, share in self._under_way.items() if share):  # the first, of several
-                self._show_drawing(number, piece)
+            if number == next((each for each, share in self._under_way.items() if share), number):
+                of = f" of {self._n_items}" if self._n_items else ""
+                self._drawing.show(piece, "" if self._n_items == 1 else f"picture {number + 1}{of}, ")
         elif isinstance(piece, str | Picture):
             self._under_way[number] = 0.0
             if isinstance(piece, Picture):
                 self._notes.detail(piece.effort)
-            result.pieces.append(piece)
+            entry.result.pieces.append(piece)
             if self._n_items == 1:
                 self._notes.clear()
                 self._writer.take(entry.item, piece, self._origin.record(entry.item))
         else:
-            result.error = piece if isinstance(piece, MmgenError) else None
+            entry.result.error = piece if isinstance(piece, MmgenError) else None
             entry.seconds = self._clock - entry.began
             del self._under_way[number]
-            for follower in entry.followers:
-                self._entries[follower].result = result
+            for each in (entry, *entry.followers):
+                each.result, each.is_settled = entry.result, True
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -298,11 +304,9 @@ class Job:
 
     def _write_settled(self) -> None:
         """Write results as far as they are there without a gap."""
-        while (entry := self._entries.get(self._next)) is not None and entry.result is not None:
-            if self._next in self._under_way:
-                return
+        while (entry := self._entries.get(self._next)) is not None and entry.is_settled:
+            del self._entries[self._next]
             self._next += 1
-            del self._entries[self._next - 1]
             self._notes.clear()
             if entry.skip:
                 self.counts.skipped += 1
@@ -313,8 +317,8 @@ class Job:
     def _write(self, entry: _Entry, result: Result) -> None:
         item, error = entry.item, result.error
         last = self._journal.last(item.item_id) if self._journal is not None else None
-        record = self._origin.record(item)
-        record["seconds"] = round(entry.seconds, 3)
+        begun: Record = {**self._origin.record(item), "seconds": round(entry.seconds, 3)}
+        record = begun.copy()
         if error is None:
             try:
                 # 1) The file beside its place, 2) the record, with the old file put aside, 3) the file in its place
@@ -323,9 +327,9 @@ class Job:
             except CannotGoOnError:
                 raise
             except MmgenError as failure:
-                error, record = failure, self._origin.record(item)
+                error, record = failure, begun
         if error is not None:
-            record["error"], record["seconds"] = error.message, round(entry.seconds, 3)
+            record["error"] = error.message
             if last is not None and "written" in last:
                 record["written"] = last["written"]  # by which what stands there is still known as ours
             self._keep(entry, record, nullcontext())
@@ -353,16 +357,12 @@ class Job:
 
     # What is said meanwhile
 
-    def _show_drawing(self, number: int, progress: Progress) -> None:
-        which = f"picture {number + 1}{f' of {self._n_items}' if self._n_items else ''}, " if self._n_items != 1 else ""
-        self._drawing.show(progress, which)
-
     def _show_progress(self) -> None:
         done, seconds = self.counts.done + self.counts.failed, time.monotonic() - self._started
         if self._n_items == 1 or not done:
             return
-        held = [entry for number, entry in self._entries.items() if number not in self._under_way and not entry.skip]
-        in_hand = sum(entry.result is not None for entry in held) + sum(self._under_way.values())  # in items
+        n_held = sum(entry.is_settled and not entry.skip for entry in self._entries.values())
+        in_hand = n_held + sum(self._under_way.values())  # in items
         speed = (done + in_hand) / max(seconds, 1e-3)
         of = f" of {self._n_items}" if self._n_items is not None else ""
         left = ""

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mmgen.checkpoints.catalog import Checkpoint
-from mmgen.errors import MmgenError
+from mmgen.errors import CannotGoOnError, MmgenError
 from mmgen.jobs import Job
 from mmgen.outputs.records import Item, Origin
 from mmgen.outputs.terminal import Notes
@@ -385,11 +385,11 @@ def test_a_full_disk_leaves_the_picture_that_was_to_be_replaced(
     before = Path("out/1.png").read_bytes()
     Path("prompts.txt").write_text("a dog\n")
 
-    def full(self: journal.Journal, line: bytes) -> int:
-        raise OSError(28, "No space left on device")
+    def full(self: journal.Journal, record: object) -> None:
+        raise CannotGoOnError("cannot write out/mmgen.jsonl: no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal.Journal, "_write", full)
+        patch.setattr(journal.Journal, "append", full)
         assert run(*draw).code == 1
     assert Path("out/1.png").read_bytes() == before
     assert sorted(path.name for path in Path("out").iterdir()) == ["1.png", "mmgen.jsonl"]
