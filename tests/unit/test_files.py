@@ -49,3 +49,12 @@ def test_a_file_that_was_swept_before_it_was_locked_is_made_again(
     with whole_file(tmp_path / "a.txt") as file:
         file.write(b"whole")
     assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"whole"]
+
+
+def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    with whole_file(path) as file:
+        file.write(b"new")
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"new", 0o640)

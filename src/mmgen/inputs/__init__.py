@@ -1,1 +1,1 @@
-"""What is given: pictures, prompts, conversations. Refuses to know models."""
+"""Read the files that users give: pictures, prompts, conversations. Refuses to know models."""

@@ -1,4 +1,4 @@
-"""What was named on the command line, as a stream of pictures: files, folders, patterns, web addresses.
+"""Find the pictures that were named on the command line: files, folders, patterns, web addresses, and lists of them.
 
 Looks at names only: opens no picture, and refuses to know what is done with one. Standard library only.
 """
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 from mmgen.errors import MmgenError, explained, reason
 
-# What Pillow reads by itself and people keep pictures in; no documents (pdf, eps), no icons.
+# Of the formats that Pillow reads by itself and people keep pictures in; no documents (pdf, eps), no icons.
 PICTURE_ENDINGS = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
     *(".jp2", ".mpo", ".tga", ".qoi", ".ppm", ".pgm", ".pbm", ".pnm"),
@@ -79,8 +79,8 @@ def find(names: Iterable[str], selection: Selection = Selection()) -> Iterator[F
     A file that is named passes whatever its ending. A folder gives the pictures in it, with `recursive` then those of
     its folders, as `ls -R` lists them, in natural order. A pattern gives what a shell would make of it; it is one only
     if there is no file of that name. Hidden files and folders are left out unless named. Folders are followed through
-    symbolic links, and entered once. What only looks like a picture (a pipe, a dangling link) comes along: opening it
-    says what is wrong.
+    symbolic links, and entered once. In a folder only names are looked at: a pipe or a dangling link that is called
+    like a picture comes along, and opening it says what is wrong.
 
     A file is its folder and its name in it, whichever way leads there. Links to a file are files of their own: whether
     two have the same content is for others to ask.
@@ -100,29 +100,32 @@ def read_names(source: str, *, null: bool = False) -> Iterator[str]:
     Raises:
         MmgenError: it cannot be read, or is no list.
     """
+    hint = "name a list, or - for stdin: one path a line, or NUL-separated with -0"
+    for name in read_pieces(source, hint, b"\0" if null else b"\n", _LONGEST):
+        if not null and b"\0" in name:
+            raise MmgenError(f"{source} is not a list of names", hint)
+        name = name if null else name.removesuffix(b"\r")  # of lists from elsewhere
+        if name:
+            yield os.fsdecode(name)
+
+
+def read_pieces(source: str, hint: str, end: bytes = b"\n", longest: int = 10**7) -> Iterator[bytes]:
+    """Read a file, or stdin if it is `-`, as it comes: what stands between the ends, without a byte-order mark.
+
+    Raises:
+        MmgenError: it cannot be read, or a piece has more bytes than the longest may have.
+    """
+    rest, mark = b"", b"\xef\xbb\xbf"
     with (
-        explained("open", source, "name a list of pictures, or - for stdin"),
+        explained("open", source, hint),
         nullcontext(sys.stdin.buffer) if source == "-" else open(source, "rb") as stream,
     ):
-        for number, name in enumerate(_pieces(stream, b"\0" if null else b"\n")):
-            if len(name) > _LONGEST or (not null and b"\0" in name):
-                hint = "without -0, one name a line" if null else "one name a line, or NUL-separated with -0"
-                raise MmgenError(f"{source} is not a list of names", hint)
-            if not null:  # lists from elsewhere
-                name = name.removesuffix(b"\r")
-                name = name if number else name.removeprefix(b"\xef\xbb\xbf")
-            if name:
-                yield os.fsdecode(name)
-
-
-def _pieces(stream: BinaryIO, end: bytes) -> Iterator[bytes]:
-    """Split what comes; a piece that is far too long to be a name is given before its end."""
-    rest = b""
-    while chunk := cast(BufferedReader, stream).read1(_LONGEST):  # what a pipe has by now, not a full buffer
-        *whole, rest = (rest + chunk).split(end)
-        yield from whole
-        if len(rest) > _LONGEST:
-            break
+        while chunk := cast(BufferedReader, stream).read1(_LONGEST):  # what a pipe has by now, not a full buffer
+            *whole, rest = (rest + chunk.removeprefix(mark)).split(end)
+            yield from whole
+            mark = b""
+            if len(rest) > longest:
+                raise MmgenError(f"{source} is not a list: it goes on for more than {longest:,} bytes", hint)
     yield rest
 
 
@@ -144,6 +147,8 @@ def check_file(source: str | Path) -> None:
     """
     try:
         mode = os.stat(source).st_mode
+        if stat.S_ISREG(mode):
+            open(source, "rb").close()
     except (FileNotFoundError, NotADirectoryError):
         hint = "check the name; it is looked up from the current folder"
         if "://" in str(source):
@@ -152,13 +157,11 @@ def check_file(source: str | Path) -> None:
             hint = "nothing matches the pattern"
         raise MmgenError(f"no such file: {source or '(an empty name)'}", hint) from None
     except (OSError, ValueError) as failure:
-        raise MmgenError(f"cannot open {source}: {reason(failure)}", "check the name") from failure
+        raise MmgenError(f"cannot open {source}: {reason(failure)}", "check the name, and its permissions") from failure
     if stat.S_ISDIR(mode):
         raise MmgenError(f"{source} is a folder, not a picture", f"name the pictures in it: {Path(source) / '*.jpg'}")
     if not stat.S_ISREG(mode):
         raise MmgenError(f"{source} is not a regular file", "save the picture to a file first")
-    if not os.access(source, os.R_OK):
-        raise MmgenError(f"cannot open {source}: permission denied", f"make it readable: chmod +r {source}")
 
 
 def in_natural_order(names: Iterable[str]) -> list[str]:
@@ -184,16 +187,14 @@ def _named(name: str, selection: Selection) -> Iterator[Found | NotFoundError]:
     """Find what one name stands for."""
     if is_url(name):
         yield Found(name, _last_part(name))
-    elif os.path.isdir(name):
-        items = _in_folder(name, "", selection)
-        yield next(items, None) or _no_pictures(name, selection)
-        yield from items
-    elif _MAGIC.search(name) and not os.path.lexists(name):
-        items = _matching(name, selection)
-        yield next(items, None) or _checked(name, "")
-        yield from items
-    else:
-        yield _checked(name, os.path.basename(name))
+        return
+    top, parts = name, []
+    if _MAGIC.search(name) and not os.path.lexists(name):
+        top = "".join(_MAGIC.split(name)[0].rpartition("/")[:2])
+        parts = name.removeprefix(top).split("/")
+    items = _matching(top, parts, top, selection) if name else iter(())
+    yield next(items, None) or (_no_pictures(name, selection) if os.path.isdir(name) else _checked(name, ""))
+    yield from items
 
 
 def _checked(name: str, below: str) -> Found | NotFoundError:
@@ -210,7 +211,35 @@ def _last_part(url: str) -> str:
     return last if last.strip(".") else "picture"
 
 
-# Folders
+def _matching(path: str, parts: Sequence[str], top: str, selection: Selection) -> Iterator[Found | NotFoundError]:
+    """Give what matches the parts of a pattern below a path, as if named; a folder that does may have no pictures.
+
+    Args:
+        top: from where `below` counts, if it does not lead upwards from there.
+    """
+    if not parts:
+        below = path.removeprefix(top)
+        if ".." in Path(below).parts:
+            below = ""
+        if os.path.isdir(path or "."):
+            yield from _in_folder(path, below, selection, None if selection.recursive else 1)
+        else:
+            yield _checked(path, below or os.path.basename(path))
+        return
+    part, *rest = parts
+    exact = os.path.join(path, part)
+    if part != "**" and os.path.lexists(exact):
+        yield from _matching(exact, rest, top, selection)
+    elif _MAGIC.search(part) and os.path.isdir(path or "."):
+        for found in islice(_walk(path), None if part == "**" else 1):
+            if isinstance(found, NotFoundError):
+                yield found
+                continue
+            below, folders, files = found
+            names = fnmatch.filter(folders if rest else files + folders, part)
+            names = [name for name in names if name[0] != "." or part[0] == "."]
+            for each in [below] if part == "**" else names:
+                yield from _matching(os.path.join(path, each), rest, top, selection)
 
 
 def _walk(top: str, exclude: Sequence[str] = ()) -> Iterator[tuple[str, list[str], list[str]] | NotFoundError]:
@@ -235,16 +264,12 @@ def _walk(top: str, exclude: Sequence[str] = ()) -> Iterator[tuple[str, list[str
         waiting += [path for path in paths if not _fits_any(path, exclude)]
 
 
-def _in_folder(
-    top: str, prefix: str, selection: Selection, n_folders: int | None = None
-) -> Iterator[Found | NotFoundError]:
-    """Give the pictures of a folder.
+def _in_folder(top: str, prefix: str, selection: Selection, n_folders: int | None) -> Iterator[Found | NotFoundError]:
+    """Give the pictures of a folder and of those below it, `n_folders` in all.
 
     Args:
         prefix: where it stands from what their `below` counts from.
-        n_folders: to be entered, itself among them; None: as the selection says.
     """
-    n_folders = n_folders or (None if selection.recursive else 1)
     for found in islice(_walk(top, selection.exclude), n_folders):
         if isinstance(found, NotFoundError):
             yield found
@@ -277,9 +302,11 @@ def _counts(below: str, selection: Selection) -> bool:
 
 
 def _fits_any(below: str, patterns: Iterable[str]) -> bool:
-    parts = below.lower().split("/")
-    split = (pattern.lower().rstrip("/").split("/") for pattern in patterns)
-    return any(_fits(parts if len(pattern) > 1 else parts[-1:], pattern) for pattern in split)
+    for pattern in patterns:
+        parts, wanted = Path(below.lower()).parts, Path(pattern.lower()).parts
+        if _fits(parts if len(wanted) > 1 else parts[-1:], wanted):
+            return True
+    return False
 
 
 def _fits(parts: Sequence[str], patterns: Sequence[str]) -> bool:
@@ -288,42 +315,3 @@ def _fits(parts: Sequence[str], patterns: Sequence[str]) -> bool:
     if patterns[0] == "**":
         return any(_fits(parts[start:], patterns[1:]) for start in range(len(parts) + 1))
     return bool(parts) and fnmatch.fnmatchcase(parts[0], patterns[0]) and _fits(parts[1:], patterns[1:])
-
-
-# Patterns
-
-
-def _matching(pattern: str, selection: Selection) -> Iterator[Found | NotFoundError]:
-    """Give what matches, as if named; of folders that match, some may be without pictures."""
-    top = "".join(_MAGIC.split(pattern)[0].rpartition("/")[:2])
-    for match in _expand(top, pattern.removeprefix(top).split("/")):
-        if isinstance(match, NotFoundError):
-            yield match
-            continue
-        below = match.removeprefix(top)
-        if ".." in below.split("/"):
-            below = ""
-        if os.path.isdir(match or "."):
-            yield from _in_folder(match, below, selection)
-        else:
-            yield _checked(match, below or os.path.basename(match))
-
-
-def _expand(path: str, parts: Sequence[str]) -> Iterator[str | NotFoundError]:
-    """Give what there is below a path that matches the parts of a pattern."""
-    if not parts:
-        yield path
-        return
-    part, *rest = parts
-    if part != "**" and os.path.lexists(exact := os.path.join(path, part)):
-        yield from _expand(exact, rest)
-    elif os.path.isdir(path or ".") and _MAGIC.search(part):
-        for found in islice(_walk(path), None if part == "**" else 1):
-            if isinstance(found, NotFoundError):
-                yield found
-                continue
-            below, folders, files = found
-            names = fnmatch.filter(folders if rest else files + folders, part)
-            fitting = [below] if part == "**" else [name for name in names if name[0] != "." or part[0] == "."]
-            for each in fitting:
-                yield from _expand(os.path.join(path, each), rest)

@@ -1,4 +1,4 @@
-"""Pictures as users have them: opened from files and web addresses. Knows Pillow; refuses to know models."""
+"""Open pictures as users have them, from files and web addresses. Knows Pillow; refuses to know models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUIET_SECONDS = 15.0  # of a download, without a byte
 
 _KNOWN = "give a picture: png, jpg, webp, gif, tiff, ..."
 
-# What Pillow's decoders raise on broken files (found by flipping bytes).
+# Exceptions of Pillow's decoders on broken files (found by flipping bytes).
 _BROKEN = (
     *(OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError),
     *(struct.error, zlib.error, Image.DecompressionBombError),

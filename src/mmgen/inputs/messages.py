@@ -1,4 +1,4 @@
-"""A conversation as a file of messages to go on with. Refuses to know models.
+"""Read a conversation from a file of messages, and add to it. Refuses to know models.
 
 Messages are those of transformers' chat guide: a JSON list of {"role": "user" | "assistant", "content": text or parts}
 (huggingface.co/docs/transformers/chat_content_patterns).
@@ -124,7 +124,7 @@ def _turn(path: str, number: int, message: Any) -> Turn:
         case {"role": said, "content": str() | list() as content}:
             pass
         case _:
-            raise MmgenError(f"{where} is not a role with content", _LIKE_THIS)
+            raise MmgenError(f"{where} has no role, or no content that is text or a list of parts", _LIKE_THIS)
     if said != role:
         said = as_line(said).strip()
         raise MmgenError(f'{where} has the role {said}, not "{role}"', "user and assistant take turns; user begins")

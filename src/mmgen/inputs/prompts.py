@@ -1,17 +1,15 @@
-"""Many prompts from one file, a line each: plain text, or JSON lines. Opens no picture, knows no model."""
+"""Read many prompts from one file, a line each: plain text, or JSON lines. Opens no picture, knows no model."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmgen.errors import MmgenError, explained
-from mmgen.inputs.finding import from_folder
+from mmgen.errors import MmgenError
+from mmgen.inputs.finding import from_folder, read_pieces
 from mmgen.request import MAX_SEED
 from mmgen.text import from_json, is_text
 
@@ -52,7 +50,10 @@ def read_prompts(path: str) -> Iterator[tuple[int, PromptLine | MmgenError]]:
     """
     folder = "" if path == "-" else str(Path(path).parent)
     as_json: bool | None = None  # until a line tells
-    for number, line in _lines(path):
+    for number, line in enumerate(read_pieces(path, "name a file of prompts, or - for stdin"), 1):
+        line = line.strip()
+        if not line:
+            continue
         if as_json is None:
             as_json = line.startswith(b"{")
             if line == b"[" or line.startswith(b"[{"):
@@ -68,18 +69,6 @@ def read_prompts(path: str) -> Iterator[tuple[int, PromptLine | MmgenError]]:
             f"no prompts {'on stdin' if path == '-' else f'in {path}'}",
             "write one a line, as plain text or as JSON lines with images and seed",
         )
-
-
-def _lines(path: str) -> Iterator[tuple[int, bytes]]:
-    """Number the lines of a file, and give those with something on them, bare of spaces around."""
-    with (
-        explained("open", path, "name a file of prompts, or - for stdin"),
-        nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as file,
-    ):
-        for number, line in enumerate(file, 1):
-            bare = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).strip()
-            if bare:
-                yield number, bare
 
 
 def _from_json(line: bytes, folder: str) -> PromptLine:
