@@ -110,12 +110,12 @@ def read_names(source: str, *, null: bool = False) -> Iterator[str]:
 
 
 def read_pieces(source: str, hint: str, end: bytes = b"\n", longest: int = 10**7) -> Iterator[bytes]:
-    """Read a file, or stdin if it is `-`, as it comes: what stands between the ends, without a byte-order mark.
+    """Read a file, or stdin if it is `-`, as it comes, in pieces that end in `end`; of lines without a byte-order mark.
 
     Raises:
         MmgenError: it cannot be read, or a piece has more bytes than the longest may have.
     """
-    rest, mark = b"", b"\xef\xbb\xbf"
+    rest, mark = b"", b"\xef\xbb\xbf" if end == b"\n" else b""
     with (
         explained("open", source, hint),
         nullcontext(sys.stdin.buffer) if source == "-" else open(source, "rb") as stream,

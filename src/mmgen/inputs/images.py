@@ -8,7 +8,7 @@ import time
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from PIL import Image, ImageOps
 
@@ -94,7 +94,7 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         low, high = 0.0, 65535.0
     else:  # 32 bits, of which only the file's maker knows the range: take the narrowest usual one that holds it
-        least, most = (float(value) for value in image.getextrema() if not isinstance(value, tuple))
+        least, most = cast(tuple[float, float], image.getextrema())
         usual = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
         ranges = [(0.0, top) for top in usual if least >= 0 and most <= top]
         low, high = ranges[0] if ranges else (least, most)
