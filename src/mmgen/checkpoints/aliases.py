@@ -22,32 +22,25 @@ class Alias:
 
     target: Path | str  # a folder of the package, or a repository on the Hub
     does: tuple[str, ...]  # the commands it is good for
-    n_parameters: float
+    n_bytes: int  # of its weights, about: in bfloat16, or as stored for a folder
     licence: str
     gated: bool = False  # its owner must grant access first
 
-    @property
-    def n_bytes(self) -> int:
-        """About what its weights take: in bfloat16, or as stored for a folder."""
-        if isinstance(self.target, Path):
-            return sum(path.stat().st_size for path in self.target.glob("*.safetensors"))
-        return int(2 * self.n_parameters)
-
 
 ALIASES: Mapping[str, Alias] = {
-    "demo": Alias(Path(__file__).parent / "demo", _ALL, 6e6, "Apache-2.0"),
-    "anole-7b": Alias("leloy/Anole-7b-v0.1-hf", _ALL, 7.1e9, "Chameleon research licence"),
-    "chameleon-7b": Alias("facebook/chameleon-7b", _READS, 7.0e9, "Chameleon research licence", gated=True),
-    "chameleon-30b": Alias("facebook/chameleon-30b", _READS, 34.3e9, "Chameleon research licence", gated=True),
+    "demo": Alias(Path(__file__).parent / "demo", _ALL, 11_562_382, "Apache-2.0"),
+    "anole-7b": Alias("leloy/Anole-7b-v0.1-hf", _ALL, 14_200_000_000, "Chameleon research licence"),
+    "chameleon-7b": Alias("facebook/chameleon-7b", _READS, 14_000_000_000, "Chameleon research licence", gated=True),
+    "chameleon-30b": Alias("facebook/chameleon-30b", _READS, 68_600_000_000, "Chameleon research licence", gated=True),
     "llama-3.2-11b-vision": Alias(
-        "meta-llama/Llama-3.2-11B-Vision-Instruct", _READS, 10.7e9, "Llama 3.2 licence", gated=True
+        "meta-llama/Llama-3.2-11B-Vision-Instruct", _READS, 21_400_000_000, "Llama 3.2 licence", gated=True
     ),
-    "idefics2-8b": Alias("HuggingFaceM4/idefics2-8b", _READS, 8.4e9, "Apache-2.0"),
-    "gemma-3-4b": Alias("google/gemma-3-4b-it", _READS, 4.3e9, "Gemma terms", gated=True),
-    "smolvlm": Alias("HuggingFaceTB/SmolVLM-Instruct", _READS, 2.2e9, "Apache-2.0"),
-    "smolvlm-256m": Alias("HuggingFaceTB/SmolVLM-256M-Instruct", _READS, 0.26e9, "Apache-2.0"),
-    "janus-pro-1b": Alias("deepseek-community/Janus-Pro-1B", _DRAWS, 2.1e9, "DeepSeek licence"),
-    "janus-pro-7b": Alias("deepseek-community/Janus-Pro-7B", _DRAWS, 7.4e9, "DeepSeek licence"),
-    "emu3-chat": Alias("BAAI/Emu3-Chat-hf", _READS, 8.8e9, "Apache-2.0"),
-    "emu3-gen": Alias("BAAI/Emu3-Gen-hf", ("draw",), 8.8e9, "Apache-2.0"),
+    "idefics2-8b": Alias("HuggingFaceM4/idefics2-8b", _READS, 16_800_000_000, "Apache-2.0"),
+    "gemma-3-4b": Alias("google/gemma-3-4b-it", _READS, 8_600_000_000, "Gemma terms", gated=True),
+    "smolvlm": Alias("HuggingFaceTB/SmolVLM-Instruct", _READS, 4_400_000_000, "Apache-2.0"),
+    "smolvlm-256m": Alias("HuggingFaceTB/SmolVLM-256M-Instruct", _READS, 520_000_000, "Apache-2.0"),
+    "janus-pro-1b": Alias("deepseek-community/Janus-Pro-1B", _DRAWS, 4_200_000_000, "DeepSeek licence"),
+    "janus-pro-7b": Alias("deepseek-community/Janus-Pro-7B", _DRAWS, 14_800_000_000, "DeepSeek licence"),
+    "emu3-chat": Alias("BAAI/Emu3-Chat-hf", _READS, 17_600_000_000, "Apache-2.0"),
+    "emu3-gen": Alias("BAAI/Emu3-Gen-hf", ("draw",), 17_600_000_000, "Apache-2.0"),
 }

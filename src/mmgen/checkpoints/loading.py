@@ -5,15 +5,13 @@ Nothing is ever left random: a tensor that the checkpoint lacks is an error, not
 
 from __future__ import annotations
 
-import importlib.util
-import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, QuantoConfig
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.utils.import_utils import is_flash_attn_2_available, is_optimum_quanto_available
@@ -32,8 +30,6 @@ DeviceMap = str | dict[str, int | str] | None
 _SPREADS = ("auto", "balanced", "sequential")  # accelerate's own ways of filling several GPUs
 # What transformers and torch raise of a config that no model can be built from.
 _IMPOSSIBLE = (StrictDataclassError, ValueError, ArithmeticError, LookupError, RuntimeError, AssertionError)
-_QUANTO = "pip install --no-deps optimum-quanto ninja"  # the rest that it asks for is here: torch is not replaced
-_SMALLER = "try --quantize 4bit, a second GPU, or --device-map cpu"
 
 
 def load_model(
@@ -53,62 +49,47 @@ def load_model(
     Raises:
         MmgenError: the machine lacks what was asked for, or weights and model do not fit together.
     """
+    # 1) Refuse what can be refused without the weights
     device_map = choose_device_map(loading)
-    if loading.device_map.endswith(".json") and isinstance(device_map, dict):
-        _check_homes(device_map, loading.device_map, _without_weights(model_class, checkpoint))
-    quantization = _choose_quantization(loading, checkpoint, device_map, model_class, keep_whole)
+    empty = _build_empty(model_class, checkpoint, loading.attn)
+    if isinstance(device_map, dict):
+        _check_homes(device_map, loading.device_map, empty)
+    quantization = _choose_quantization(loading, checkpoint, device_map, empty, keep_whole)
     if quantization is not None and device_map is None:
         device_map = {"": "cpu"}  # left open, the quantiser would take a GPU if there is one
-    if loading.attn == "flash_attention_2" and not is_flash_attn_2_available():
-        raise MmgenError(
-            "--attn flash_attention_2 needs the package flash-attn and a CUDA device",
-            "pip install flash-attn, or leave --attn out: sdpa is nearly as fast",
-        )
-    arguments: dict[str, Any] = {
-        "dtype": choose_dtype(loading, checkpoint),
-        "device_map": device_map,
-        "attn_implementation": None if loading.attn == "auto" else loading.attn,
-        "quantization_config": quantization,
-    }
-    present = {name: value for name, value in arguments.items() if value is not None}
-    checkpoint = catalog.fetch(checkpoint)  # all that can be refused without the weights has been by now
-    model, report = _from_pretrained(model_class, checkpoint, loading, present)
-    _check(checkpoint, report, may_ignore)
-    is_whole = quantization is None and "quantization_config" not in checkpoint.config
-    if is_whole and pack(cast(Any, model).get_decoder()):
-        leave_files(model)
-    return model
 
-
-def _from_pretrained(
-    model_class: type[ModelT], checkpoint: Checkpoint, loading: Loading, arguments: dict[str, Any]
-) -> tuple[ModelT, dict[str, Any]]:
-    """Call transformers, with its failures told apart; return the model and its loading report."""
+    # 2) Load them
+    checkpoint = catalog.fetch(checkpoint)
     try:
         loaded: Any = model_class.from_pretrained(
             checkpoint.folder,
+            dtype=dtype_name(loading, checkpoint.n_bytes, _uses_gpu(device_map)),
+            device_map=device_map,
+            attn_implementation=None if loading.attn == "auto" else loading.attn,
+            quantization_config=quantization,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported, and refused by _check
-            **arguments,
         )
-    except SafetensorError as error:
-        raise MmgenError(f"the weights of {checkpoint.name} cannot be read: {error}", "fetch them again") from error
     except ImportError as error:  # a checkpoint that is stored quantised in some other way names its own package
         raise MmgenError(f"{checkpoint.name} needs a package: {one_line(error)}", "install it") from error
-    except torch.OutOfMemoryError as error:
-        raise MmgenError(f"{checkpoint.name} does not fit into the GPU's memory", _SMALLER) from error
-    except _IMPOSSIBLE as error:  # transformers has no types of its own for any of these cases
-        if loading.quantize is not None and "dispatched on the CPU or the disk" in str(error):
-            raise MmgenError(f"{checkpoint.name} does not fit into the GPU's memory", _SMALLER) from error
-        if loading.attn != "auto" and "does not support" in str(error):
-            raise MmgenError(f"{checkpoint.name} cannot use --attn {loading.attn}", "leave --attn out") from error
-        _without_weights(model_class, checkpoint)  # refuses, if the config is at fault
-        raise
+    except (torch.OutOfMemoryError, ValueError) as error:  # the quantisers have no type of their own for the second
+        if isinstance(error, ValueError) and "CPU or" not in str(error):
+            raise
+        raise MmgenError(
+            f"{checkpoint.name} does not fit into the GPU's memory, and quantised it cannot be spread",
+            "try --quantize 4bit, a second GPU, or --device-map cpu",
+        ) from error
+
+    # 3) Check that nothing is left random, and put them in the order that is quick
     model, report = loaded
-    return model, report
+    _check(checkpoint, report, may_ignore)
+    is_whole = quantization is None and "quantization_config" not in checkpoint.config
+    if is_whole and pack(model.get_decoder()):
+        leave_files(model)
+    return cast(ModelT, model)
 
 
 def read_config(config_class: type[ConfigT], checkpoint: Checkpoint) -> ConfigT:
@@ -122,183 +103,9 @@ def read_config(config_class: type[ConfigT], checkpoint: Checkpoint) -> ConfigT:
 
 def read_image_processor(checkpoint: Checkpoint) -> Any:
     """Read what prepares pictures, the kind that needs PIL alone."""
-    try:
-        return AutoImageProcessor.from_pretrained(
-            checkpoint.folder, backend="pil", local_files_only=True, trust_remote_code=False
-        )
-    except OSError as error:
-        raise MmgenError(
-            f"{checkpoint.name} has nothing to prepare pictures with: {one_line(error)}",
-            "copy processor_config.json or preprocessor_config.json beside the weights",
-        ) from error
-
-
-def choose_dtype(loading: Loading, checkpoint: Checkpoint) -> torch.dtype:
-    """Choose the type of the weights, by fit.dtype_name."""
-    on_gpu = loading.dtype == "auto" and _uses_gpu(choose_device_map(loading))
-    dtype: torch.dtype = getattr(torch, dtype_name(loading, checkpoint.n_bytes, on_gpu))
-    return dtype
-
-
-# --- where --------------------------------------------------------------------------------------------------------
-
-
-def choose_device_map(loading: Loading) -> DeviceMap:
-    """Choose what transformers gets as `device_map`; None is plain loading on the CPU, without any hooks.
-
-    Raises:
-        MmgenError: it asks for a device that is not here, or its file is not a map of this checkpoint.
-    """
-    wanted = loading.device_map
-    if wanted == "cpu":
-        return None
-    if wanted in _SPREADS:
-        return wanted if torch.cuda.is_available() else None
-    if wanted == "cuda" or wanted.startswith("cuda:"):
-        _check_device(wanted)
-        return {"": wanted if ":" in wanted else "cuda:0"}
-    if wanted.endswith(".json"):
-        return _read_device_map(Path(wanted))
-    raise UsageError(f"unknown device map: {wanted}", f"one of {', '.join(_SPREADS)}, cpu, cuda, cuda:N, FILE.json")
-
-
-def _read_device_map(path: Path) -> dict[str, int | str]:
-    """Read a map from module names to devices."""
-    try:
-        placed = json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise MmgenError(f"{path} is not valid JSON: {error}", _MAP_HINT) from error
-    except OSError as error:
-        raise MmgenError(f"cannot read the device map {path}: {error.strerror}", "check the path") from error
-    if not isinstance(placed, dict) or not placed:
-        raise MmgenError(f"{path} holds no JSON object of modules and devices", _MAP_HINT)
-    for device in placed.values():
-        _check_device(device)
-    return {str(module): device for module, device in placed.items()}
-
-
-def _check_homes(device_map: Mapping[str, int | str], path: str, model: PreTrainedModel) -> None:
-    """Refuse a map that leaves a tensor of the model without a device; the names that a file gives it may be older."""
-    homeless = [name for name, _ in model.named_parameters() if not _within(name, device_map)]
-    if homeless:
-        raise MmgenError(f"{path} gives no device to {len(homeless)} tensor(s), {homeless[0]} first", _MAP_HINT)
-
-
-_MAP_HINT = 'it maps module names to devices, such as {"model": 0, "lm_head": "cpu"}'
-
-
-def _within(name: str, modules: Iterable[str]) -> bool:
-    return any(module == "" or name == module or name.startswith(f"{module}.") for module in modules)
-
-
-def _check_device(device: object) -> None:
-    """Refuse a device that is not on this machine: a GPU by number or as `cuda:N`, `cpu` and `disk` are known."""
-    number: object = device
-    if isinstance(device, str):
-        if device in ("cpu", "disk"):
-            return
-        kind, _, digits = device.partition(":")
-        number = int(digits or 0) if kind == "cuda" and (digits or "0").isdecimal() else None
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise UsageError(f"unknown device: {device}", "one of cpu, cuda, cuda:N")
-    if not torch.cuda.is_available():
-        raise MmgenError(f"no CUDA device on this machine for {device}", "use --device-map cpu, or auto")
-    if number >= torch.cuda.device_count():
-        raise MmgenError(f"no device {device}: this machine has {torch.cuda.device_count()}", "GPUs count from 0")
-
-
-def _uses_gpu(device_map: DeviceMap) -> bool:
-    if isinstance(device_map, dict):
-        return any(device not in ("cpu", "disk") for device in device_map.values())
-    return device_map is not None
-
-
-# --- how ----------------------------------------------------------------------------------------------------------
-
-
-def _choose_quantization(
-    loading: Loading,
-    checkpoint: Checkpoint,
-    device_map: DeviceMap,
-    model_class: type[PreTrainedModel],
-    keep_whole: Sequence[str],
-) -> BitsAndBytesConfig | QuantoConfig | None:
-    if loading.quantize is None:
-        return None
-    if "quantization_config" in checkpoint.config:
-        raise MmgenError(f"{checkpoint.name} is stored quantised already", "leave --quantize out")
-    _check_packages(loading.quantize)
-    devices = set(device_map.values()) if isinstance(device_map, dict) else set()
-    if devices & {"cpu", "disk"} and devices != {"cpu"}:
-        raise MmgenError("a quantised model cannot be spread over GPU and CPU or disk", "use one kind of device")
-    # A list here replaces transformers' own, which would have kept the head whole.
-    whole = {"lm_head", *keep_whole}
-    if loading.quantize == "quanto-int8":
-        return QuantoConfig(weights="int8", modules_to_not_convert=sorted(whole))
-    if loading.quantize == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=sorted(whole))
-    if not _uses_gpu(device_map):
-        whole |= _unfit_for_4bit(model_class, checkpoint)
-    has_bfloat16 = not _uses_gpu(device_map) or torch.cuda.is_bf16_supported()
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",  # Dettmers et al., QLoRA (arXiv 2305.14314), section 3
-        bnb_4bit_compute_dtype=torch.bfloat16 if has_bfloat16 else torch.float32,
-        llm_int8_skip_modules=sorted(whole),
+    return AutoImageProcessor.from_pretrained(
+        checkpoint.folder, backend="pil", local_files_only=True, trust_remote_code=False
     )
-
-
-def _check_packages(quantize: str) -> None:
-    if quantize == "quanto-int8":
-        if not is_optimum_quanto_available():
-            raise MmgenError(f"--quantize {quantize} needs the package optimum-quanto", _QUANTO)
-        return
-    for package in ("bitsandbytes", "accelerate"):
-        if importlib.util.find_spec(package) is None:
-            raise MmgenError(f"--quantize {quantize} needs the package {package}", f"pip install {package}")
-
-
-def _unfit_for_4bit(model_class: type[PreTrainedModel], checkpoint: Checkpoint) -> set[str]:
-    """Name the linear layers that bitsandbytes cannot run in 4 bits on a CPU: it packs their inputs by 64."""
-    modules = _without_weights(model_class, checkpoint).named_modules()
-    return {name for name, layer in modules if isinstance(layer, torch.nn.Linear) and layer.in_features % 64}
-
-
-def _without_weights(model_class: type[PreTrainedModel], checkpoint: Checkpoint) -> PreTrainedModel:
-    """Build a model as its config says, with nothing in it.
-
-    Raises:
-        MmgenError: there is no such model, as of a width that its heads do not divide.
-    """
-    try:
-        config = cast(type[PreTrainedConfig], model_class.config_class).from_pretrained(checkpoint.folder)
-        with torch.device("meta"):
-            return model_class(config)
-    except _IMPOSSIBLE as error:  # nothing but the config was read
-        raise _bad_config(checkpoint, error) from error
-
-
-def _check(checkpoint: Checkpoint, report: Mapping[str, Any], may_ignore: Sequence[str]) -> None:
-    """Refuse a model of which something was left random, left over or misshapen."""
-    hint = "the weights and config.json belong to different models, or the checkpoint is not whole: fetch it again"
-    missing, mismatched = sorted(report["missing_keys"]), sorted(report["mismatched_keys"])
-    unexpected = sorted(name for name in report["unexpected_keys"] if not name.startswith(tuple(may_ignore)))
-    if missing:
-        raise MmgenError(f"{checkpoint.name} lacks {len(missing)} tensor(s), {missing[0]} first", hint)
-    if mismatched:
-        name, stored, built = mismatched[0]
-        sizes = f"{tuple(stored)} where the config says {tuple(built)}"
-        raise MmgenError(f"{checkpoint.name} has {len(mismatched)} tensor(s) of another shape: {name}, {sizes}", hint)
-    if unexpected:
-        raise MmgenError(
-            f"{checkpoint.name} has {len(unexpected)} tensor(s) with no place in the model, {unexpected[0]} first", hint
-        )
-    if report["error_msgs"]:
-        raise MmgenError(f"{checkpoint.name} cannot be loaded: {report['error_msgs'][0].splitlines()[0]}", hint)
-
-
-def _bad_config(checkpoint: Checkpoint, error: Exception) -> MmgenError:
-    return MmgenError(f"config.json of {checkpoint.name} does not fit: {one_line(error)}", "fetch it again")
 
 
 def one_line(error: BaseException) -> str:
@@ -309,3 +116,125 @@ def one_line(error: BaseException) -> str:
 def ran_out_of_memory(error: RuntimeError) -> bool:
     """Say whether torch failed for want of memory. On a CPU it has no exception of its own for that."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+# --- where --------------------------------------------------------------------------------------------------------
+
+
+def choose_device_map(loading: Loading) -> DeviceMap:
+    """Choose what transformers gets as `device_map`; None is plain loading on the CPU, without any hooks.
+
+    Raises:
+        MmgenError: it asks for a device that is not here, or its file is not a map of modules to devices.
+    """
+    wanted = loading.device_map
+    if wanted == "cpu":
+        return None
+    if wanted in _SPREADS:
+        return wanted if torch.cuda.is_available() else None
+    if wanted.endswith(".json"):
+        return {module: _find_device(device) for module, device in catalog.read_json(Path(wanted)).items()}
+    if re.fullmatch(r"cuda(:\d+)?", wanted):
+        return {"": _find_device(wanted)}
+    raise UsageError(f"unknown device map: {wanted}", f"one of {', '.join(_SPREADS)}, cpu, cuda, cuda:N, FILE.json")
+
+
+def _find_device(name: object) -> int | str:
+    """Return `cpu` or `disk`, or the number of a GPU that is here, which may be called N, `cuda:N` or `cuda`."""
+    if name in ("cpu", "disk"):
+        return str(name)
+    gpu = re.fullmatch(r"cuda|(?:cuda:)?(\d+)", str(name))
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpu is None or (number := int(gpu[1] or 0)) >= n_gpus:
+        raise MmgenError(f"no CUDA device {name}: this machine has {n_gpus}", "GPUs count from 0; others are cpu, disk")
+    return number
+
+
+def _check_homes(device_map: Mapping[str, int | str], path: str, model: PreTrainedModel) -> None:
+    """Refuse a map that leaves a tensor of the model without a device; the names that a file gives it may be older."""
+    modules = tuple(f"{module}." if module else "" for module in device_map)
+    homeless = [name for name, _ in model.named_parameters() if not f"{name}.".startswith(modules)]
+    if homeless:
+        raise MmgenError(
+            f"{path} gives no device to {len(homeless)} tensor(s), {homeless[0]} first",
+            'it maps module names to devices, such as {"model": 0, "lm_head": "cpu"}',
+        )
+
+
+def _uses_gpu(device_map: DeviceMap) -> bool:
+    devices = device_map.values() if isinstance(device_map, dict) else [device_map or "cpu"]
+    return not {"cpu", "disk"}.issuperset(devices)
+
+
+# --- how ----------------------------------------------------------------------------------------------------------
+
+
+def _build_empty(model_class: type[PreTrainedModel], checkpoint: Checkpoint, attention: str) -> PreTrainedModel:
+    """Build a model as its config says, with no weights in it.
+
+    Raises:
+        MmgenError: there is no such model, as of a width that its heads do not divide, or not with this attention.
+    """
+    if attention == "flash_attention_2" and not is_flash_attn_2_available():  # else it would come from the Hub, as code
+        raise MmgenError(
+            "--attn flash_attention_2 needs the package flash-attn and a CUDA device",
+            "pip install flash-attn, or leave --attn out: sdpa is nearly as fast",
+        )
+    config_class = cast(type[PreTrainedConfig], model_class.config_class)
+    try:
+        config = config_class.from_pretrained(
+            checkpoint.folder, attn_implementation=None if attention == "auto" else attention
+        )
+        with torch.device("meta"):
+            return model_class(config)
+    except _IMPOSSIBLE as error:  # nothing but the config was read
+        if attention != "auto" and "does not support" in str(error):
+            raise MmgenError(f"{checkpoint.name} cannot use --attn {attention}", "leave --attn out") from error
+        raise _bad_config(checkpoint, error) from error
+
+
+def _choose_quantization(
+    loading: Loading, checkpoint: Checkpoint, device_map: DeviceMap, model: PreTrainedModel, keep_whole: Sequence[str]
+) -> BitsAndBytesConfig | QuantoConfig | None:
+    """Choose how linear layers are quantised, if they are; `model` may be empty."""
+    if loading.quantize is None:
+        return None
+    if "quantization_config" in checkpoint.config:
+        raise MmgenError(f"{checkpoint.name} is stored quantised already", "leave --quantize out")
+    whole = ["lm_head", *keep_whole]  # a list here replaces transformers' own, which would have kept the head whole
+    if loading.quantize == "quanto-int8":
+        if not is_optimum_quanto_available():  # all else that it asks for is here: torch is not to be replaced
+            raise MmgenError("quanto-int8 needs a package", "pip install --no-deps optimum-quanto ninja")
+        return QuantoConfig(weights="int8", modules_to_not_convert=whole)
+    on_gpu, is_4bit = _uses_gpu(device_map), loading.quantize == "4bit"
+    if is_4bit and not on_gpu:  # there bitsandbytes packs the inputs of a layer by 64
+        linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
+        whole += [name for name, layer in linear.items() if layer.in_features % 64]
+    return BitsAndBytesConfig(
+        load_in_4bit=is_4bit,
+        load_in_8bit=not is_4bit,
+        bnb_4bit_quant_type="nf4",  # Dettmers et al., QLoRA (arXiv 2305.14314), section 3
+        bnb_4bit_compute_dtype="float32" if on_gpu and not torch.cuda.is_bf16_supported() else "bfloat16",
+        llm_int8_skip_modules=whole,
+    )
+
+
+def _check(checkpoint: Checkpoint, report: Mapping[str, Any], may_ignore: Sequence[str]) -> None:
+    """Refuse a model of which something was left random, left over or misshapen."""
+    shapes = [f"{name}, {(*stored,)} not {(*built,)}" for name, stored, built in report["mismatched_keys"]]
+    unexpected = [name for name in report["unexpected_keys"] if not name.startswith(tuple(may_ignore))]
+    for wrong, what in (
+        (report["missing_keys"], "lacks {} tensor(s), {} first"),
+        (shapes, "has {} tensor(s) of another shape: {} as the config says"),
+        (unexpected, "has {} tensor(s) with no place in the model, {} first"),
+        (report["error_msgs"], "cannot be loaded, for {} reason(s): {}"),
+    ):
+        if wrong:
+            raise MmgenError(
+                f"{checkpoint.name} {what.format(len(wrong), min(wrong))}",
+                "weights and config.json belong to different models, or the checkpoint is not whole: fetch it again",
+            )
+
+
+def _bad_config(checkpoint: Checkpoint, error: Exception) -> MmgenError:
+    return MmgenError(f"config.json of {checkpoint.name} does not fit: {one_line(error)}", "fetch it again")

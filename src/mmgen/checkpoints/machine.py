@@ -1,4 +1,4 @@
-"""What this machine is, and what memory it has free. Without torch where that has no CUDA; knows no model."""
+"""The machine that runs us, and the memory it has free. Without torch where that has no CUDA; knows no model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import platform
-import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +71,8 @@ def check_torchvision() -> None:
 
 def look(*, with_gpus: bool = True) -> Machine:
     """Look at this machine as it is now; at GPUs through torch, which has to open each that it asks."""
-    return Machine(*ram(), _gpus() if with_gpus and _torch_has_cuda() else ())
+    is_cpu_build = importlib.metadata.version("torch").endswith("+cpu")  # known without importing it
+    return Machine(*ram(), () if is_cpu_build or not with_gpus else _gpus())
 
 
 def ram() -> tuple[int, int]:
@@ -79,43 +80,28 @@ def ram() -> tuple[int, int]:
     import psutil
 
     memory = psutil.virtual_memory()
-    limit, used = _control_group()
-    return (
-        (min(memory.available, limit - used), min(memory.total, limit)) if limit else (memory.available, memory.total)
-    )
+    limit, used = _control_group() or (memory.total, 0)
+    return min(memory.available, limit - used), min(memory.total, limit)
 
 
-def _control_group() -> tuple[int, int]:
-    """The limit and the use of this process's control group (version 2), page cache apart; 0 is no limit."""
-    try:
-        own = re.search(r"^0::(.*)$", Path("/proc/self/cgroup").read_text("utf-8"), re.MULTILINE)
-    except OSError:  # no Linux
-        return 0, 0
-    for folder in (_CGROUP / own[1].strip("/"), _CGROUP) if own else ():  # inside a container its own group is the root
-        try:
-            limit, used = (int((folder / name).read_text("ascii")) for name in ("memory.max", "memory.current"))
-            spare = re.search(r"^inactive_file (\d+)$", (folder / "memory.stat").read_text("ascii"), re.MULTILINE)
-        except (OSError, ValueError):  # "max": no limit
-            continue
-        return limit, max(0, used - int(spare[1] if spare else 0))
-    return 0, 0
-
-
-def _torch_has_cuda() -> bool:
-    """Whether the torch that is installed was built for CUDA: its version file says so, without importing it."""
-    found = importlib.util.find_spec("torch")
-    if found is None or found.origin is None:
-        return False
-    version = Path(found.origin).with_name("version.py")
-    return version.is_file() and re.search(r"^cuda\b.*= None", version.read_text("utf-8"), re.MULTILINE) is None
+def _control_group() -> tuple[int, int] | None:
+    """Read the limit and the use, page cache apart, of this process's control group (version 2), if it has a limit."""
+    with suppress(OSError):  # no Linux
+        own = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
+        for folder in (_CGROUP / own, _CGROUP):  # inside a container its own group is the root
+            with suppress(OSError, ValueError):  # not there; "max": no limit
+                limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                return limit, max(0, used - int(stat["inactive_file"]))
+    return None
 
 
 def _gpus() -> tuple[Gpu, ...]:
-    """The GPUs that torch sees, in its order; one that is too full even to be asked has nothing free."""
+    """List the GPUs that torch sees, in its order; one that is too full even to be asked has nothing free."""
     from torch import cuda
 
     found = []
-    for number in range(cuda.device_count() if cuda.is_available() else 0):
+    for number in range(cuda.device_count()):
         properties = cuda.get_device_properties(number)
         try:
             free = cuda.mem_get_info(number)[0]
