@@ -5,7 +5,7 @@ Sizes and licences are for choosing by; before a model is loaded its own files a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,10 @@ class Alias:
     """A model that goes by a short name."""
 
     target: Path | str  # a folder of the package, or a repository on the Hub
-    does: tuple[str, ...]  # the commands it is good for
+    does: Sequence[str]  # the commands it is good for
     n_bytes: int  # of its weights, about: in bfloat16, or as stored for a folder
-    licence: str
-    gated: bool = False  # its owner must grant access first
+    licence: str | None
+    gated: bool | None = False  # its owner must grant access first
 
 
 ALIASES: Mapping[str, Alias] = {
@@ -44,3 +44,8 @@ ALIASES: Mapping[str, Alias] = {
     "emu3-chat": Alias("BAAI/Emu3-Chat-hf", _READS, 17_600_000_000, "Apache-2.0"),
     "emu3-gen": Alias("BAAI/Emu3-Gen-hf", ("draw",), 17_600_000_000, "Apache-2.0"),
 }
+
+
+def gigabytes(n_bytes: float) -> str:
+    """Write a number of bytes as people say it."""
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mmgen.checkpoints.aliases import gigabytes
 from mmgen.checkpoints.catalog import Checkpoint, stored_bytes
 from mmgen.checkpoints.machine import Machine
 from mmgen.errors import MmgenError
@@ -54,7 +55,7 @@ class Plan:
         n_bytes: bytes in all, with what a reply takes.
         fits: whether there is room, as far as is known.
         flags: what to say on the command line for it.
-        is_default: whether it is what comes without any flags.
+        default: whether it is what comes without any flags.
     """
 
     dtype: str
@@ -62,7 +63,7 @@ class Plan:
     n_bytes: int
     fits: bool
     flags: str = ""
-    is_default: bool = False
+    default: bool = False
 
 
 def check(checkpoint: Checkpoint, loading: Loading, machine: Machine, reply: Reply = USUAL) -> None:
@@ -112,8 +113,8 @@ def plans(checkpoint: Checkpoint, loading: Loading, machine: Machine, reply: Rep
     for way in ways:
         flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in way.items())
         planned = plan(checkpoint, replace(plain, **way), machine, reply)
-        is_default = way in ({}, {"dtype": usual})
-        found.append(replace(planned, flags=flags or "as stored", is_default=is_default))
+        default = way in ({}, {"dtype": usual})
+        found.append(replace(planned, flags=flags or "as stored", default=default))
     return found
 
 
@@ -159,11 +160,6 @@ def cache_per_look(checkpoint: Checkpoint, dtype: str) -> int:
     size, patch, tiles = vision.get("image_size", 560), vision.get("patch_size", 14), vision.get("max_num_tiles", 4)
     widths = _cached_widths(checkpoint)[1]
     return round(_SIZES[dtype] * widths * tiles * ((size // patch) ** 2 + 1)) if widths else 0
-
-
-def gigabytes(n_bytes: float) -> str:
-    """Write a number of bytes as people say it."""
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
 def _cached_widths(checkpoint: Checkpoint) -> tuple[int, int]:
