@@ -21,10 +21,9 @@ import typer
 from mmgen import signals
 from mmgen.checkpoints import catalog, machine
 from mmgen.checkpoints.catalog import Checkpoint
-from mmgen.cli.naming import Outputs
+from mmgen.cli.naming import Outputs, check_outputs, check_page
 from mmgen.cli.options import FindOptions, JobOptions
 from mmgen.errors import MmgenError, UsageError
-from mmgen.files import check_writable
 from mmgen.inputs import prompts
 from mmgen.inputs.finding import (
     PICTURE_ENDINGS,
@@ -46,8 +45,6 @@ from mmgen.request import Kind, Limits, Loading, Request, fresh_seed
 from mmgen.text import is_text
 
 Lines: TypeAlias = Iterator[tuple[int | None, PromptLine | MmgenError]]  # prompts, with where they stand in their file
-
-_PAGE = b'<meta name="generator" content="mmgen">'
 
 
 # --- prompts ------------------------------------------------------------------------------------------------------
@@ -384,50 +381,3 @@ class Command:
             self.run(lambda seed: listed, writer, n_items, own_journal)
         else:
             self.run(items, writer, n_items, own_journal)
-
-
-# --- outputs ------------------------------------------------------------------------------------------------------
-
-
-def check_outputs(paths: Sequence[str], force: bool) -> None:
-    """Check that picture files can be written and, unless forced, that none exists."""
-    from mmgen.outputs.pictures import format_of
-
-    for path in paths:
-        format_of(path)
-        check_output(Path(path), force)
-    for folder in {Path(path).parent: None for path in paths}:
-        check_writable(folder)
-
-
-def check_output(path: Path, force: bool) -> None:
-    """Check that a file may be written there: it is no folder and, unless forced, nothing that exists."""
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder", "name a file in it with -o")
-    if not force and os.path.lexists(path):
-        raise UsageError(f"{path} exists", "choose another name with -o, or overwrite it with -f")
-
-
-def check_page(path: Path) -> None:
-    """Check that a page can be written, and that what it replaces is one of ours."""
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"{path} is not a name for a page", "end it in .html, as in --html report.html")
-    if os.path.lexists(path) and not (path.is_file() and _PAGE in path.read_bytes()):
-        raise UsageError(f"{path} exists, and is no page of mmgen's", "choose another name with --html")
-    check_writable(path.parent)
-
-
-def check_folder(output: str | None, force: bool) -> str:
-    """Check that a folder can be made, or filled: an empty one or, if forced, any."""
-    if output is None:
-        raise UsageError("no folder for the story", "name one with -o, as in -o story")
-    folder = Path(output)
-    if not os.path.lexists(folder):
-        check_writable(folder.absolute().parent)
-    elif not folder.is_dir():
-        raise UsageError(f"{output} is not a folder", "choose another place with -o")
-    elif not force and any(folder.iterdir()):
-        raise UsageError(f"{output} is not empty", "choose another folder with -o, or overwrite what is in it with -f")
-    else:
-        check_writable(folder)
-    return output

@@ -41,7 +41,7 @@ def interleave(
     Prints Markdown, and writes it with its pictures into a folder; of --prompts, into a folder for each.
     """
     from mmgen.cli import naming
-    from mmgen.cli.arguments import Command, check_folder, read_prompts
+    from mmgen.cli.arguments import Command, read_prompts
     from mmgen.outputs.writers import Stories
 
     image = replace(image, top_p=text.top_p, top_k=text.top_k)
@@ -49,7 +49,7 @@ def interleave(
     command = Command("interleave", shape, job, limits, loading, save.notes(job.quiet))
     lines = read_prompts([] if prompt is None else [prompt], prompts, "give pictures with --image")
     if prompts is None:
-        folder, given = check_folder(output, save.force), tuple(images or ())
+        folder, given = naming.check_folder(output, save.force), tuple(images or ())
         ((_, said),) = lines
         assert not isinstance(said, MmgenError)
         item = Item(

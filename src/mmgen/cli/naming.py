@@ -1,19 +1,21 @@
-"""Names for the files that a command writes."""
+"""Names for the files that a command writes, and whether they may be written: checked before a model loads."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain, count
 from pathlib import Path
 
 from mmgen.errors import MmgenError, UsageError
+from mmgen.files import check_writable
 from mmgen.inputs.finding import PICTURE_ENDINGS
 
 _LONGEST = 40  # letters of a prompt in a file's name
 JOURNAL = "mmgen.jsonl"  # of a folder of pictures
+_PAGE = b'<meta name="generator" content="mmgen">'  # in pages of ours
 
 
 class Outputs:
@@ -59,10 +61,6 @@ class Outputs:
         except (ValueError, IndexError, AttributeError, TypeError) as failure:
             hint = "as in 'out/{index:04d}-{slug}.png'"
             raise UsageError(f"-o {output} cannot be filled in: {failure}", hint) from failure
-
-    def forget(self) -> None:
-        """Begin again: what was named may be named again."""
-        self._issued.clear()
 
     def path(
         self, own: str | None = None, *, prompt: str, seed: int, index: int, n: int, source: str = "", below: str = ""
@@ -129,6 +127,50 @@ def check_stdout(output: str | None, n_pictures: int | None, as_json: bool) -> N
         raise UsageError("-o - and --json both want stdout", "give a file name with -o")
     if sys.stdout.isatty():
         raise UsageError("a picture is no text for a terminal", "redirect stdout, or give a file name with -o")
+
+
+def check_outputs(paths: Sequence[str], force: bool) -> None:
+    """Check that picture files can be written and, unless forced, that none exists."""
+    from mmgen.outputs.pictures import format_of
+
+    for path in paths:
+        format_of(path)
+        check_output(Path(path), force)
+    for folder in {Path(path).parent: None for path in paths}:
+        check_writable(folder)
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Check that a file may be written there: it is no folder and, unless forced, nothing that exists."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", "name a file in it with -o")
+    if not force and os.path.lexists(path):
+        raise UsageError(f"{path} exists", "choose another name with -o, or overwrite it with -f")
+
+
+def check_page(path: Path) -> None:
+    """Check that a page can be written, and that what it replaces is one of ours."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{path} is not a name for a page", "end it in .html, as in --html report.html")
+    if os.path.lexists(path) and not (path.is_file() and _PAGE in path.read_bytes()):
+        raise UsageError(f"{path} exists, and is no page of mmgen's", "choose another name with --html")
+    check_writable(path.parent)
+
+
+def check_folder(output: str | None, force: bool) -> str:
+    """Check that a folder can be made, or filled: an empty one or, if forced, any."""
+    if output is None:
+        raise UsageError("no folder for the story", "name one with -o, as in -o story")
+    folder = Path(output)
+    if not os.path.lexists(folder):
+        check_writable(folder.absolute().parent)
+    elif not folder.is_dir():
+        raise UsageError(f"{output} is not a folder", "choose another place with -o")
+    elif not force and any(folder.iterdir()):
+        raise UsageError(f"{output} is not empty", "choose another folder with -o, or overwrite what is in it with -f")
+    else:
+        check_writable(folder)
+    return output
 
 
 def _first_free(path: str, is_taken: Callable[[str], bool]) -> str:
