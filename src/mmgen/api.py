@@ -48,7 +48,7 @@ def caption(
     seed: int | None = None,
 ) -> str:
     """Describe a picture."""
-    return _words(model, tasks.caption(_open(image), prompt, text=text, seed=seed))
+    return _words(model, tasks.ask(prompt, _open(image), text=text, seed=seed))
 
 
 def ask(
@@ -68,7 +68,7 @@ def ask(
         complete: continue the text instead of answering it.
         history: earlier questions and answers, in turn.
     """
-    opened = _open_all(images)
+    opened = _open(images)
     return _words(model, tasks.ask(question, opened, text=text, seed=seed, complete=complete, history=history))
 
 
@@ -90,7 +90,7 @@ def vary(
     seed: int | None = None,
 ) -> list[Picture]:
     """Draw `n` new pictures from a picture, and from words that say what should change."""
-    first, opened = fresh_seed() if seed is None else seed, _open(source)
+    first, (opened,) = fresh_seed() if seed is None else seed, _open(source)
     return _pictures(model, [tasks.vary(opened, prompt, image=image, seed=first + i) for i in range(n)])
 
 
@@ -104,8 +104,7 @@ def interleave(
     seed: int | None = None,
 ) -> Iterator[Piece]:
     """Answer in words and pictures: yields str as words are finished, Progress, and each Picture."""
-    opened = _open_all(images)
-    return model.reply(tasks.interleave(prompt, opened, text=text, image=image, seed=seed))
+    return model.reply(tasks.interleave(prompt, _open(images), text=text, image=image, seed=seed))
 
 
 def _words(model: Model, request: Request) -> str:
@@ -123,14 +122,10 @@ def _pictures(model: Model, requests: Sequence[Request]) -> list[Picture]:
     return [found[index] for index in range(len(requests))]
 
 
-def _open_all(images: ImageLike | Sequence[ImageLike]) -> list[Image.Image]:
+def _open(images: ImageLike | Sequence[ImageLike]) -> list[Image.Image]:
     from PIL import Image
 
-    several = [images] if isinstance(images, str | Path | Image.Image) else images
-    return [_open(each) for each in several]
-
-
-def _open(image: ImageLike) -> Image.Image:
     from mmgen.inputs.images import open_image
 
-    return open_image(image) if isinstance(image, str | Path) else image
+    several = [images] if isinstance(images, str | Path | Image.Image) else images
+    return [open_image(each) if isinstance(each, str | Path) else each for each in several]

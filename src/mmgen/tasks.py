@@ -1,6 +1,6 @@
-"""The five tasks as requests. No torch; the command line and the Python API share it.
+"""The five tasks as requests, made here by the Python API and by chat. No torch.
 
-What a user leaves out is filled in here: the default prompts, where pictures stand in a prompt, and the seed.
+What a user leaves out is filled in: the default prompts, where pictures stand in a prompt, and the seed.
 """
 
 from __future__ import annotations
@@ -9,19 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from mmgen.errors import UsageError
-from mmgen.request import (
-    BOTH,
-    PICTURES,
-    WORDS,
-    ImageSampling,
-    Kind,
-    Part,
-    Request,
-    TextSampling,
-    Turn,
-    check_seed,
-    fresh_seed,
-)
+from mmgen.request import BOTH, PICTURES, WORDS, ImageSampling, Request, TextSampling, Turn, check_seed, fresh_seed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,14 +21,14 @@ INTERLEAVE_TEXT = TextSampling(temperature=0.7)  # greedy words beside sampled p
 
 IMAGE_MARK = "<image>"
 
-_Shown = TypeVar("_Shown")  # a picture, or what stands for one
+_Image = TypeVar("_Image")  # a picture, or what stands for one
 
 
 def caption(
     image: Image.Image, prompt: str = CAPTION, *, text: TextSampling | None = None, seed: int | None = None
 ) -> Request:
     """Describe a picture."""
-    return _request(insert_images(prompt, [image]), WORDS, text=text, seed=seed)
+    return ask(prompt, [image], text=text, seed=seed)
 
 
 def ask(
@@ -57,19 +45,22 @@ def ask(
     Args:
         history: earlier questions and answers, in turn.
     """
-    return _request(insert_images(question, images), WORDS, text=text, seed=seed, completion=complete, history=history)
+    parts = insert_images(question, images)
+    return Request(
+        parts, WORDS, text or TextSampling(), seed=_settled(seed), completion=complete, history=tuple(history)
+    )
 
 
 def draw(prompt: str, *, image: ImageSampling | None = None, seed: int | None = None) -> Request:
     """Draw a picture from words."""
-    return _request(insert_images(prompt, []), PICTURES, image=image, seed=seed)
+    return Request(insert_images(prompt, []), PICTURES, image=image or ImageSampling(), seed=_settled(seed))
 
 
 def vary(
     source: Image.Image, prompt: str = VARY, *, image: ImageSampling | None = None, seed: int | None = None
 ) -> Request:
     """Draw a new picture from a picture, and words that say what should change."""
-    return _request(insert_images(prompt, [source]), PICTURES, image=image, seed=seed)
+    return Request(insert_images(prompt, [source]), PICTURES, image=image or ImageSampling(), seed=_settled(seed))
 
 
 def interleave(
@@ -81,10 +72,11 @@ def interleave(
     seed: int | None = None,
 ) -> Request:
     """Answer in words and pictures, mixed. The prompt is continued without an end-of-turn, as Anole was trained."""
-    return _request(insert_images(prompt, images), BOTH, text=text, image=image, seed=seed, completion=True)
+    parts = insert_images(prompt, images)
+    return Request(parts, BOTH, text, image or ImageSampling(), seed=_settled(seed), completion=True)
 
 
-def insert_images(prompt: str, images: Sequence[_Shown]) -> tuple[str | _Shown, ...]:
+def insert_images(prompt: str, images: Sequence[_Image]) -> tuple[str | _Image, ...]:
     """Put pictures where the prompt's `<image>` marks say, the others before the text.
 
     Without pictures a mark is ordinary text.
@@ -94,40 +86,18 @@ def insert_images(prompt: str, images: Sequence[_Shown]) -> tuple[str | _Shown, 
     """
     if not prompt.strip():
         raise UsageError("the prompt is empty", "say in words what you want")
-    if not images:
-        return (prompt,)
-    texts = prompt.split(IMAGE_MARK)
+    texts = prompt.split(IMAGE_MARK) if images else [prompt]
     n_marks = len(texts) - 1
     if n_marks > len(images):
         raise UsageError(
             f"the prompt has {n_marks} {IMAGE_MARK} marks for {len(images)} picture(s)",
             "give one --image for each mark, or leave marks out",
         )
-    parts: list[str | _Shown] = list(images[n_marks:])
-    for text, marked in zip(texts, [*images[:n_marks], None], strict=True):
-        if text:
-            parts.append(text)
-        if marked is not None:
-            parts.append(marked)
-    return tuple(parts)
+    parts: list[str | _Image] = [*images[n_marks:], texts[0]]
+    for image, text in zip(images[:n_marks], texts[1:], strict=True):
+        parts += [image, text]
+    return tuple(part for part in parts if part != "")
 
 
-def _request(
-    parts: tuple[Part, ...],
-    want: frozenset[Kind],
-    *,
-    text: TextSampling | None = None,
-    image: ImageSampling | None = None,
-    seed: int | None = None,
-    completion: bool = False,
-    history: Sequence[Turn] = (),
-) -> Request:
-    return Request(
-        parts=parts,
-        want=want,
-        text=text or TextSampling(),
-        image=image or ImageSampling(),
-        seed=check_seed(fresh_seed() if seed is None else seed),
-        completion=completion,
-        history=tuple(history),
-    )
+def _settled(seed: int | None) -> int:
+    return check_seed(fresh_seed() if seed is None else seed)
