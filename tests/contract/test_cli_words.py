@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from mmgen.errors import MmgenError
-from mmgen.request import GROUP
+from mmgen.request import GROUP, Done, Piece, Request
 from mmgen.tasks import ASK, CAPTION
 from tests.support.scripted import Scripted, install, run
 
@@ -114,7 +115,7 @@ def test_text_can_be_continued(model: Scripted) -> None:
 
 
 def test_an_answer_as_json_is_one_object(model: Scripted) -> None:
-    result = run("ask", "what?", "--image", "a.png", "--json", "--seed", "3")
+    result = run("ask", "what?", "--image", "a.png", "--json", "--seed", "3", "--temperature", "1")
     record = json.loads(result.out)
     assert (record["command"], record["images"], record["prompt"]) == ("ask", ["a.png"], "what?")
     assert (record["text"], record["seed"], record["sampling"]["text"]["max_tokens"]) == ("A snowman.", 3, 256)
@@ -127,7 +128,14 @@ def test_a_failed_answer_as_json_says_its_error(model: Scripted) -> None:
     assert result.err == "error: too long\nhint: shorten it\n"
 
 
+class InTurn(Scripted):
+    """Answers two requests a few words at a time, in turn."""
+
+    def replies(self, requests: Iterable[Request | None]) -> Iterator[tuple[int, Piece | Done]]:
+        assert len([request for request in requests if request is not None]) == 2
+        yield from [(1, "two"), (0, "o"), (0, "ne"), (0, Done()), (1, "!"), (1, Done())]
+
+
 def test_answers_that_come_in_turn_are_told_apart(model: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    pieces = [(1, "two"), (0, "o"), (0, "ne"), (1, "!")]  # no word of where each ends
-    monkeypatch.setattr(model, "replies", lambda requests: iter(pieces))
+    install(monkeypatch, InTurn())
     assert run("caption", "a.png", "b.png").out == "a.png\tone\nb.png\ttwo!\n"

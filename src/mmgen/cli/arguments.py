@@ -21,7 +21,7 @@ import typer
 from mmgen import signals
 from mmgen.checkpoints import catalog, machine
 from mmgen.checkpoints.catalog import Checkpoint
-from mmgen.cli.naming import Outputs, check_outputs, check_page
+from mmgen.cli.naming import check_outputs, check_page
 from mmgen.cli.options import FindOptions, JobOptions
 from mmgen.errors import MmgenError, UsageError
 from mmgen.inputs import prompts
@@ -200,6 +200,16 @@ def _hide_broken_torchvision() -> None:
         sys.modules["torchvision"] = None  # type: ignore[assignment]  # so it is not found
 
 
+def no_path(item: Item, index: int, below: str) -> None:
+    """Name no file: the result goes elsewhere.
+
+    Raises:
+        UsageError: the item says which file.
+    """
+    if item.output is not None:
+        raise UsageError("an answer goes into no output file", 'leave "output" out of the line')
+
+
 # --- a command ----------------------------------------------------------------------------------------------------
 
 
@@ -227,64 +237,49 @@ class Command:
         """Whether the result is shown as it comes: there is one, and nothing else is wanted of it."""
         return n_items == 1 and not (self.job.as_json or self.job.is_batch)
 
-    def prompt_items(
-        self,
-        seed: int,
-        lines: Lines,
-        problem: Callable[[PromptLine], MmgenError | None] = lambda line: None,
-        outputs: Outputs | None = None,
-        n: int = 1,
-        *,
-        takes_images: bool = True,
+    def of_prompts(self, lines: Lines, seed: int, *, takes_images: bool = True) -> Iterator[tuple[Item, str]]:
+        """Make items of prompts; see `items`."""
+        for number, line in lines:
+            if isinstance(line, MmgenError):
+                yield Item(self.shape, "", images=() if takes_images else None, line=number, error=line), ""
+                continue
+            yield Item(
+                replace(self.shape, seed=seed if line.seed is None else line.seed), line.text,
+                images=line.images if takes_images else line.images or None, sources=tuple(line.sources()),
+                output=line.output, line=number, own_seed=self.job.seed is not None or line.seed is not None,
+            ), ""  # fmt: skip
+
+    def of_pictures(self, found: Iterable[Found | NotFoundError], prompt: str, seed: int) -> Iterator[tuple[Item, str]]:
+        """Make items of pictures, with where each lies below the folder that was named; see `items`."""
+        for each in found:
+            error, below = (each, "") if isinstance(each, NotFoundError) else (None, each.below)
+            yield Item(
+                replace(self.shape, seed=seed), prompt, image=each.name, sources=(each.name,),
+                own_seed=self.job.seed is not None, error=error,
+            ), below  # fmt: skip
+
+    def items(
+        self, asked: Iterable[tuple[Item, str]], path: Callable[[Item, int, str], str | None] = no_path, n: int = 1
     ) -> Iterator[Item]:
-        """Make items of prompts, `n` of each.
+        """Make `n` items of each that was asked.
 
         Args:
-            problem: says what is wrong with one.
-            outputs: names a file for each, if they go into files.
+            path: names the file of an item, given which of those asked it is, from 1, and where its picture lies below
+                the folder that was named; or raises MmgenError, and then that is what comes of the item.
         """
-        asked: Counter[int] = Counter()
-        for index, (line, each) in enumerate(lines, 1):
-            error = each if isinstance(each, MmgenError) else problem(each)
-            if isinstance(each, MmgenError) or error is not None:
-                words = "" if isinstance(each, MmgenError) else each.text
-                yield Item(self.shape, words, images=() if takes_images else None, line=line, error=error)
-                continue
-            mark = hash((each.text, each.images))
-            again, asked[mark] = asked[mark], asked[mark] + 1
+        seen: Counter[int] = Counter()
+        for index, (item, below) in enumerate(asked, 1):
+            mark = hash((item.prompt, item.images))
+            again, seen[mark] = seen[mark], seen[mark] + 1
             for i in range(n):
-                own = (seed if each.seed is None else each.seed) + i
-                path = (
-                    None
-                    if outputs is None
-                    else outputs.path(each.output, prompt=each.text, seed=own, index=index, n=i + 1)
-                )
-                yield Item(
-                    replace(self.shape, seed=own), each.text, images=each.images if takes_images else None,
-                    sources=tuple(each.sources()), output=path, line=line, number=i, again=again,
-                    own_seed=self.job.seed is not None or each.seed is not None,
-                )  # fmt: skip
-
-    def picture_items(
-        self,
-        seed: int,
-        found: Iterable[Found | NotFoundError],
-        prompt: str,
-        path: Callable[[Found, int, int], str | None] = lambda found, index, number: None,
-        n: int = 1,
-    ) -> Iterator[Item]:
-        """Make items of pictures, `n` of each; path: names the file of the n-th of a picture, or raises MmgenError."""
-        for index, each in enumerate(found, 1):
-            for i in range(n):
+                request = replace(item.request, seed=item.request.seed + i)
+                one = replace(item, request=request, number=i, again=again)
                 try:
-                    if isinstance(each, NotFoundError):
-                        raise each
-                    yield Item(
-                        replace(self.shape, seed=seed + i), prompt, image=each.name, sources=(each.name,),
-                        output=path(each, index, i), number=i, own_seed=self.job.seed is not None,
-                    )  # fmt: skip
+                    if item.error is not None:
+                        raise item.error
+                    yield replace(one, output=path(one, index, below))
                 except MmgenError as error:
-                    yield Item(self.shape, prompt, image=each.name, error=error)
+                    yield replace(one, output=None, error=error)
                     break
 
     def run(

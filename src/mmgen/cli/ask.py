@@ -10,14 +10,13 @@ import typer
 
 from mmgen import tasks
 from mmgen.cli import naming, options
-from mmgen.errors import MmgenError, UsageError
+from mmgen.errors import UsageError
 from mmgen.inputs.finding import is_url
 from mmgen.outputs.records import Item
 from mmgen.request import WORDS, Limits, Loading, Request, TextSampling, Turn, option
 
 if TYPE_CHECKING:
     from mmgen.cli.arguments import Command, Pictures
-    from mmgen.inputs.finding import Found
 
 EXAMPLES = """\b
 Examples:
@@ -61,8 +60,9 @@ def ask(
     Pictures stand before the question, or where it says <image>. Paths in a FILE are looked up from its folder.
     With --jsonl or --sidecar answers go there, and the same command again does only what is missing or failed.
     """
-    from mmgen.cli.arguments import Command, check_stdin, find_pictures, read_prompt
+    from mmgen.cli.arguments import Command, check_stdin, find_pictures, read_prompt, read_prompts
     from mmgen.outputs.terminal import Notes
+    from mmgen.outputs.writers import Lines
 
     shape = Request((), WORDS, text, completion=way.complete)
     command = Command("ask", shape, job, limits, loading, Notes(job.quiet))
@@ -80,7 +80,9 @@ def ask(
     elif question is not None or images or way.history is not None:
         raise UsageError("--prompts has the questions and their pictures", "leave out QUESTION, --image and --history")
     else:
-        _ask_many(command, prompts)
+        lines = read_prompts([], prompts, "give pictures with --image")
+        writer = Lines(shown=not (job.as_json or job.jsonl is not None))
+        command.run(lambda seed: command.items(command.of_prompts(lines, seed)), writer)
 
 
 def ask_each(command: Command, prompt: str, pictures: Pictures, texts: options.SidecarOptions) -> None:
@@ -89,32 +91,29 @@ def ask_each(command: Command, prompt: str, pictures: Pictures, texts: options.S
 
     taken: set[int] = set()  # hashes of the sidecars that pictures have
 
-    def sidecar(found: Found, index: int, number: int) -> str | None:
-        return _sidecar(found, texts, taken) if texts.sidecar else None
+    def sidecar(item: Item, index: int, below: str) -> str | None:
+        if not texts.sidecar:
+            return None
+        name = item.image or ""
+        path = naming.sidecar_path(name, below, texts.outdir, texts.ext)
+        if is_url(name) and texts.outdir is None:
+            raise UsageError(f"nothing can stand beside {name}", "name a folder for sidecars with --outdir")
+        if os.path.abspath(path) == os.path.abspath(name):  # noqa: PTH100 -- as named, not where a link leads
+            raise UsageError(f"{path} is the picture itself", "choose another --ext")
+        if hash(path) in taken:
+            raise UsageError(
+                f"{name}: {path} is another picture's already", "rename one, or give folders, which --outdir mirrors"
+            )
+        taken.add(hash(path))
+        return path
 
     command.run(
-        lambda seed: command.picture_items(seed, pictures.found, prompt, sidecar),
+        lambda seed: command.items(command.of_pictures(pictures.found, prompt, seed), sidecar),
         Sidecars(texts.prefix, texts.suffix, overwrite=texts.existing == "overwrite")
         if texts.sidecar
         else Lines(not (command.job.as_json or command.job.jsonl is not None), command.streams(pictures.n)),
         pictures.n,
     )
-
-
-def _sidecar(found: Found, texts: options.SidecarOptions, taken: set[int]) -> str:
-    """Name a picture's sidecar; raises UsageError if it cannot have this one."""
-    path = naming.sidecar_path(found.name, found.below, texts.outdir, texts.ext)
-    if is_url(found.name) and texts.outdir is None:
-        raise UsageError(f"nothing can stand beside {found.name}", "name a folder for sidecars with --outdir")
-    if os.path.abspath(path) == os.path.abspath(found.name):  # noqa: PTH100 -- as named, not where a link leads
-        raise UsageError(f"{path} is the picture itself", "choose another --ext")
-    if hash(path) in taken:
-        raise UsageError(
-            f"{found.name}: {path} is another picture's already",
-            "rename one, or give folders, which --outdir mirrors",
-        )
-    taken.add(hash(path))
-    return path
 
 
 def _ask_once(command: Command, question: str | None, given: tuple[str, ...], history: str | None) -> None:
@@ -150,16 +149,3 @@ def _ask_once(command: Command, question: str | None, given: tuple[str, ...], hi
 
 def _words(turn: Turn) -> str:
     return "".join(part if isinstance(part, str) else tasks.IMAGE_MARK for part in turn.parts)
-
-
-def _ask_many(command: Command, path: str) -> None:
-    from mmgen.inputs.prompts import PromptLine, read_prompts
-    from mmgen.outputs.writers import Lines
-
-    def problem(line: PromptLine) -> MmgenError | None:
-        if line.output is None:
-            return None
-        return UsageError("an answer goes into no output file", 'leave "output" out of the line')
-
-    shown = not (command.job.as_json or command.job.jsonl is not None)
-    command.run(lambda seed: command.prompt_items(seed, read_prompts(path), problem), Lines(shown))

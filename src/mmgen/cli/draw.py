@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from mmgen.cli import options
-from mmgen.errors import MmgenError, UsageError
-from mmgen.inputs.prompts import PromptLine
+from mmgen.errors import UsageError
 from mmgen.request import PICTURES, ImageSampling, Limits, Loading, Request
 
 EXAMPLES = """\b
@@ -39,6 +38,8 @@ def draw(
     """
     from mmgen.cli import naming
     from mmgen.cli.arguments import Command, read_prompts
+    from mmgen.outputs.pictures import format_of
+    from mmgen.outputs.records import Item
     from mmgen.outputs.writers import PictureFiles
 
     options.check_seeds(job.seed, save.n)
@@ -48,29 +49,17 @@ def draw(
     outputs = naming.Outputs(save.output, "{slug}-{seed}.png", n_items)
     outputs.check_format()
     command = Command("draw", Request((), PICTURES, image=image), job, limits, loading, save.notes(job.quiet))
+
+    def path(item: Item, index: int, below: str) -> str:
+        if item.images:
+            raise UsageError("draw takes words alone", "draw from pictures with mmgen vary")
+        format_of(item.output or "any.png")
+        return outputs.path(item, index, below)
+
     command.run_files(
-        lambda seed: command.prompt_items(
-            seed,
-            lines,
-            lambda line: _problem(line) or outputs.problem(line.output),
-            outputs,
-            save.n,
-            takes_images=False,
-        ),
+        lambda seed: command.items(command.of_prompts(lines, seed, takes_images=False), path, save.n),
         PictureFiles(save.metadata, shown=not job.as_json, overwrite=save.force),
         n_items,
         outputs.folder / naming.JOURNAL if prompts is not None and outputs.folder is not None else None,
         force=save.force,
     )
-
-
-def _problem(prompt: PromptLine) -> MmgenError | None:
-    from mmgen.outputs.pictures import format_of
-
-    if prompt.images:
-        return UsageError("draw takes words alone", "draw from pictures with mmgen vary")
-    try:
-        format_of(prompt.output or "any.png")
-    except UsageError as error:
-        return error
-    return None

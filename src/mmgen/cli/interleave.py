@@ -66,7 +66,7 @@ def interleave(
         raise UsageError("no folder for the stories", "name one with -o, as in -o stories/")
     outputs = naming.Outputs(output, "{slug}-{seed}", None)
     command.run(
-        lambda seed: command.prompt_items(seed, lines, lambda line: outputs.problem(line.output), outputs),
+        lambda seed: command.items(command.of_prompts(lines, seed), outputs.path),
         Stories(save.metadata, not job.as_json, overwrite=save.force),
         None,
         None if outputs.folder is None else outputs.folder / naming.JOURNAL,

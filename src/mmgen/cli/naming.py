@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from itertools import chain, count
 from pathlib import Path
 
-from mmgen.errors import MmgenError, UsageError
+from mmgen.errors import UsageError
 from mmgen.files import check_writable
 from mmgen.inputs.finding import PICTURE_ENDINGS
+from mmgen.outputs.records import Item
 
 _LONGEST = 40  # letters of a prompt in a file's name
 JOURNAL = "mmgen.jsonl"  # of a folder of pictures
@@ -62,33 +63,28 @@ class Outputs:
             hint = "as in 'out/{index:04d}-{slug}.png'"
             raise UsageError(f"-o {output} cannot be filled in: {failure}", hint) from failure
 
-    def path(
-        self, own: str | None = None, *, prompt: str, seed: int, index: int, n: int, source: str = "", below: str = ""
-    ) -> str:
-        """Name the next file, unlike all before it.
+    def path(self, item: Item, index: int, below: str) -> str:
+        """Name the next file, unlike all before it; what the item itself says is a name in the folder, if there is one.
 
         Args:
-            own: what the item itself says: a name, in the folder if there is one.
-            index, n: from 1.
-            source: the picture varied.
-            below: where that was found below a folder: mirrored, if there is a folder for results.
+            index: which prompt or picture the item is of, from 1.
+            below: where its picture was found below a folder: mirrored, if there is a folder for results.
+
+        Raises:
+            UsageError: the item's own name leads out of the folder.
         """
-        words = slug(prompt)
-        stem = Path(source.partition("?")[0]).stem or words
-        path = self._template.format(stem=stem, slug=words, seed=seed, index=index, n=n)
+        words, own = slug(item.prompt), item.output
+        stem = Path((item.image or "").partition("?")[0]).stem or words
+        path = self._template.format(stem=stem, slug=words, seed=item.request.seed, index=index, n=item.number + 1)
         if own is not None:
+            if self.folder is not None and (Path(own).is_absolute() or ".." in Path(own).parts):
+                raise UsageError(f"{own} leads out of {self.folder}", "name a file below it")
             path = str((self.folder or Path()) / own)
         elif self.folder is not None and below:
             path = str(self.folder / Path(below).parent / Path(path).relative_to(self.folder))
         path = _first_free(path, lambda each: hash(each) in self._issued)
         self._issued.add(hash(path))
         return path
-
-    def problem(self, own: str | None) -> MmgenError | None:
-        """Say what is wrong with the name that a line gives its file."""
-        if own is None or self.folder is None or not (Path(own).is_absolute() or ".." in Path(own).parts):
-            return None
-        return UsageError(f"{own} leads out of {self.folder}", "name a file below it")
 
     def check_format(self) -> None:
         """Check that the files are pictures, by their ending."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -10,8 +9,6 @@ import typer
 from mmgen import tasks
 from mmgen.cli import options
 from mmgen.errors import UsageError
-from mmgen.inputs.finding import Found
-from mmgen.outputs.records import Item
 from mmgen.request import PICTURES, ImageSampling, Limits, Loading, Request
 
 EXAMPLES = """\b
@@ -64,15 +61,8 @@ def vary(
     outputs = naming.Outputs(save.output, default, n_items)
     outputs.check_format()
     command = Command("vary", Request((), PICTURES, image=image), job, limits, loading, save.notes(job.quiet))
-
-    def items(seed: int) -> Iterator[Item]:
-        def path(found: Found, index: int, i: int) -> str:
-            return outputs.path(prompt=words, seed=seed + i, index=index, n=i + 1, source=found.name, below=found.below)
-
-        return command.picture_items(seed, pictures.found, words, path, save.n)
-
     command.run_files(
-        items,
+        lambda seed: command.items(command.of_pictures(pictures.found, words, seed), outputs.path, save.n),
         PictureFiles(save.metadata, shown=not job.as_json, overwrite=save.force),
         n_items,
         None if pictures.is_one or outputs.folder is None else outputs.folder / naming.JOURNAL,
