@@ -38,7 +38,7 @@ def _raise(number: int, frame: object) -> None:
 
 @contextmanager
 def noticed() -> Iterator[None]:
-    """See to it that an interruption counts: who imports meanwhile may swallow it, or turn it into something else."""
+    """Raise an interruption again that libraries meanwhile swallowed, or turned into something else, as imports may."""
     global _was_raised
     _was_raised = False
     try:

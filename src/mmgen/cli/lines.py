@@ -18,7 +18,7 @@ def is_typed() -> bool:
 
 
 def is_prompted() -> bool:
-    """Say whether who types is shown a prompt: stderr is a terminal too."""
+    """Say whether a prompt is shown to whoever types: stderr is a terminal too."""
     return is_typed() and sys.stderr.isatty()
 
 

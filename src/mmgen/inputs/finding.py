@@ -53,7 +53,7 @@ class Found:
     """A picture, as far as its name tells.
 
     Attributes:
-        name: as given, or the folder as given / the path below it: what results call it.
+        name: as given, or the folder as given / the path below it; results are called so.
         below: its path from the folder, or from where a pattern begins, else its file name. Never leads upwards.
     """
 

@@ -35,11 +35,17 @@ def open_image(source: str | Path) -> Image.Image:
     Raises:
         MmgenError: not there, not a picture, broken, or too large.
     """
-    if is_url(source):
-        return _decode(io.BytesIO(_download(str(source))), str(source))
-    check_file(source)
-    with explained("open", source, "check that it can be read"), Path(source).open("rb") as file:
-        return _decode(file, str(source))
+    if not is_url(source):
+        check_file(source)
+    with (
+        explained("open", source, "check that it can be read"),
+        io.BytesIO(_download(str(source))) if is_url(source) else Path(source).open("rb") as file,
+    ):
+        image = read_header(file, str(source))
+        try:
+            return _on_white(ImageOps.exif_transpose(image))
+        except _BROKEN as failure:
+            raise MmgenError(f"{source} is broken: {reason(failure)}", "get a whole copy of the picture") from failure
 
 
 def read_header(file: IO[bytes], name: str) -> Image.Image:
@@ -60,7 +66,7 @@ def read_header(file: IO[bytes], name: str) -> Image.Image:
 
 
 def _declared_size(file: IO[bytes]) -> str | None:
-    """Ask the readers of the formats for the size of a picture that Pillow refuses without telling it."""
+    """Ask the readers of the formats for the size of a picture that Pillow refuses without saying it."""
     file.seek(0)
     start = file.read(16)
     for reader, accepts in Image.OPEN.values():
@@ -70,14 +76,6 @@ def _declared_size(file: IO[bytes]) -> str | None:
                 width_px, height_px = reader(file, "").size
                 return f"{width_px} x {height_px} pixels"
     return None
-
-
-def _decode(file: IO[bytes], name: str) -> Image.Image:
-    image = read_header(file, name)
-    try:
-        return _on_white(ImageOps.exif_transpose(image))
-    except _BROKEN as failure:
-        raise MmgenError(f"{name} is broken: {reason(failure)}", "get a whole copy of the picture") from failure
 
 
 def _on_white(image: Image.Image) -> Image.Image:
