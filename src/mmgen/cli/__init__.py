@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from mmgen import __version__
-from mmgen.cli import ask, caption, chat, draw, interleave, models, report, vary
+from mmgen.cli import ask, caption, chat, draw, export, interleave, models, vary
 from mmgen.cli.options import HeadedCommand
 from mmgen.errors import MmgenError, UsageError
 from mmgen.outputs.terminal import Notes, PipeClosedError, stdout_failure
@@ -26,7 +26,7 @@ _TYPERS = {"-h", "--help", "--version", "--show-completion"}  # what Typer itsel
 INTERRUPTED = 130
 PIPE_CLOSED = 141  # what a shell sees of any program that a closed pipe ended
 
-_COMMANDS = ("caption", "ask", "draw", "vary", "interleave", "chat", "models", "report")
+_COMMANDS = ("caption", "ask", "draw", "vary", "interleave", "chat", "models", "export", "report")
 
 EXAMPLES = """\b
 Examples:
@@ -39,9 +39,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a bug keeps its own traceback
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 10**4},  # as wide as the terminal
 )
-for _room in (caption, ask, draw, vary, interleave, chat, models, report):
+for _room in (caption, ask, draw, vary, interleave, chat, models, export):
     _name = _room.__name__.rpartition(".")[2]
     app.command(_name, cls=HeadedCommand, epilog=_room.EXAMPLES)(getattr(_room, _name))
+_report_examples = export.EXAMPLES.replace("mmgen export", "mmgen report")
+app.command("report", cls=HeadedCommand, epilog=_report_examples, hidden=True)(export.export)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,37 +1,41 @@
-"""A batch as one page to look at: records in, HTML with small pictures in it out. Refuses to know models.
+"""A batch as a file to look at or to go on with: records in; a page, a table or a data set out. Refuses to know models.
 
-Nothing in a record is trusted: the template escapes all of it, and the page forbids itself scripts and addresses
-other than its own. Pictures are opened one at a time, as the page is written.
+Nothing in a record is trusted: a value of a wrong kind counts as missing. A format is a function that yields the text
+of a file, and a row of FORMATS.
 """
 
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import io
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from mmgen import tasks
+from mmgen.checkpoints.aliases import DEFAULT
 from mmgen.errors import MmgenError, explained
 from mmgen.files import whole_file
-from mmgen.inputs.finding import is_url
+from mmgen.inputs.finding import check_file, is_url
 from mmgen.inputs.images import open_image
-from mmgen.outputs.rerun import rerun
 from mmgen.outputs.terminal import Notes
-from mmgen.text import from_json
+from mmgen.request import ImageSampling, TextSampling
+from mmgen.text import as_line, from_json, is_text
 
 Record: TypeAlias = Mapping[str, object]
 
-_LIKE_THIS = "give a file that --jsonl wrote, or what --json printed"
-
 THUMBNAIL_PX = (320, 480)  # at most, width and height
 QUALITY = 80  # of WebP: about 10 KB a photograph
+
+_USUAL = {("caption", tasks.CAPTION), ("vary", tasks.VARY)}  # commands with prompts that nobody typed
+_LIKE_THIS = "give a file that --jsonl wrote, or what --json printed"
 
 # Control characters, characters that turn the direction of what follows (UAX #9), halves of surrogate pairs.
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -41,7 +45,7 @@ _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud8
 
 
 def read_records(path: str | Path) -> Iterator[Record]:
-    """Read a file of JSON lines: of each place the last record, in the order of the file; a torn last line is left out.
+    """Read a file of JSON lines: of each item the last record, in the order of the file; a torn last line is left out.
 
     Raises:
         MmgenError: it cannot be read, or holds something else.
@@ -50,11 +54,10 @@ def read_records(path: str | Path) -> Iterator[Record]:
     with explained("open", path, _LIKE_THIS), Path(path).open("rb") as file:
         for number, line in enumerate(file, 1):
             record = from_json(line)
-            if record is not None and isinstance(record.get("command"), str):
-                key = record.get("place")
-                key = key if isinstance(key, str) else number
-                found.pop(key, None)
-                found[key] = record
+            if _text(record, "command"):
+                item_id = _text(record, "place") or number
+                found.pop(item_id, None)
+                found[item_id] = record or {}
             elif line.strip() and line.endswith(b"\n"):
                 raise MmgenError(f"{path}: line {number} is not a record", _LIKE_THIS)
     if not found:
@@ -62,78 +65,169 @@ def read_records(path: str | Path) -> Iterator[Record]:
     yield from found.values()
 
 
-# The page
+def _text(record: object, key: str) -> str:
+    value = record.get(key) if isinstance(record, Mapping) else None
+    return value if isinstance(value, str) else ""
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A picture on a card: embedded, or why it is not.
+def _list(record: Record, key: str) -> list[object]:
+    value = record.get(key)
+    return value if isinstance(value, list) else []
+
+
+def _given(record: Record) -> list[tuple[str, str]]:
+    """List the pictures that were given: as given, and where they lie for all the record knows."""
+    names = [name for name in [record.get("image"), *_list(record, "images")] if name and isinstance(name, str)]
+    files = iter(_list(record, "files"))  # of those that are no addresses
+    return [(name, name if is_url(name) else _text(next(files, None), "path") or name) for name in names]
+
+
+def _drawn(record: Record) -> str:
+    """Give the path of the picture that was made, if one was."""
+    return "" if "text" in record or "parts" in record else _text(record, "output")
+
+
+def _seconds(record: Record) -> float | None:
+    value = record.get("seconds")
+    return value if isinstance(value, int | float) and 0 <= value < math.inf else None
+
+
+# Writing
+
+
+class Export(NamedTuple):
+    """Records on their way into a file.
 
     Attributes:
-        label: what it is to the reader: "given" beside those that were made of it, else nothing.
-        data: WebP as a data: URL, `width` by `height` pixels; empty if there is none.
-        link: where it is on the web.
+        title: of a page.
+        folder: where pictures are looked up whose names lead nowhere from the current folder.
+        notes: say how far it is, and what is left out.
+    """
+
+    records: Sequence[Record]
+    out: Path
+    title: str
+    folder: Path
+    notes: Notes
+
+    def find(self, path: str) -> str:
+        """Say where a picture lies: as it is named, or in the folder."""
+        beside = self.folder / path
+        return str(beside) if not os.path.lexists(path) and os.path.lexists(beside) else path
+
+
+def write_records(
+    records: Iterable[Record], out: Path, title: str, *, folder: Path = Path(), notes: Notes | None = None
+) -> None:
+    """Write records into a file, in the format that its name ends in. A reader sees the whole of it or none.
+
+    Raises:
+        MmgenError: it cannot be written.
+    """
+    export = Export(list(records), out, title, folder, notes or Notes(quiet=True))
+    with whole_file(out) as file:
+        for text in FORMATS[out.suffix.lower()](export):
+            file.write(text.encode(errors="backslashreplace"))
+
+
+def table(export: Export) -> Iterator[str]:
+    """Write comma-separated values (RFC 4180). Cells are data, as they are, even where a spreadsheet sees a formula."""
+    lines = io.StringIO(newline="")
+    columns = ["command", "model", "images", "prompt", "text", "output", "seed", "seconds", "error"]
+    rows = csv.DictWriter(lines, columns, extrasaction="ignore")
+    rows.writeheader()
+    for record in export.records:
+        model, images = _text(record.get("model"), "name"), "\n".join(name for name, _ in _given(record))
+        words = [_text(part, "text").strip() for part in [record, *_list(record, "parts")]]
+        rows.writerow({**record, "model": model, "images": images, "text": "\n\n".join(filter(None, words))})
+    yield lines.getvalue()
+
+
+def image_folder(export: Export) -> Iterator[str]:
+    """Write the metadata.jsonl of ImageFolder (Hugging Face's `datasets`), for pictures in its folder or below.
+
+    One that was given has its caption or answer as `text`, one that was drawn its prompt.
+    """
+    folder, n_left_out = export.out.parent.resolve(), 0
+    for record in export.records:
+        if "error" in record:
+            continue
+        drawn = _drawn(record)
+        text = _text(record, "prompt" if drawn else "text")
+        try:
+            (path,) = [drawn] if drawn else [path for _, path in _given(record)]
+            path = export.find(path)
+            check_file(path)
+            name = (Path(path).parent.resolve() / Path(path).name).relative_to(folder).as_posix()
+        except (MmgenError, ValueError):  # ValueError: there is not exactly one, or it does not lie below
+            name = ""
+        if name and text and is_text(name + text):
+            yield as_line({"file_name": name, "text": text})
+        else:
+            n_left_out += 1
+    if n_left_out:
+        export.notes.say(f"note: {n_left_out} left out: no picture of their own in {export.out.parent} or below")
+
+
+# A page
+
+
+class Figure(NamedTuple):
+    """A picture on a card: embedded, or why it is not, or else an address to follow.
+
+    Attributes:
+        data: WebP in base64, of `size` in pixels.
         problem: why it cannot be shown.
     """
 
     name: str
-    label: str = ""
     data: str = ""
-    width: int = 0
-    height: int = 0
-    link: str = ""
+    size: tuple[int, int] = (0, 0)
     problem: str = ""
 
 
-@dataclass(frozen=True)
-class Card:
-    """What the page shows of a record."""
+def page(export: Export) -> Iterator[str]:
+    """Write one page that needs no other file and no network: it forbids itself scripts and addresses but its own.
 
-    name: str
-    figures: Sequence[Figure]
-    prompt: str
-    parts: Sequence[str | Figure]  # the answer: words, or the words and pictures of a story in turn
-    error: str
-    seed: str
-    seconds: float | None
-    command: str  # to make it again; empty if that cannot be told
-
-
-@dataclass(frozen=True)
-class Head:
-    """What ran."""
-
-    commands: Sequence[str]
-    models: Sequence[tuple[str, str]]  # name, revision
-    n_done: int
-    n_failed: int
-    seconds: float
-
-
-def write_report(
-    records: Iterable[Record], out: Path, title: str, *, folder: Path = Path(), notes: Notes | None = None
-) -> None:
-    """Write records as one page that needs no other file and no network. A reader sees the whole page or none.
-
-    Args:
-        folder: where pictures are looked up whose names lead nowhere from the current folder.
-        notes: where to say how far it is.
-
-    Raises:
-        MmgenError: the page cannot be written.
+    The template escapes all that records say. Pictures are opened one at a time, as the page is written.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # slow to import
 
-    kept = list(records)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, finalize=_visible
     )
-    environment.filters |= {"csp_hash": _csp_hash, "duration": _duration}
-    page = environment.get_template("report.html")
-    stream = page.stream(title=title, head=_head(kept), cards=_cards(kept, folder, notes or Notes(quiet=True)))
-    stream.enable_buffering(size=100)  # pieces, of which a card has about 30
-    with whole_file(out) as file:
-        stream.dump(file, encoding="utf-8")
+    environment.filters |= {"csp_hash": _csp_hash, "text": _text, "list_of": _list, "seconds": _seconds}
+    environment.filters |= {"given": _given, "drawn": _drawn, "rerun": rerun}
+    by_model = ((_text(each.get("model"), "name"), _text(each.get("model"), "revision")) for each in export.records)
+    return environment.get_template("report.html").generate(
+        export=export, models=sorted({*by_model} - {("", "")}), cards=_cards(export), figure=_figure, usual=_USUAL
+    )
+
+
+def _cards(export: Export) -> Iterator[tuple[Record, Sequence[Figure]]]:
+    """Yield each record with the pictures that were given or drawn."""
+    try:
+        for number, record in enumerate(export.records, 1):
+            export.notes.progress(f"report: {number} of {len(export.records)}")
+            drawn = _drawn(record)
+            figures = [_figure(export, name, path) for name, path in [*_given(record), (drawn, drawn)] if path]
+            # Of one that failed, a picture that cannot be opened is what its error says.
+            yield record, [figure for figure in figures if not (figure.problem and "error" in record)]
+    finally:
+        export.notes.clear()
+
+
+def _figure(export: Export, name: str, path: str) -> Figure:
+    if is_url(path):
+        return Figure(path)
+    try:
+        image = open_image(export.find(path))
+    except MmgenError as error:
+        return Figure(name, problem=error.message)
+    image.thumbnail(THUMBNAIL_PX)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=QUALITY)
+    return Figure(name, base64.b64encode(buffer.getvalue()).decode(), image.size)
 
 
 def _visible(value: object) -> object:
@@ -148,111 +242,66 @@ def _csp_hash(text: str) -> str:
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
 
-def _duration(seconds: float) -> str:
-    """Say how long something took: 0.25 s, 7.2 s, 4 min 5 s, 2 h 3 min."""
-    if seconds < 60:
-        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+# The command that makes an item again
 
 
-def _head(records: Sequence[Record]) -> Head:
-    models = {
-        (_text(model, "name"), _text(model, "revision"))
-        for record in records
-        if isinstance(model := record.get("model"), Mapping)
-    }
-    n_failed = sum("error" in record for record in records)
-    return Head(
-        commands=sorted({_text(record, "command") for record in records}),
-        models=sorted(models),
-        n_done=len(records) - n_failed,
-        n_failed=n_failed,
-        seconds=sum(_seconds(record) or 0 for record in records),
-    )
-
-
-def _cards(records: Sequence[Record], folder: Path, notes: Notes) -> Iterator[Card]:
-    try:
-        for number, record in enumerate(records, 1):
-            notes.progress(f"report: {number} of {len(records)}")
-            yield _card(record, folder)
-    finally:
-        notes.clear()
-
-
-def _card(record: Record, folder: Path) -> Card:
+def rerun(record: Record) -> str:
+    """Write the command that makes a record's item again, fit for a shell; nothing if no command does."""
     command, prompt = _text(record, "command"), _text(record, "prompt")
-    output, error = _text(record, "output"), _text(record, "error")
-    if "error" in record and not error:
-        error = "failed"
-    given, made = _sources(record), output if output and "parts" not in record else ""
-    figures = [_figure(path, name, folder, "given" if made else "") for name, path in given]
-    if error:  # a picture that cannot be opened is what it says
-        figures = [figure for figure in figures if not figure.problem]
-    if made:
-        figures.append(_figure(made, made, folder))
-    is_usual = (command, prompt) in (("caption", tasks.CAPTION), ("vary", tasks.VARY))
-    seed = record.get("seed")
-    return Card(
-        name=output or ", ".join(name for name, _ in given),
-        figures=figures,
-        prompt="" if is_usual else prompt,
-        parts=_parts(record, folder),
-        error=error,
-        seed=str(seed) if isinstance(seed, int) else "",
-        seconds=_seconds(record),
-        command=rerun(record, [path for _, path in given]),
+    if command not in ("caption", "ask", "draw", "vary", "interleave") or not prompt:
+        return ""
+    words = [path for _, path in _given(record)] if command in ("caption", "vary") else []
+    if command != "caption" and (command, prompt) not in _USUAL:
+        words.append(prompt)
+    options = [
+        word
+        for flag, value, usual in _settings(record, command)
+        if isinstance(value, str | int | float) and value not in ("", usual)
+        for word in (flag, str(value))
+    ]
+    dashed = any(word.startswith("-") for word in words)
+    typed = ["mmgen", command, *options, "--", *words] if dashed else ["mmgen", command, *words, *options]
+    cannot_be_typed = re.search("[\0\ud800-\udc7f\udd00-\udfff]", "".join(typed))
+    return "" if cannot_be_typed else " ".join(map(_quoted, typed))
+
+
+def _settings(record: Record, command: str) -> Iterator[tuple[str, object, object]]:
+    """Yield the command's flags, the record's values and the usual ones."""
+    is_story, model, sampling = command == "interleave", record.get("model"), record.get("sampling")
+    if command in ("ask", "interleave"):
+        yield from (("--image", path, "") for _, path in _given(record))
+    if is_story:  # which has no folder of its own accord
+        yield "-o", f"{Path(_text(record, 'output')).name or 'story'}-again", ""
+    yield "--seed", record.get("seed"), ""
+    yield "-m", _text(model, "name"), DEFAULT
+    yield "--revision", _text(model, "revision"), ""
+    usual = {"text": asdict(tasks.INTERLEAVE_TEXT if is_story else TextSampling()), "image": asdict(ImageSampling())}
+    for kind, defaults in usual.items():
+        values = sampling.get(kind) if isinstance(sampling, Mapping) else None
+        for name, default in defaults.items():
+            value = values.get(name) if isinstance(values, Mapping) else None
+            if is_story and kind == "image":  # which takes --top-p and --top-k for both
+                name = {"temperature": "image_temperature"}.get(name, name)
+                default = value if name in ("top_p", "top_k") else default
+            yield f"--{name.replace('_', '-')}", value, default
+
+
+def _quoted(word: str) -> str:
+    r"""Quote a word for a shell; what would not show is spelled in bytes (`$'\x1b'`: bash, zsh, ksh; POSIX 2024)."""
+    if word.isprintable():
+        return shlex.quote(word)
+    spelled = (
+        letter
+        if letter.isprintable() and letter not in "\\'"
+        else "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter))
+        for letter in word
     )
+    return f"$'{''.join(spelled)}'"
 
 
-def _sources(record: Record) -> list[tuple[str, str]]:
-    """List the pictures that were given: as given, and where they lie for all the record knows."""
-    names = [record.get("image")] if "image" in record else _list(record, "images")
-    given = [name for name in names if isinstance(name, str)]
-    files = [_text(file, "path") for file in _list(record, "files") if isinstance(file, Mapping)]
-    local = [name for name in given if not is_url(name)]
-    lies = dict(zip(local, files, strict=True)) if len(files) == len(local) and all(files) else {}
-    return [(name, lies.get(name, name)) for name in given]
-
-
-def _parts(record: Record, folder: Path) -> list[str | Figure]:
-    """List an answer's words and pictures."""
-    if text := _text(record, "text"):
-        return [text]
-    parts: list[str | Figure] = []
-    for part in _list(record, "parts"):
-        if isinstance(part, Mapping):
-            path = _text(part, "image")
-            parts.append(_figure(path, path, folder) if path else _text(part, "text").strip())
-    return parts
-
-
-def _figure(path: str, name: str, folder: Path, label: str = "") -> Figure:
-    if is_url(path):
-        return Figure(name, label, link=path)
-    beside = folder / path
-    try:
-        image = open_image(beside if not os.path.lexists(path) and os.path.lexists(beside) else path)
-    except MmgenError as error:
-        return Figure(name, label, problem=error.message)
-    image.thumbnail(THUMBNAIL_PX)
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=QUALITY)
-    data = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return Figure(name, label, data, image.width, image.height)
-
-
-def _text(record: Record, key: str) -> str:
-    value = record.get(key)
-    return value if isinstance(value, str) else ""
-
-
-def _list(record: Record, key: str) -> Sequence[object]:
-    value = record.get(key)
-    return value if isinstance(value, list) else []
-
-
-def _seconds(record: Record) -> float | None:
-    value = record.get("seconds")
-    return value if isinstance(value, int | float) and 0 <= value < math.inf else None
+FORMATS: Mapping[str, Callable[[Export], Iterator[str]]] = {
+    ".html": page,
+    ".htm": page,
+    ".csv": table,
+    ".jsonl": image_folder,
+}

@@ -108,7 +108,7 @@ class Notes:
         """The terminal. Rich is imported only where there is one."""
         from rich.console import Console
 
-        return Console(stderr=True)
+        return Console(stderr=True, color_system=None if os.environ.get("NO_COLOR") else "auto")
 
     def say(self, text: str) -> None:
         """Say a line."""

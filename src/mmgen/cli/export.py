@@ -1,0 +1,55 @@
+"""`mmgen export`: a batch as one page to look at, a table or a data set. `mmgen report` is the same."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmgen.cli import options
+from mmgen.errors import UsageError
+
+EXAMPLES = """\b
+Examples:
+  $ mmgen export captions.jsonl
+  $ mmgen export captions.jsonl -o table.csv
+"""
+
+
+@options.grouped
+def export(
+    journal: Annotated[
+        str, typer.Argument(metavar="FILE", show_default=False, help="JSON lines, as --jsonl or --json wrote them.")
+    ],
+    output: Annotated[str | None, options.output("FILE", "File to write; .html beside the other if not given.")] = None,
+    *,
+    save: Annotated[options.PictureOptions, options.only("force")],
+    job: Annotated[options.JobOptions, options.only("quiet")],
+) -> None:
+    """Make a page, a table or a data set of a batch.
+
+    By the file's ending: .html, one page to look at that needs nothing else; .csv, whose cells are data as they are,
+    even those that a spreadsheet takes for formulas (= + - @); metadata.jsonl (or any .jsonl), for Hugging Face's
+    ImageFolder: pictures in the file's folder or below, with their captions or answers, or the prompts they were drawn
+    from. Prints the path.
+    """
+    from mmgen.files import check_writable
+    from mmgen.outputs.export import FORMATS, read_records, write_records
+    from mmgen.outputs.terminal import Notes, emit
+
+    source = Path(journal)
+    out = source.with_suffix(".html") if output is None else Path(output)
+    if out.suffix.lower() not in FORMATS:
+        endings = ", ".join(FORMATS)
+        raise UsageError(f"{out} is not a name for a page, a table or a data set", f"end it in one of {endings}")
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder", "name a file in it with -o")
+    if out.resolve() == source.resolve():
+        raise UsageError(f"{out} is the file that the page is made from", "choose another name with -o")
+    if not save.force and os.path.lexists(out):
+        raise UsageError(f"{out} exists", "choose another name with -o, or overwrite it with -f")
+    check_writable(out.parent)
+    write_records(read_records(source), out, source.name, folder=source.parent, notes=Notes(job.quiet))
+    emit(f"{out}\n")
