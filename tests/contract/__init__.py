@@ -1,5 +1,15 @@
 """The contract of the command line as a table: what README.md promises, row by row."""
 
-from tests.contract import chat, errors, folders, lists, options, pictures, streams, words
+from tests.contract import chat, errors, exports, folders, lists, options, pictures, streams, words
 
-ROWS = (*streams.ROWS, *words.ROWS, *pictures.ROWS, *folders.ROWS, *lists.ROWS, *chat.ROWS, *options.ROWS, *errors.ROWS)
+ROWS = (
+    *streams.ROWS,
+    *words.ROWS,
+    *pictures.ROWS,
+    *folders.ROWS,
+    *lists.ROWS,
+    *exports.ROWS,
+    *chat.ROWS,
+    *options.ROWS,
+    *errors.ROWS,
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from PIL import Image
 from mmgen import tasks
 from mmgen.errors import MmgenError
 from mmgen.outputs.export import read_records, rerun, write_records
+from mmgen.outputs.terminal import Notes
 from mmgen.request import ImageSampling, TextSampling
 from tests.support.browser import CHROMIUM, browsing
 from tests.support.scripted import install, run
@@ -67,6 +69,17 @@ class Page(HTMLParser):
 def page_of(tmp_path: Path, *records: dict[str, object], title: str = "a batch", **options: Any) -> Page:
     write_records(records, tmp_path / "report.html", title, **options)
     return Page(tmp_path / "report.html")
+
+
+def table_of(tmp_path: Path, *records: dict[str, object]) -> list[dict[str, str]]:
+    write_records(records, tmp_path / "table.csv", "a batch")
+    with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, strict=True))
+
+
+def data_set_of(tmp_path: Path, *records: dict[str, object], **options: Any) -> list[dict[str, str]]:
+    write_records(records, tmp_path / "metadata.jsonl", "a batch", **options)
+    return [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text("utf-8").splitlines()]
 
 
 def picture(path: Path, size: tuple[int, int] = (640, 480)) -> str:
@@ -163,6 +176,91 @@ def test_a_thumbnail_carries_nothing_of_the_camera_s_notes(tmp_path: Path) -> No
     assert not embedded(image).getexif()
 
 
+def test_a_caption_in_a_sidecar_stands_with_its_picture_alone(tmp_path: Path) -> None:
+    source = picture(tmp_path / "a.png")
+    page = page_of(tmp_path, record(image=source, text="A cat.", output=str(tmp_path / "a.txt")))
+    assert len(page.all("figure")) == len(page.all("img")) == 1
+
+
+# A table
+
+
+@pytest.mark.parametrize("text", ["=1+1", "-x", "@a", 'a "b", c', "two\r\nlines\n", "\x00\x1b", " é 🐈‍⬛ ", HOSTILE])
+def test_a_cell_is_what_the_record_says(tmp_path: Path, text: str) -> None:
+    (row,) = table_of(tmp_path, record("draw", prompt=text, output=text))
+    assert (row["command"], row["model"], row["prompt"], row["output"]) == ("draw", "demo", text, text)
+    assert (row["seed"], row["seconds"], row["error"]) == ("7", "0.5", "")
+
+
+def test_a_name_that_is_not_utf_8_is_spelled_in_a_table(tmp_path: Path) -> None:
+    (row,) = table_of(tmp_path, record(image=os.fsdecode(b"\xff.png")))
+    assert row["images"] == "\\udcff.png"
+
+
+def test_a_row_has_all_pictures_and_all_words(tmp_path: Path) -> None:
+    parts = [{"text": "One.\n"}, {"image": "1.png", "seed": 7}, {"text": "Two."}]
+    asked, told = table_of(
+        tmp_path, record("ask", images=["a.png", "b.png"], text="Grey."), record("interleave", parts=parts, output="x")
+    )
+    assert (asked["images"], asked["text"]) == ("a.png\nb.png", "Grey.")
+    assert (told["images"], told["text"], told["output"]) == ("", "One.\n\nTwo.", "x")
+
+
+# A data set
+
+
+def test_a_data_set_has_what_has_a_picture_of_its_own_and_one_note_says_what_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_, linked = tmp_path / "set", tmp_path / "linked"
+    (set_ / "below").mkdir(parents=True)
+    linked.symlink_to(set_)
+    a, b, outside = picture(set_ / "a.png"), picture(set_ / "below" / "b.png"), picture(tmp_path / "c.png")
+    (set_ / "d.png").symlink_to(outside)
+    monkeypatch.chdir(set_ / "below")
+    write_records(
+        [
+            record(image=a, text="A."),
+            record("ask", images=["b.png"], text="B."),
+            record("vary", image=outside, output=b, prompt="bluer"),
+            record(image=str(linked / "d.png"), text="D.", output="d.txt"),
+            record(image="x.png", text="moved", files=[{"path": str(linked / "a.png")}]),
+            record(image=a, error="failed"),
+            # These are left out.
+            record("ask", images=[a, b], text="two pictures"),
+            record("ask", images=[], text="none"),
+            record("interleave", images=[a], output="story", parts=[{"text": "a story"}]),
+            record(image=outside, text="elsewhere"),
+            record(image=str(set_ / "below" / ".." / ".." / "c.png"), text="elsewhere"),
+            record(image="https://example.org/a.png", text="on the web"),
+            record("draw", output=str(set_ / "gone.png")),
+            record("draw", output=str(set_ / "below")),
+            record("draw", output="x" * 9999),
+            record("draw", output="a\0.png"),
+            record("draw", output=picture(set_ / os.fsdecode(b"\xff.png"))),
+        ],
+        linked / "metadata.jsonl",
+        "a batch",
+        notes=Notes(),
+    )
+    assert [json.loads(line) for line in (set_ / "metadata.jsonl").read_text("utf-8").splitlines()] == [
+        {"file_name": "a.png", "text": "A."},
+        {"file_name": "below/b.png", "text": "B."},
+        {"file_name": "below/b.png", "text": "bluer"},
+        {"file_name": "d.png", "text": "D."},
+        {"file_name": "a.png", "text": "moved"},
+    ]
+    note = f"note: 11 left out: no picture of their own in {linked} or below\n"
+    assert capsys.readouterr().err == note
+
+
+def test_pictures_of_a_data_set_are_found_beside_the_journal(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    picture(tmp_path / "photos" / "a.png")
+    found = data_set_of(tmp_path, record(image="a.png", text="A."), folder=tmp_path / "photos")
+    assert found == [{"file_name": "photos/a.png", "text": "A."}]
+
+
 # Records are not trusted
 
 
@@ -202,8 +300,10 @@ def test_whatever_a_record_says_is_text(tmp_path: Path, text: str) -> None:
 def test_fields_of_a_wrong_kind_are_passed_over(tmp_path: Path, junk: object) -> None:
     keys = ("model", "image", "images", "prompt", "text", "output", "parts", "seed", "sampling", "seconds", "files")
     records = [record(command, **{key: junk}) for key in keys for command in ("caption", "vary", "ask", "interleave")]
-    page = page_of(tmp_path, *records, record(**dict.fromkeys(keys, junk)))
-    assert len(page.cards) == len(records) + 1
+    records.append(record(**dict.fromkeys(keys, junk)))
+    assert len(page_of(tmp_path, *records).cards) == len(records)
+    assert len(table_of(tmp_path, *records)) == len(records)
+    assert data_set_of(tmp_path, *records) == []
 
 
 def test_the_page_forbids_itself_everything_but_its_own(tmp_path: Path) -> None:

@@ -25,18 +25,21 @@ LOADING = 200  # seconds that it may take on a busy machine
 COLOURED = {"NO_COLOR": "", "COLUMNS": "", "TERM": "xterm-256color", "COLORTERM": "truecolor"}
 SIZE = (40, 100)
 
-# Where there is a file called "slow", each pass takes a while.
+# Where there is a file called "slow", each pass takes a while, and sketches come as often as they can.
 MMGEN = """
 import sys, time
 from pathlib import Path
 from mmgen import families
 from mmgen.cli import main
+from mmgen.outputs import terminal
 open_model = families.open_model
 def opened(*arguments):
     model = open_model(*arguments)
     model.model.model.register_forward_pre_hook(lambda *_: time.sleep(0.1) if Path("slow").exists() else None)
     return model
 families.open_model = opened
+if Path("slow").exists():
+    terminal.SKETCH_SHARE = 1
 print("$ mmgen")
 sys.exit(main({arguments}))
 """

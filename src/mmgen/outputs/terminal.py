@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _STYLES = {"error": "bold red", "hint": "cyan", "note": "dim"}  # of the word that a line begins with
 _PROGRESS_SECONDS = 0.4  # from one line of progress to the next, at least
-_SKETCH_SECONDS, _SKETCH_SHARE = 0.1, 0.04  # between two sketches, at least; the share of the time that they take
+SKETCH_SECONDS, SKETCH_SHARE = 0.1, 0.04  # between two sketches, at least; the share of the time that they take
 _MOST_CELLS, _LEAST_LINES = 48, 10  # width of a sketch; height of a terminal that shows it
 
 # What stands before the cursor where stdout and stderr are one terminal: words that go on, or were broken off for
@@ -223,7 +223,7 @@ class Drawing:
         self._notes.progress(text, above)
         if above:
             cost = self._clock() - now
-            self._due = now + cost + max(cost / _SKETCH_SHARE, _SKETCH_SECONDS)
+            self._due = now + cost + max(cost / SKETCH_SHARE, SKETCH_SECONDS)
 
     def _can_sketch(self) -> bool:
         """Say whether pictures are wanted on a terminal that shows half-blocks in colour, and has room for them."""
