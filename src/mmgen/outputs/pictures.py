@@ -16,6 +16,8 @@ from mmgen.inputs.images import read_header
 from mmgen.text import from_json
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+_EXIF_LETTERS = 20_000  # of a prompt of many pages: a JPEG has room for 64 KB of EXIF
+_UNICODE = b"UNICODE\0"
 
 
 class Metadata(TypedDict):
@@ -50,55 +52,38 @@ def save_image(image: Image.Image, path: str | Path, metadata: Metadata | None =
 
 def encode_image(image: Image.Image, kind: str = "PNG", metadata: Metadata | None = None) -> bytes:
     """Encode a picture as PNG, JPEG or WEBP, with a note of how it was made."""
-    buffer = io.BytesIO()
-    if kind == "PNG":
-        info = PngImagePlugin.PngInfo()
-        if metadata is not None:
-            info.add_itxt("mmgen", json.dumps(metadata, ensure_ascii=False))
-            info.add_itxt("parameters", _parameters(metadata, image.size))
-        image.save(buffer, kind, pnginfo=info)
-        return buffer.getvalue()
-    exif = Image.Exif()
+    buffer, exif, info = io.BytesIO(), Image.Exif(), PngImagePlugin.PngInfo()
     if metadata is not None:
+        info.add_itxt("mmgen", json.dumps(metadata, ensure_ascii=False))
+        info.add_itxt("parameters", _parameters(metadata, image.size))
+        if len(metadata["prompt"]) > _EXIF_LETTERS:
+            metadata = {**metadata, "prompt": metadata["prompt"][:_EXIF_LETTERS] + " …"}
         # EXIF 2.3, UserComment: eight bytes that name the character set, then the text.
-        comment = b"UNICODE\0" + json.dumps(_fitting(metadata), ensure_ascii=False).encode("utf-16-be")
+        comment = _UNICODE + json.dumps(metadata, ensure_ascii=False).encode("utf-16-be")
         exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
-    if kind == "JPEG":
-        image.convert("RGB").save(buffer, kind, quality=95, subsampling=0, exif=exif)
-    else:
-        image.save(buffer, kind, quality=95, method=6, exif=exif)
+    match kind:
+        case "PNG":
+            image.save(buffer, kind, pnginfo=info)
+        case "JPEG":
+            image.convert("RGB").save(buffer, kind, quality=95, subsampling=0, exif=exif)
+        case _:
+            image.save(buffer, kind, quality=95, method=6, exif=exif)
     return buffer.getvalue()
-
-
-def _fitting(metadata: Metadata) -> Metadata:
-    """Cut a prompt of many pages: a JPEG has room for 64 KB of EXIF."""
-    prompt = metadata["prompt"]
-    room = 20_000
-    return metadata if len(prompt) <= room else {**metadata, "prompt": prompt[:room] + " …"}
 
 
 def _parameters(metadata: Metadata, size: tuple[int, int]) -> str:
     """Say it as AUTOMATIC1111's web interface does (its modules/infotext_utils.py): many viewers read that."""
-    sampling = metadata["sampling"].get("image", {})
-    pairs = {
-        "Steps": 0,  # viewers look for it; tokens are drawn once
-        "Sampler": "autoregressive",
-        "CFG scale": sampling.get("guidance"),
-        "Seed": metadata["seed"],
-        "Size": f"{size[0]}x{size[1]}",
-        "Model": metadata["model"],
-        "Version": f"mmgen {metadata['mmgen']}",
-    }
+    sampling, model, (width, height) = metadata["sampling"]["image"], metadata["model"], size
     lines = [metadata["prompt"].strip()]
-    if sampling.get("negative_prompt"):
+    if sampling["negative_prompt"]:
         lines.append(f"Negative prompt: {sampling['negative_prompt']}")
-    lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in pairs.items() if value is not None))
+    if any(letter in model for letter in ',:\n"'):
+        model = json.dumps(model, ensure_ascii=False)
+    lines.append(  # viewers look for steps; tokens are drawn once
+        f"Steps: 0, Sampler: autoregressive, CFG scale: {sampling['guidance']}, Seed: {metadata['seed']}, "
+        f"Size: {width}x{height}, Model: {model}, Version: mmgen {metadata['mmgen']}"
+    )
     return "\n".join(lines)
-
-
-def _quoted(value: object) -> str:
-    text = str(value)
-    return json.dumps(text, ensure_ascii=False) if any(letter in text for letter in ',:\n"') else text
 
 
 def read_metadata(path: str | Path) -> Metadata | None:
@@ -108,9 +93,8 @@ def read_metadata(path: str | Path) -> Metadata | None:
         image = read_header(file, str(path))
         text = image.info.get("mmgen")
         if text is None:
-            comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment, b"")
-            if not isinstance(comment, bytes) or not comment.startswith(b"UNICODE\0"):
-                return None
-            text = comment[8:].decode("utf-16-be", errors="replace")
-    found = from_json(text)
-    return cast(Metadata, found) if found is not None and "mmgen" in found else None
+            comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+            if isinstance(comment, bytes):
+                text = comment.removeprefix(_UNICODE).decode("utf-16-be", errors="replace")
+    found = from_json(text or "")
+    return cast(Metadata, found) if found and "mmgen" in found else None
