@@ -416,7 +416,7 @@ def test_the_command_makes_the_same_request(monkeypatch: pytest.MonkeyPatch, tmp
     picture(tmp_path / "-a b.png")
     for command in (
         "caption './-a b.png' --temperature 0.3 --seed 3",
-        "ask -q 'what is it?' --image './-a b.png' --top-k 4 --seed 1",
+        "ask -q 'what is it?' --image './-a b.png' --top-k 4 --temperature 1 --seed 1",
         "draw --negative-prompt blur --seed 9 --guidance 2 -- --a",
         "vary './-a b.png' --image-guidance 2 --top-p 0.5 --seed 4",
         "interleave 'a tale' -o tale --temperature 0.2 --seed 5",
