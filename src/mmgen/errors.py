@@ -73,6 +73,15 @@ def explained(doing: str, path: str | Path, hint: str, error: type[MmgenError] =
         raise error(message, hint) from failure
 
 
+@contextmanager
+def refused(message: str, hint: str, *failures: type[Exception]) -> Iterator[None]:
+    """Turn such failures of a library into an error: the message, and after it what the library says, on one line."""
+    try:
+        yield
+    except failures as failure:
+        raise MmgenError(f"{message}: {' '.join(str(failure).split())}", hint) from failure
+
+
 def first_line(error: BaseException) -> str:
     """Say in a line what went wrong in a library, or what kind of failure it was."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

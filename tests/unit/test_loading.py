@@ -123,7 +123,7 @@ def test_unknown_words_are_usage_errors(checkpoint: Checkpoint, options: dict[st
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_cuda_without_cuda_is_refused(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert f"no CUDA device {device}: this machine has 0" in refusal(checkpoint, device_map=device).message
+    assert f"no CUDA device {device}" in refusal(checkpoint, device_map=device).message
 
 
 def test_devices_go_through_as_one_map(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_devices_go_through_as_one_map(monkeypatch: pytest.MonkeyPatch) -> None:
     def choose(device_map: str) -> object:
         return loading.choose_device_map(Loading(device_map=device_map))
 
-    assert [choose(name) for name in ("cpu", "cuda", "cuda:1")] == [None, {"": 0}, {"": 1}]
+    assert [choose(name) for name in ("cpu", "cuda", "cuda:1")] == [None, {"": "cuda:0"}, {"": "cuda:1"}]
     assert [choose(name) for name in ("auto", "balanced", "sequential")] == ["auto", "balanced", "sequential"]
     with pytest.raises(MmgenError, match="no CUDA device cuda:2: this machine has 2"):
         choose("cuda:2")

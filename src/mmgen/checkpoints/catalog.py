@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmgen.checkpoints import hub
 from mmgen.checkpoints.aliases import ALIASES
-from mmgen.errors import MmgenError, UsageError, explained, first_line
+from mmgen.errors import MmgenError, UsageError, explained, refused
 
 if TYPE_CHECKING:
     from huggingface_hub.utils import TensorInfo
@@ -128,19 +129,17 @@ def identity(checkpoint: Checkpoint) -> str:
         n_bytes = path.stat().st_size
         found.update(f"{path.name} {n_bytes}".encode())
         with path.open("rb") as file:
-            found.update(file.read(_MEGABYTE))
-            file.seek(max(0, n_bytes - _MEGABYTE))
-            found.update(file.read(_MEGABYTE))
+            for start in (0, max(0, n_bytes - _MEGABYTE)):
+                file.seek(start)
+                found.update(file.read(_MEGABYTE))
     return found.hexdigest()
 
 
 def is_here(name: str) -> bool:
     """Whether a checkpoint is on this machine, and whole, without asking the network."""
-    try:
-        find(name, offline=True)
-    except MmgenError:
-        return False
-    return True
+    with suppress(MmgenError):
+        return bool(find(name, offline=True))
+    return False
 
 
 def fetch(checkpoint: Checkpoint) -> Checkpoint:
@@ -157,23 +156,19 @@ def check_tokenizer(checkpoint: Checkpoint) -> None:
     from tokenizers import Tokenizer
 
     path = checkpoint.folder / "tokenizer.json"
-    try:
+    hint = "if it is empty, cut off, or no tokenizer, fetch it again"
+    with refused(f"{path} is no tokenizer", hint, Exception):  # tokenizers raises no other type
         n_words = Tokenizer.from_file(str(path)).get_vocab_size()
-    except Exception as error:  # tokenizers raises no other type for a file that it cannot read
-        raise MmgenError(
-            f"{path} is no tokenizer: {first_line(error)}", "if it is empty, cut off, or no tokenizer, fetch it again"
-        ) from error
     if n_words < 2:
         raise MmgenError(f"{path} has no words in it", "fetch the file again")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object."""
-    try:
-        with explained("read", path, "check the path, and its permissions"):
-            value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise MmgenError(f"{path} is not valid JSON: {first_line(error)}", "fetch the file again") from error
+    with explained("read", path, "check the path, and its permissions"):
+        text = path.read_bytes()
+    with refused(f"{path} is not valid JSON", "fetch the file again", ValueError, RecursionError):
+        value = json.loads(text)
     if not isinstance(value, dict):
         raise MmgenError(f"{path} holds no JSON object", "fetch the file again")
     return value
@@ -188,14 +183,13 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     from huggingface_hub import parse_local_safetensors_file_metadata
     from safetensors import SafetensorError, safe_open
 
-    try:
-        with explained("read", path, "check its permissions"), safe_open(path, "np"):  # checks that it is whole
-            return parse_local_safetensors_file_metadata(path).tensors
-    except SafetensorError as error:
-        raise MmgenError(
-            f"{path} is truncated, or has a broken safetensors header: {first_line(error)}",
-            "fetch the file again; in a git clone, run `git lfs pull`",
-        ) from error
+    hint = "fetch the file again; in a git clone, run `git lfs pull`"
+    with (
+        refused(f"{path} is truncated, or has a broken safetensors header", hint, SafetensorError),
+        explained("read", path, "check its permissions"),
+        safe_open(path, "np"),  # checks that it is whole
+    ):
+        return parse_local_safetensors_file_metadata(path).tensors
 
 
 # --- what find reads and checks -----------------------------------------------------------------------------------
@@ -204,23 +198,18 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 def _unknown(name: str) -> MmgenError:
     import difflib  # costs 5 ms, and only a mistake needs it
 
-    close = difflib.get_close_matches(name.lower(), ALIASES, n=1)
-    guess = f"did you mean {close[0]}? " if close else ""
-    known = ", ".join(ALIASES)
-    return MmgenError(
-        f"unknown model: {name or '(empty)'}", f"{guess}There are {known}; a Hub id is org/name, a folder ./name"
-    )
+    guess = "".join(f"did you mean {each}? " for each in difflib.get_close_matches(name.lower(), ALIASES, n=1))
+    known = f"There are {', '.join(ALIASES)}; a Hub id is org/name, a folder ./name"
+    return MmgenError(f"unknown model: {name or '(empty)'}", guess + known)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    if not os.path.isfile(path):  # noqa: PTH113 -- pathlib raises on names that are too long
-        what, hint = "not a checkpoint folder", "name a folder in transformers' format, or a Hub id"
-        if not os.path.exists(folder):  # noqa: PTH110
-            raise MmgenError(f"no such folder: {folder}", "check the path; a Hub id is org/name")
-        raise MmgenError(
-            f"{what}: {folder} has no {path.name}" if folder.is_dir() else f"{what} but a file: {folder}", hint
-        )
+    if not os.path.exists(folder):  # noqa: PTH110
+        raise MmgenError(f"no such folder: {folder}", "check the path; a Hub id is org/name")
+    if not path.is_file():
+        what = f": {folder} has no config.json" if folder.is_dir() else f" but a file: {folder}"
+        raise MmgenError(f"not a checkpoint folder{what}", "name a folder in transformers' format, or a Hub id")
     config = read_json(path)
     if not isinstance(config.get("model_type"), str):
         raise MmgenError(f"{path} names no model_type", "use a checkpoint in transformers' format")
@@ -236,10 +225,10 @@ def _list_shards(folder: Path) -> list[str]:
     index = folder / "model.safetensors.index.json"
     if (folder / hub.SINGLE).is_file() or not index.is_file():
         return [hub.SINGLE]
-    weight_map = read_json(index).get("weight_map")
-    shards = sorted({str(file) for file in weight_map.values()}) if isinstance(weight_map, dict) else []
+    with refused(f"{index} has no weight_map", "fetch the file again", KeyError, AttributeError, TypeError):
+        shards = sorted(set(read_json(index)["weight_map"].values()))
     for file in shards or ["nothing"]:
-        if re.fullmatch(r"[^/\\]+\.safetensors", file) is None:
+        if re.fullmatch(r"[^/\\]+\.safetensors", str(file)) is None:
             raise MmgenError(f"{index} names {file}, which is no safetensors file beside it", "use another checkpoint")
     return shards
 
@@ -260,8 +249,7 @@ def _read_note(card: Path) -> str | None:
     from huggingface_hub import metadata_load
     from yaml import YAMLError
 
-    try:
+    with suppress(OSError, ValueError, YAMLError):  # a card has no say in whether its model works
         note = (metadata_load(card) or {}).get("mmgen_note")
-    except (OSError, ValueError, YAMLError):  # a card has no say in whether its model works
-        return None
-    return " ".join(note.split()) or None if isinstance(note, str) else None
+        return " ".join(note.split()) or None if isinstance(note, str) else None
+    return None

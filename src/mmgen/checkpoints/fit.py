@@ -6,7 +6,6 @@ Refuses to know families; what a picture takes in tokens is told to it.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +26,7 @@ _WORKSPACE = 700_000_000  # torch and transformers themselves (400 MB), and what
 _CODEC = "vqmodel."  # of pictures, always in float32: in fewer bits its choice of the nearest code flips
 _LINEAR = re.compile(r"(?!.*(embed|lm_head)).*\.weight")  # is quantised if it has two dimensions
 _KEYS_AND_VALUES = ("k_proj.weight", "v_proj.weight", "query_key_value.weight")  # and qkv_proj: with queries, too many
+_OTHER_PARTS = re.compile(r"vision|visual|image|audio|encoder|resampler|vq")  # with attention, and without a cache
 
 
 @dataclass(frozen=True)
@@ -151,35 +151,24 @@ def weights_bytes(checkpoint: Checkpoint, dtype: str, quantize: str | None = Non
 
 def cache_per_token(checkpoint: Checkpoint, dtype: str) -> int:
     """Say how many bytes of keys and values a token leaves in the language model's layers."""
-    return round(_SIZES[dtype] * _cached_widths(checkpoint)[0])
+    return round(_SIZES[dtype] * _widths(checkpoint, across=False))
 
 
 def cache_per_look(checkpoint: Checkpoint, dtype: str) -> int:
     """Say how many bytes a picture leaves in layers that look across at it, where a model has such."""
     vision = checkpoint.config.get("vision_config") or {}
     size, patch, tiles = vision.get("image_size", 560), vision.get("patch_size", 14), vision.get("max_num_tiles", 4)
-    widths = _cached_widths(checkpoint)[1]
+    widths = _widths(checkpoint, across=True)
     return round(_SIZES[dtype] * widths * tiles * ((size // patch) ** 2 + 1)) if widths else 0
 
 
-def _cached_widths(checkpoint: Checkpoint) -> tuple[int, int]:
-    """Add up the widths of keys and values in the largest stack of layers: that is the language model.
-
-    Returns:
-        Those that each token fills, and those of layers that look across at pictures.
-    """
-    sizes: Counter[str] = Counter()
-    for name, tensor in checkpoint.tensors.items():
-        stack, layers, _ = name.partition(".layers.")
-        sizes[stack + layers] += stored_bytes(tensor) if layers else 0
-    prefix = max(sizes, key=sizes.__getitem__, default="")
-    widths = {
-        name.removeprefix(prefix): tensor.shape[0]
+def _widths(checkpoint: Checkpoint, *, across: bool) -> int:
+    """Add up the widths of keys and values in the language model's layers: its own, or those that look at pictures."""
+    return sum(
+        tensor.shape[0]
         for name, tensor in checkpoint.tensors.items()
-        if name.startswith(prefix) and name.endswith(_KEYS_AND_VALUES)
-    }
-    across = sum(width for name, width in widths.items() if "cross" in name)
-    return sum(widths.values()) - across, across
+        if name.endswith(_KEYS_AND_VALUES) and not _OTHER_PARTS.search(name) and ("cross" in name) == across
+    )
 
 
 def _on_gpu(loading: Loading, machine: Machine) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -33,7 +32,7 @@ def describe(repo: str, revision: str | None, offline: bool) -> Path:
     Returns:
         Its folder there, which bears the commit's name. Weights that were fetched before are in it too.
     """
-    with _explained(repo, revision, offline):
+    with _explained(repo, revision):
         from huggingface_hub import snapshot_download
         from tqdm import tqdm
 
@@ -53,7 +52,7 @@ def describe(repo: str, revision: str | None, offline: bool) -> Path:
 
 def read_headers(repo: str, commit: str, files: Sequence[str], offline: bool) -> dict[str, TensorInfo]:
     """Read the safetensors headers of files that are still on the Hub, by ranged requests: no weights come along."""
-    with _explained(repo, commit, offline):
+    with _explained(repo, commit):
         from huggingface_hub import HfApi, errors
 
         def read(file: str) -> dict[str, TensorInfo]:
@@ -132,7 +131,7 @@ def _progress(repo: str, n_bytes: int) -> Iterator[Any]:
         unit_scale=True,
         dynamic_ncols=True,
         leave=False,
-        disable=silent or not sys.stderr.isatty(),
+        disable=silent or None,  # shown on a terminal alone
     ) as shown:
 
         class Part(tqdm):  # type: ignore[misc]
@@ -150,10 +149,10 @@ def _progress(repo: str, n_bytes: int) -> Iterator[Any]:
 
 
 @contextmanager
-def _explained(repo: str, revision: str | None, offline: bool = False) -> Iterator[None]:
+def _explained(repo: str, revision: str | None) -> Iterator[None]:
     """Turn what the Hub's client raises into an error that says what to do."""
     import httpx2
-    from huggingface_hub import constants, errors, get_token
+    from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{repo}"
     log_in = "`hf auth login` or set HF_TOKEN"
@@ -166,8 +165,10 @@ def _explained(repo: str, revision: str | None, offline: bool = False) -> Iterat
         cause = first_line(error.__cause__ or error)
         match error:
             case errors.GatedRepoError():  # a kind of RepositoryNotFoundError: it comes first
-                then = "your token is known, so access is all that lacks" if get_token() else f"then {log_in}"
-                said = f"{repo} is gated, and you have no access to it", f"ask for access at {page}; {then}"
+                said = (
+                    f"{repo} is gated, and you have no access to it",
+                    f"ask for access at {page}; once you have it, {log_in}",
+                )
             case errors.RepositoryNotFoundError() | errors.HFValidationError():
                 said = (
                     f"unknown model: {repo} is neither on the Hub nor a folder here",
@@ -175,8 +176,9 @@ def _explained(repo: str, revision: str | None, offline: bool = False) -> Iterat
                 )
             case errors.RevisionNotFoundError():
                 said = f"{repo} has no revision {revision}", f"see {page}/commits"
-            case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled() if (
-                offline or constants.HF_HUB_OFFLINE
+            case (
+                errors.OfflineModeIsEnabled()
+                | errors.LocalEntryNotFoundError(__cause__=None | errors.OfflineModeIsEnabled())
             ):
                 said = (
                     f"{repo} is not on this machine, or not all of it, and the network is off",

@@ -20,7 +20,7 @@ from mmgen.checkpoints import catalog
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.fit import dtype_name
 from mmgen.checkpoints.packing import leave_files, pack
-from mmgen.errors import MmgenError, UsageError
+from mmgen.errors import MmgenError, UsageError, refused
 from mmgen.request import Loading
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
@@ -29,7 +29,7 @@ DeviceMap = str | dict[str, int | str] | None
 
 _SPREADS = ("auto", "balanced", "sequential")  # accelerate's own ways of filling several GPUs
 # What transformers and torch raise of a config that no model can be built from.
-_IMPOSSIBLE = (StrictDataclassError, ValueError, ArithmeticError, LookupError, RuntimeError, AssertionError)
+_IMPOSSIBLE = (StrictDataclassError, ArithmeticError, ValueError, LookupError, RuntimeError, AssertionError)
 
 
 def load_model(
@@ -51,7 +51,8 @@ def load_model(
     """
     # 1) Refuse what can be refused without the weights
     device_map = choose_device_map(loading)
-    empty = _build_empty(model_class, checkpoint, loading.attn)
+    attention = None if loading.attn == "auto" else loading.attn
+    empty = _build_empty(model_class, checkpoint, attention)
     if isinstance(device_map, dict):
         _check_homes(device_map, loading.device_map, empty)
     quantization = _choose_quantization(loading, checkpoint, device_map, empty, keep_whole)
@@ -65,7 +66,7 @@ def load_model(
             checkpoint.folder,
             dtype=dtype_name(loading, checkpoint.n_bytes, _uses_gpu(device_map)),
             device_map=device_map,
-            attn_implementation=None if loading.attn == "auto" else loading.attn,
+            attn_implementation=attention,
             quantization_config=quantization,
             use_safetensors=True,
             local_files_only=True,
@@ -76,7 +77,7 @@ def load_model(
     except ImportError as error:  # a checkpoint that is stored quantised in some other way names its own package
         raise MmgenError(f"{checkpoint.name} needs a package: {one_line(error)}", "install it") from error
     except (torch.OutOfMemoryError, ValueError) as error:  # the quantisers have no type of their own for the second
-        if isinstance(error, ValueError) and "CPU or" not in str(error):
+        if not (isinstance(error, torch.OutOfMemoryError) or "CPU or" in str(error)):
             raise
         raise MmgenError(
             f"{checkpoint.name} does not fit into the GPU's memory, and quantised it cannot be spread",
@@ -94,11 +95,10 @@ def load_model(
 
 def read_config(config_class: type[ConfigT], checkpoint: Checkpoint) -> ConfigT:
     """Read config.json as a class of transformers', which fills in what the file leaves out."""
-    try:
-        config: ConfigT = config_class.from_dict(dict(checkpoint.config))
-    except (StrictDataclassError, ArithmeticError) as error:
-        raise _bad_config(checkpoint, error) from error
-    return config
+    with refused(
+        f"config.json of {checkpoint.name} does not fit", "fetch it again", StrictDataclassError, ArithmeticError
+    ):
+        return config_class.from_dict(dict(checkpoint.config))
 
 
 def read_image_processor(checkpoint: Checkpoint) -> Any:
@@ -125,29 +125,23 @@ def choose_device_map(loading: Loading) -> DeviceMap:
     """Choose what transformers gets as `device_map`; None is plain loading on the CPU, without any hooks.
 
     Raises:
-        MmgenError: it asks for a device that is not here, or its file is not a map of modules to devices.
+        MmgenError: it asks for a device that is not here, or its file holds no map of modules to devices.
     """
     wanted = loading.device_map
-    if wanted == "cpu":
-        return None
-    if wanted in _SPREADS:
-        return wanted if torch.cuda.is_available() else None
+    if wanted in ("cpu", *_SPREADS):
+        return wanted if wanted != "cpu" and torch.cuda.is_available() else None
     if wanted.endswith(".json"):
-        return {module: _find_device(device) for module, device in catalog.read_json(Path(wanted)).items()}
-    if re.fullmatch(r"cuda(:\d+)?", wanted):
-        return {"": _find_device(wanted)}
-    raise UsageError(f"unknown device map: {wanted}", f"one of {', '.join(_SPREADS)}, cpu, cuda, cuda:N, FILE.json")
-
-
-def _find_device(name: object) -> int | str:
-    """Return `cpu` or `disk`, or the number of a GPU that is here, which may be called N, `cuda:N` or `cuda`."""
-    if name in ("cpu", "disk"):
-        return str(name)
-    gpu = re.fullmatch(r"cuda|(?:cuda:)?(\d+)", str(name))
-    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if gpu is None or (number := int(gpu[1] or 0)) >= n_gpus:
-        raise MmgenError(f"no CUDA device {name}: this machine has {n_gpus}", "GPUs count from 0; others are cpu, disk")
-    return number
+        device_map = catalog.read_json(Path(wanted))
+    elif re.fullmatch(r"cuda(:\d+)?", wanted):
+        device_map = {"": wanted if ":" in wanted else "cuda:0"}
+    else:
+        raise UsageError(f"unknown device map: {wanted}", f"one of {', '.join(_SPREADS)}, cpu, cuda, cuda:N, FILE.json")
+    numbers = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    known = ["cpu", "disk", *numbers, *(f"cuda:{number}" for number in numbers)]
+    for device in device_map.values():
+        if device not in known:
+            raise MmgenError(f"no CUDA device {device}: this machine has {len(numbers)}", f"there are {known}")
+    return device_map
 
 
 def _check_homes(device_map: Mapping[str, int | str], path: str, model: PreTrainedModel) -> None:
@@ -169,7 +163,7 @@ def _uses_gpu(device_map: DeviceMap) -> bool:
 # --- how ----------------------------------------------------------------------------------------------------------
 
 
-def _build_empty(model_class: type[PreTrainedModel], checkpoint: Checkpoint, attention: str) -> PreTrainedModel:
+def _build_empty(model_class: type[PreTrainedModel], checkpoint: Checkpoint, attention: str | None) -> PreTrainedModel:
     """Build a model as its config says, with no weights in it.
 
     Raises:
@@ -180,17 +174,12 @@ def _build_empty(model_class: type[PreTrainedModel], checkpoint: Checkpoint, att
             "--attn flash_attention_2 needs the package flash-attn and a CUDA device",
             "pip install flash-attn, or leave --attn out: sdpa is nearly as fast",
         )
-    config_class = cast(type[PreTrainedConfig], model_class.config_class)
-    try:
-        config = config_class.from_pretrained(
-            checkpoint.folder, attn_implementation=None if attention == "auto" else attention
-        )
-        with torch.device("meta"):
-            return model_class(config)
-    except _IMPOSSIBLE as error:  # nothing but the config was read
-        if attention != "auto" and "does not support" in str(error):
-            raise MmgenError(f"{checkpoint.name} cannot use --attn {attention}", "leave --attn out") from error
-        raise _bad_config(checkpoint, error) from error
+    said = f"config.json of {checkpoint.name} does not fit", "fetch it again"
+    if attention is not None:
+        said = f"{checkpoint.name} cannot use --attn {attention}", "leave --attn out"
+    with refused(*said, *_IMPOSSIBLE), torch.device("meta"):
+        config_class = cast(type[PreTrainedConfig], model_class.config_class)
+        return model_class(config_class.from_pretrained(checkpoint.folder, attn_implementation=attention))
 
 
 def _choose_quantization(
@@ -208,8 +197,7 @@ def _choose_quantization(
         return QuantoConfig(weights="int8", modules_to_not_convert=whole)
     on_gpu, is_4bit = _uses_gpu(device_map), loading.quantize == "4bit"
     if is_4bit and not on_gpu:  # there bitsandbytes packs the inputs of a layer by 64
-        linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
-        whole += [name for name, layer in linear.items() if layer.in_features % 64]
+        whole += [name for name, layer in model.named_modules() if getattr(layer, "in_features", 0) % 64]
     return BitsAndBytesConfig(
         load_in_4bit=is_4bit,
         load_in_8bit=not is_4bit,
@@ -223,18 +211,15 @@ def _check(checkpoint: Checkpoint, report: Mapping[str, Any], may_ignore: Sequen
     """Refuse a model of which something was left random, left over or misshapen."""
     shapes = [f"{name}, {(*stored,)} not {(*built,)}" for name, stored, built in report["mismatched_keys"]]
     unexpected = [name for name in report["unexpected_keys"] if not name.startswith(tuple(may_ignore))]
+    errors = [message.splitlines()[0] for message in report["error_msgs"]]
     for wrong, what in (
         (report["missing_keys"], "lacks {} tensor(s), {} first"),
         (shapes, "has {} tensor(s) of another shape: {} as the config says"),
         (unexpected, "has {} tensor(s) with no place in the model, {} first"),
-        (report["error_msgs"], "cannot be loaded, for {} reason(s): {}"),
+        (errors, "cannot be loaded, for {} reason(s): {}"),
     ):
         if wrong:
             raise MmgenError(
                 f"{checkpoint.name} {what.format(len(wrong), min(wrong))}",
                 "weights and config.json belong to different models, or the checkpoint is not whole: fetch it again",
             )
-
-
-def _bad_config(checkpoint: Checkpoint, error: Exception) -> MmgenError:
-    return MmgenError(f"config.json of {checkpoint.name} does not fit: {one_line(error)}", "fetch it again")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmgen.errors import MmgenError, first_line
+from mmgen.errors import refused
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -60,13 +60,10 @@ def check_torchvision() -> None:
     """
     if importlib.util.find_spec("torchvision") is None:
         return
-    try:
+    remedy = f"pip uninstall torchvision; if you need it, then {install_command('torchvision')}"
+    said = (ImportError, OSError, RuntimeError, AttributeError)  # by one that was built for another torch
+    with refused("the torchvision that is installed cannot be imported", remedy, *said):
         importlib.import_module("torchvision")
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:  # as seen of one for another torch
-        raise MmgenError(
-            f"the torchvision that is installed cannot be imported: {first_line(error)}",
-            f"pip uninstall torchvision; if you need it, then {install_command('torchvision')}",
-        ) from error
 
 
 def look(*, with_gpus: bool = True) -> Machine:
