@@ -43,6 +43,7 @@ ROOMS = {
     "httpx2": (),
     "numpy": (),
     "rich": (),
+    "tqdm": (),
 }
 LIGHT = ("decoding.grammar", "families.*_prompt")  # run before the weights are read: these two never import torch
 

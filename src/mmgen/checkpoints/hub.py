@@ -124,15 +124,8 @@ def _progress(repo: str, n_bytes: int) -> Iterator[Any]:
     from tqdm import tqdm
 
     silent = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").upper() in ("1", "ON", "YES", "TRUE")
-    with tqdm(
-        desc=f"fetching {repo}",
-        total=n_bytes,
-        unit="B",
-        unit_scale=True,
-        dynamic_ncols=True,
-        leave=False,
-        disable=silent or None,  # shown on a terminal alone
-    ) as shown:
+    look: dict[str, Any] = {"unit": "B", "unit_scale": True, "dynamic_ncols": True, "leave": False}
+    with tqdm(desc=f"fetching {repo}", total=n_bytes, disable=silent or None, **look) as shown:  # None: on no terminal
 
         class Part(tqdm):  # type: ignore[misc]
             """The bar of one file, as the Hub's client wants it: it shows nothing, and advances the one for all."""

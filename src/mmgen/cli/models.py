@@ -54,15 +54,14 @@ def models(
 
     if name is None:
         told = [_tell(each, alias, catalog.is_here(each)) for each, alias in ALIASES.items()]
-        rows = [["NAME", "CAN", "WEIGHTS", "HERE", "LICENCE"]]
-        for each in told:
-            size, here = gigabytes(each["n_bytes"]), "yes" if each["here"] else "no"
-            rows.append([each["model"]["name"], " ".join(each["can"]), size, here, _licence(each)])
-        lines = _columns(rows)
+        rows = [
+            (name, " ".join(each["can"]), gigabytes(each["n_bytes"]), "yes" if each["here"] else "no", _licence(each))
+            for name, each in zip(ALIASES, told, strict=True)
+        ]
+        lines = _columns([("NAME", "CAN", "WEIGHTS", "HERE", "LICENCE"), *rows])
     else:
         found = catalog.find(name, revision=loading.revision, offline=loading.offline)
-        one, lines = _describe(found, Loading(device_map=loading.device_map))
-        told = [one]
+        told, lines = _describe(found, Loading(device_map=loading.device_map))
     if job.as_json:
         lines = [json.dumps(each, ensure_ascii=False) for each in told]
     emit("\n".join(lines) + "\n")
@@ -79,7 +78,7 @@ def _licence(told: Told) -> str:
     return f"{told['licence']}, gated" if told["gated"] else told["licence"] or ""
 
 
-def _describe(found: Checkpoint, loading: Loading) -> tuple[Told, list[str]]:
+def _describe(found: Checkpoint, loading: Loading) -> tuple[list[Told], list[str]]:
     """Tell of a checkpoint and the ways to load it, as --json does and for people."""
     from mmgen import families
     from mmgen.checkpoints import fit, machine
@@ -103,12 +102,11 @@ def _describe(found: Checkpoint, loading: Loading) -> tuple[Told, list[str]]:
         "cache_per_look": per_look or None,
         "free": {"memory": here.free, "gpus": [gpu.free for gpu in here.gpus]},
     }
-    cache = [f"{gigabytes(1000 * per_token)} for 1000 tokens"]
-    if n_tokens:
-        size = gigabytes(n_tokens * per_token)
-        cache.append(f"{size} for a picture that is drawn ({n_tokens} tokens) and each guidance row of it")
-    if per_look:
-        cache.append(f"{gigabytes(per_look)} for a picture that is looked at")
+    cache = {
+        "1000 tokens": 1000 * per_token,
+        f"a picture that is drawn ({n_tokens} tokens) and each guidance row of it": n_tokens * per_token,
+        "a picture that is looked at": per_look,
+    }
     gpus = [f"{gigabytes(gpu.free)} of {gigabytes(gpu.total)} on {gpu.name}" for gpu in here.gpus] or ["no GPU"]
     lines = {
         "model": name + f" ({found.repo})" * (found.repo not in (None, name)),
@@ -120,20 +118,21 @@ def _describe(found: Checkpoint, loading: Loading) -> tuple[Told, list[str]]:
         "note": found.note,
         "weights": f"{n_values / 1e6:,.1f} million numbers, {gigabytes(found.n_bytes)} as {types}",
         "here": f"no: {gigabytes(found.missing_bytes)} to fetch" if found.missing else "yes",
-        "cache": "; ".join(cache) + " (bfloat16)",
+        "cache": "; ".join(f"{gigabytes(size)} for {what}" for what, size in cache.items() if size) + " (bfloat16)",
         "free": ", ".join([f"{gigabytes(here.free)} of {gigabytes(here.total)} of memory", *gpus]),
     }
 
     # 2) The ways to load it, each with a picture if it draws, else an answer; and with an interleaved reply
+    mixes = draws and able.mixes
     usual, mixed = (
         fit.plans(found, loading, here, families.reply(found, want)) for want in (PICTURES if draws else WORDS, BOTH)
     )
-    told["ways"] = [asdict(way) | {"interleave": None} for way in usual]
-    if draws and able.mixes:
-        for way, longest in zip(told["ways"], mixed, strict=True):
-            way["interleave"] = {"n_bytes": longest.n_bytes, "fits": longest.fits}
+    told["ways"] = [
+        asdict(way) | {"interleave": {"n_bytes": longest.n_bytes, "fits": longest.fits} if mixes else None}
+        for way, longest in zip(usual, mixed, strict=True)
+    ]
     about = _columns([(f"{key}:", value) for key, value in lines.items() if value])
-    return told, [*about, "", *_table(told["ways"]), "", _advice(told)]
+    return [told], [*about, "", *_table(told["ways"]), "", _advice(told)]
 
 
 def _table(ways: Sequence[Told]) -> list[str]:
