@@ -76,11 +76,11 @@ def load_model(
         )
     except ImportError as error:  # a checkpoint that is stored quantised in some other way names its own package
         raise MmgenError(f"{checkpoint.name} needs a package: {one_line(error)}", "install it") from error
-    except (torch.OutOfMemoryError, ValueError) as error:  # the quantisers have no type of their own for the second
-        if not (isinstance(error, torch.OutOfMemoryError) or "CPU or" in str(error)):
+    except (torch.OutOfMemoryError, ValueError) as error:  # the second of a quantiser, and of other bugs
+        if isinstance(error, ValueError) and "device_map" not in str(error):
             raise
         raise MmgenError(
-            f"{checkpoint.name} does not fit into the GPU's memory, and quantised it cannot be spread",
+            f"{checkpoint.name} cannot be placed on these devices: {one_line(error)}",
             "try --quantize 4bit, a second GPU, or --device-map cpu",
         ) from error
 
