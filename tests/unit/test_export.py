@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import tracemalloc
+from collections.abc import Sequence
 from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,7 +22,7 @@ from PIL import Image
 
 from mmgen import tasks
 from mmgen.errors import MmgenError
-from mmgen.outputs.export import read_records, rerun, write_records
+from mmgen.outputs.export import Export, read_records, rerun
 from mmgen.outputs.terminal import Notes
 from mmgen.request import ImageSampling, TextSampling
 from tests.support.browser import CHROMIUM, browsing
@@ -64,6 +65,12 @@ class Page(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
+
+
+def write_records(
+    records: Sequence[dict[str, object]], out: Path, title: str, folder: Path = Path(), notes: Notes | None = None
+) -> None:
+    Export(records, out, title, folder, notes or Notes(quiet=True)).write()
 
 
 def page_of(tmp_path: Path, *records: dict[str, object], title: str = "a batch", **options: Any) -> Page:

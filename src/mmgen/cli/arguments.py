@@ -331,9 +331,9 @@ class Command:
                 if not is_stopped_early and (journal is not None or running.counts.is_notable or is_silent):
                     notes.say(running.summary())
                 if job.html is not None and journal is not None:
-                    from mmgen.outputs.export import write_records
+                    from mmgen.outputs.export import Export
 
-                    write_records(journal.records(), Path(job.html), f"mmgen {self.name}")
+                    Export([*journal.records()], Path(job.html), f"mmgen {self.name}", Path(), notes).write()
         if running.counts.failed:
             raise typer.Exit(1)
 

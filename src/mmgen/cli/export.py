@@ -36,7 +36,7 @@ def export(
     from. Prints the path.
     """
     from mmgen.files import check_writable
-    from mmgen.outputs.export import FORMATS, read_records, write_records
+    from mmgen.outputs.export import FORMATS, Export, read_records
     from mmgen.outputs.terminal import Notes, emit
 
     source = Path(journal)
@@ -51,5 +51,5 @@ def export(
     if not save.force and os.path.lexists(out):
         raise UsageError(f"{out} exists", "choose another name with -o, or overwrite it with -f")
     check_writable(out.parent)
-    write_records(read_records(source), out, source.name, folder=source.parent, notes=Notes(job.quiet))
+    Export(list(read_records(source)), out, source.name, source.parent, Notes(job.quiet)).write()
     emit(f"{out}\n")

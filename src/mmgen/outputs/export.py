@@ -10,11 +10,10 @@ import base64
 import csv
 import hashlib
 import io
-import math
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -75,6 +74,11 @@ def _list(record: Record, key: str) -> list[object]:
     return value if isinstance(value, list) else []
 
 
+def _model(record: Record) -> tuple[str, str]:
+    """Give the model's name and revision."""
+    return _text(record.get("model"), "name"), _text(record.get("model"), "revision")
+
+
 def _given(record: Record) -> list[tuple[str, str]]:
     """List the pictures that were given: as given, and where they lie for all the record knows."""
     names = [name for name in [record.get("image"), *_list(record, "images")] if name and isinstance(name, str)]
@@ -85,11 +89,6 @@ def _given(record: Record) -> list[tuple[str, str]]:
 def _drawn(record: Record) -> str:
     """Give the path of the picture that was made, if one was."""
     return "" if "text" in record or "parts" in record else _text(record, "output")
-
-
-def _seconds(record: Record) -> float | None:
-    value = record.get("seconds")
-    return value if isinstance(value, int | float) and 0 <= value < math.inf else None
 
 
 # Writing
@@ -110,24 +109,20 @@ class Export(NamedTuple):
     folder: Path
     notes: Notes
 
+    def write(self) -> None:
+        """Write the file, in the format that its name ends in. A reader sees the whole of it or none.
+
+        Raises:
+            MmgenError: it cannot be written.
+        """
+        with whole_file(self.out) as file:
+            for text in FORMATS[self.out.suffix.lower()](self):
+                file.write(text.encode(errors="backslashreplace"))
+
     def find(self, path: str) -> str:
         """Say where a picture lies: as it is named, or in the folder."""
         beside = self.folder / path
         return str(beside) if not os.path.lexists(path) and os.path.lexists(beside) else path
-
-
-def write_records(
-    records: Iterable[Record], out: Path, title: str, *, folder: Path = Path(), notes: Notes | None = None
-) -> None:
-    """Write records into a file, in the format that its name ends in. A reader sees the whole of it or none.
-
-    Raises:
-        MmgenError: it cannot be written.
-    """
-    export = Export(list(records), out, title, folder, notes or Notes(quiet=True))
-    with whole_file(out) as file:
-        for text in FORMATS[out.suffix.lower()](export):
-            file.write(text.encode(errors="backslashreplace"))
 
 
 def table(export: Export) -> Iterator[str]:
@@ -137,7 +132,7 @@ def table(export: Export) -> Iterator[str]:
     rows = csv.DictWriter(lines, columns, extrasaction="ignore")
     rows.writeheader()
     for record in export.records:
-        model, images = _text(record.get("model"), "name"), "\n".join(name for name, _ in _given(record))
+        model, images = _model(record)[0], "\n".join(name for name, _ in _given(record))
         words = [_text(part, "text").strip() for part in [record, *_list(record, "parts")]]
         rows.writerow({**record, "model": model, "images": images, "text": "\n\n".join(filter(None, words))})
     yield lines.getvalue()
@@ -196,12 +191,10 @@ def page(export: Export) -> Iterator[str]:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, finalize=_visible
     )
-    environment.filters |= {"csp_hash": _csp_hash, "text": _text, "list_of": _list, "seconds": _seconds}
-    environment.filters |= {"given": _given, "drawn": _drawn, "rerun": rerun}
-    by_model = ((_text(each.get("model"), "name"), _text(each.get("model"), "revision")) for each in export.records)
-    return environment.get_template("report.html").generate(
-        export=export, models=sorted({*by_model} - {("", "")}), cards=_cards(export), figure=_figure, usual=_USUAL
-    )
+    environment.filters |= {"text": _text, "list_of": _list, "model": _model, "given": _given, "drawn": _drawn}
+    environment.filters |= {"rerun": rerun, "csp_hash": _csp_hash}
+    template = environment.get_template("report.html")
+    return template.generate(export=export, cards=_cards(export), figure=_figure, usual=_USUAL)
 
 
 def _cards(export: Export) -> Iterator[tuple[Record, Sequence[Figure]]]:
@@ -210,9 +203,7 @@ def _cards(export: Export) -> Iterator[tuple[Record, Sequence[Figure]]]:
         for number, record in enumerate(export.records, 1):
             export.notes.progress(f"report: {number} of {len(export.records)}")
             drawn = _drawn(record)
-            figures = [_figure(export, name, path) for name, path in [*_given(record), (drawn, drawn)] if path]
-            # Of one that failed, a picture that cannot be opened is what its error says.
-            yield record, [figure for figure in figures if not (figure.problem and "error" in record)]
+            yield record, [_figure(export, name, path) for name, path in [*_given(record), (drawn, drawn)] if path]
     finally:
         export.notes.clear()
 
@@ -267,14 +258,14 @@ def rerun(record: Record) -> str:
 
 def _settings(record: Record, command: str) -> Iterator[tuple[str, object, object]]:
     """Yield the command's flags, the record's values and the usual ones."""
-    is_story, model, sampling = command == "interleave", record.get("model"), record.get("sampling")
+    is_story, sampling, (model, revision) = command == "interleave", record.get("sampling"), _model(record)
     if command in ("ask", "interleave"):
         yield from (("--image", path, "") for _, path in _given(record))
     if is_story:  # which has no folder of its own accord
         yield "-o", f"{Path(_text(record, 'output')).name or 'story'}-again", ""
     yield "--seed", record.get("seed"), ""
-    yield "-m", _text(model, "name"), DEFAULT
-    yield "--revision", _text(model, "revision"), ""
+    yield "-m", model, DEFAULT
+    yield "--revision", revision, ""
     usual = {"text": asdict(tasks.INTERLEAVE_TEXT if is_story else TextSampling()), "image": asdict(ImageSampling())}
     for kind, defaults in usual.items():
         values = sampling.get(kind) if isinstance(sampling, Mapping) else None
