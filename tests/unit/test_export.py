@@ -205,7 +205,7 @@ def test_a_name_that_is_not_utf_8_is_spelled_in_a_table(tmp_path: Path) -> None:
 
 
 def test_a_row_has_all_pictures_and_all_words(tmp_path: Path) -> None:
-    parts = [{"text": "One.\n"}, {"image": "1.png", "seed": 7}, {"text": "Two."}]
+    parts = [{"text": "One."}, {"image": "1.png", "seed": 7}, {"text": "Two."}]
     asked, told = table_of(
         tmp_path, record("ask", images=["a.png", "b.png"], text="Grey."), record("interleave", parts=parts, output="x")
     )
@@ -371,7 +371,7 @@ def test_a_file_that_is_no_batch_is_an_error(tmp_path: Path, data: bytes | None)
     if data is not None:
         (tmp_path / "a.jsonl").write_bytes(data)
     with pytest.raises(MmgenError, match=r"a\.jsonl") as caught:
-        list(read_records(tmp_path / "a.jsonl"))
+        read_records(tmp_path / "a.jsonl")
     assert caught.value.hint
 
 

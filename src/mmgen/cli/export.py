@@ -51,5 +51,5 @@ def export(
     if not save.force and os.path.lexists(out):
         raise UsageError(f"{out} exists", "choose another name with -o, or overwrite it with -f")
     check_writable(out.parent)
-    Export(list(read_records(source)), out, source.name, source.parent, Notes(job.quiet)).write()
+    Export(read_records(source), out, source.name, source.parent, Notes(job.quiet)).write()
     emit(f"{out}\n")

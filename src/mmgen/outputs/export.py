@@ -43,7 +43,7 @@ _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud8
 # Reading
 
 
-def read_records(path: str | Path) -> Iterator[Record]:
+def read_records(path: str | Path) -> list[Record]:
     """Read a file of JSON lines: of each item the last record, in the order of the file; a torn last line is left out.
 
     Raises:
@@ -53,15 +53,15 @@ def read_records(path: str | Path) -> Iterator[Record]:
     with explained("open", path, _LIKE_THIS), Path(path).open("rb") as file:
         for number, line in enumerate(file, 1):
             record = from_json(line)
-            if _text(record, "command"):
+            if record and _text(record, "command"):
                 item_id = _text(record, "place") or number
                 found.pop(item_id, None)
-                found[item_id] = record or {}
+                found[item_id] = record
             elif line.strip() and line.endswith(b"\n"):
                 raise MmgenError(f"{path}: line {number} is not a record", _LIKE_THIS)
     if not found:
         raise MmgenError(f"no records in {path}", _LIKE_THIS)
-    yield from found.values()
+    return list(found.values())
 
 
 def _text(record: object, key: str) -> str:
@@ -133,7 +133,7 @@ def table(export: Export) -> Iterator[str]:
     rows.writeheader()
     for record in export.records:
         model, images = _model(record)[0], "\n".join(name for name, _ in _given(record))
-        words = [_text(part, "text").strip() for part in [record, *_list(record, "parts")]]
+        words = [_text(part, "text") for part in [record, *_list(record, "parts")]]
         rows.writerow({**record, "model": model, "images": images, "text": "\n\n".join(filter(None, words))})
     yield lines.getvalue()
 
@@ -281,13 +281,13 @@ def _quoted(word: str) -> str:
     r"""Quote a word for a shell; what would not show is spelled in bytes (`$'\x1b'`: bash, zsh, ksh; POSIX 2024)."""
     if word.isprintable():
         return shlex.quote(word)
-    spelled = (
-        letter
-        if letter.isprintable() and letter not in "\\'"
-        else "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter))
-        for letter in word
-    )
-    return f"$'{''.join(spelled)}'"
+    return "$'" + "".join(map(_spelled, word)) + "'"
+
+
+def _spelled(letter: str) -> str:
+    if letter.isprintable() and letter not in "\\'":
+        return letter
+    return "".join(f"\\x{byte:02x}" for byte in letter.encode("utf-8", "surrogateescape"))
 
 
 FORMATS: Mapping[str, Callable[[Export], Iterator[str]]] = {

@@ -50,11 +50,7 @@ class Journal:
     """A journal that is being written, by nobody else. To be used in a `with` statement.
 
     On entry it is made, if it is not there, locked, mended if its end was cut off, and read. Of an item's lines the
-    last one counts; those before it stay.
-
-    Attributes:
-        path: as given.
-        drawn_seed: the first that a record has.
+    last one counts; those before it stay. `drawn_seed` is the first that a record has.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -68,8 +64,6 @@ class Journal:
         self._digests: dict[int, str] = {}  # of files, by path, size and time
         self._moving = threading.Lock()  # held while its position in the file is moved, to read or to write
         self._synced = 0.0
-
-    # Opening and closing
 
     def __enter__(self) -> Self:
         with explained("write", self.path, _CHECK), ExitStack() as on_failure:
@@ -145,8 +139,6 @@ class Journal:
                         case {"path": path, "size": size, "mtime_ns": mtime_ns, "sha256": str(digest)}:
                             self._digests[hash(f"{path} {size} {mtime_ns}")] = digest
 
-    # Looking up
-
     def state(self, key: str, item_id: str) -> State:
         """Say how an item stands that has this key now."""
         row = self._rows.get(hash(item_id))
@@ -198,8 +190,6 @@ class Journal:
                 with file.open("rb") as opened:
                     self._digests[mark] = hashlib.file_digest(opened, "sha256").hexdigest()
         return {"path": str(file), "size": now.st_size, "mtime_ns": now.st_mtime_ns, "sha256": self._digests[mark]}
-
-    # Writing
 
     def append(self, record: Record) -> None:
         """Add a record, which needs a `key` and a `place`, as a whole line or not at all.

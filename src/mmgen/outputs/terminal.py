@@ -87,12 +87,9 @@ def stdout_failure(failure: OSError) -> Exception:
 
 
 class Notes:
-    """Says things beside the result, on stderr: notes, errors, and progress if that is a terminal.
+    """Says things beside the result, on stderr: notes, errors, and progress if that is a terminal (`is_live`).
 
-    Attributes:
-        quiet: only errors are said.
-        is_live: progress is shown.
-        previews: pictures are shown while they are drawn, if the terminal can.
+    Pictures are shown while they are drawn if `previews` are wanted, and the terminal can.
     """
 
     def __init__(self, quiet: bool = False, verbose: bool = False, previews: bool = True) -> None:
@@ -143,11 +140,7 @@ class Notes:
 
     @uninterrupted()
     def progress(self, text: str, above: RenderableType | None = None) -> None:
-        """Show how far it is, in the place of what was shown before.
-
-        Args:
-            above: is to stand over it from now on; if not given, what does stays.
-        """
+        """Show how far it is, in the place of what was shown before; `above`, if given, stands over it from now on."""
         global _before
         if not self.is_live or (above is None and time.monotonic() < self._due):
             return
@@ -193,9 +186,6 @@ class Drawing:
     """Shows pictures under way, one after another: how far, how long still, and the rows that are finished.
 
     A sketch is made after a picture's first second, and then whenever the last one has cost little of the time since.
-
-    Args:
-        clock: seconds from anywhere on.
     """
 
     def __init__(self, notes: Notes, clock: Callable[[], float] = time.monotonic) -> None:
@@ -235,12 +225,9 @@ class Drawing:
 
 
 class HalfBlocks:
-    """A picture as coloured text: two pixels a cell, one over the other, as far down as it is drawn.
+    """An RGBA picture as coloured text: two pixels a cell, one over the other, down to where it is transparent.
 
     It becomes as large as there is room for over a line of progress, each time it is written: a terminal may change.
-
-    Args:
-        image: RGBA, transparent from some row on.
     """
 
     def __init__(self, image: Image.Image) -> None:
