@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 
-from mmgen.signals import end_on_interrupt
+from mmgen.files import end_on_interrupt
 
 _NEW_OBJECTS = 50_000  # after which garbage is looked for: imports make ten times as many, and nearly all of them stay
 

@@ -1,20 +1,19 @@
-"""Files that are there whole or not at all: written beside their place, then moved into it.
+"""Files that are there whole or not at all, and Ctrl-C, which waits until they are. Refuses to know what is in a file.
 
-Knows the file system; refuses to know what is in a file.
+Until something is written Ctrl-C ends our own process at once; from then on it is an exception, which may wait.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from mmgen.errors import MmgenError, explained
-from mmgen.signals import raise_on_interrupt
 
 
 def lock(file: int, wait: bool = False) -> bool | None:
@@ -58,7 +57,7 @@ def whole_file(target: str | Path) -> Iterator[IO[bytes]]:
         try:
             with _locked(path) as file:
                 with suppress(OSError):  # nothing is replaced, or a file system without permissions
-                    shutil.copymode(target, path)
+                    path.chmod(Path(target).stat().st_mode & 0o7777)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -115,5 +114,66 @@ def check_writable(folder: Path) -> None:
     """Check, by trying, that a file can be made in a folder. Leaves nothing behind."""
     if not folder.is_dir():
         raise MmgenError(f"no such folder: {folder}", f"make it first: mkdir -p {folder}")
+    import tempfile  # not on the way to --help
+
     with explained("write into", folder, "choose another place with -o"):
         tempfile.TemporaryFile(prefix=".mmgen-", dir=folder).close()
+
+
+# --- Ctrl-C -------------------------------------------------------------------------------------------------------
+
+_ends_at_once = False
+_was_raised = False
+
+
+def end_on_interrupt() -> None:
+    """Let Ctrl-C end the process, which is our own, at once until something is written; unless it is ignored.
+
+    As an exception in the middle of an import it would be swallowed by whoever imports, or leave a module half made.
+    """
+    global _ends_at_once
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _ends_at_once = True
+
+
+def raise_on_interrupt() -> None:
+    """Let Ctrl-C be an exception again, if it was to end our own process: what is written now is not left half done."""
+    global _ends_at_once
+    if _ends_at_once and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _raise)
+        _ends_at_once = False
+
+
+def _raise(number: int, frame: object) -> None:
+    global _was_raised
+    _was_raised = True
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def noticed() -> Iterator[None]:
+    """Raise an interruption again that libraries meanwhile swallowed, or turned into something else, as imports may."""
+    global _was_raised
+    _was_raised = False
+    try:
+        yield
+    finally:
+        if _was_raised:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until what is written is whole: its handler may say something, or raise."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if caught:
+            signal.raise_signal(signal.SIGINT)

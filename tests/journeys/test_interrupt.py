@@ -77,7 +77,7 @@ def test_what_is_written_is_taken_back(tmp_path: Path) -> None:
     script = """
         from mmgen.__main__ import run
         from mmgen.files import whole_file
-        from mmgen.signals import end_on_interrupt
+        from mmgen.files import end_on_interrupt
         from pathlib import Path
         end_on_interrupt()
         try:

@@ -21,7 +21,7 @@ SOURCE = Path(mmgen.__file__).parent
 
 # Rooms from the ground up: a room may import what stands on a lower floor, and its modules each other, in no circle.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "signals", "text", "ahead"),
+    ("errors", "text", "ahead"),
     ("request", "files"),
     ("tasks", "model", "inputs", "checkpoints", "decoding"),
     ("families", "outputs"),

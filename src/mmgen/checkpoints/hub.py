@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmgen.errors import MmgenError, first_line
-from mmgen.signals import raise_on_interrupt
+from mmgen.files import raise_on_interrupt
 
 if TYPE_CHECKING:
     from huggingface_hub.utils import TensorInfo

@@ -18,12 +18,12 @@ from typing import NamedTuple, TypeAlias
 
 import typer
 
-from mmgen import signals
 from mmgen.checkpoints import catalog, machine
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.cli.naming import check_outputs, check_page
 from mmgen.cli.options import FindOptions, JobOptions
 from mmgen.errors import MmgenError, UsageError
+from mmgen.files import noticed, raise_on_interrupt, uninterrupted
 from mmgen.inputs import prompts
 from mmgen.inputs.finding import (
     PICTURE_ENDINGS,
@@ -163,14 +163,14 @@ def open_model(
 
     notes.progress(f"loading {found if isinstance(found, str) else found.name}")
     try:
-        with signals.noticed():
+        with noticed():
             if isinstance(found, str):
                 found = catalog.find(found, revision=loading.revision, offline=loading.offline)
             _quiet(notes)
             model = families.open_model(found, loading, want, requests, _hide_broken_torchvision)
     finally:
         notes.clear()
-    signals.raise_on_interrupt()  # from now on something is in hand
+    raise_on_interrupt()  # from now on something is in hand
     if model.note:
         notes.say(f"note: {model.note}")
     return model
@@ -346,7 +346,7 @@ class Command:
         if path is None and self.job.html is None:
             yield None
             return
-        signals.raise_on_interrupt()
+        raise_on_interrupt()
         with tempfile.TemporaryDirectory(prefix="mmgen-") if path is None else nullcontext() as folder:
             path = path or Path(str(folder)) / "journal.jsonl"
             if self.job.plan and not path.exists():
@@ -356,7 +356,7 @@ class Command:
                 with suppress(OSError):  # the journal says so
                     path.parent.mkdir(parents=True, exist_ok=True)
             with ExitStack() as stack:
-                with signals.uninterrupted():  # until it is known that a new one is to be taken away
+                with uninterrupted():  # until it is known that a new one is to be taken away
                     journal = stack.enter_context(Journal(path))
                 yield journal
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, AnyStr, Literal
 
 from mmgen.errors import CannotGoOnError, MmgenError
+from mmgen.files import uninterrupted
 from mmgen.request import Progress
-from mmgen.signals import uninterrupted
 from mmgen.text import clean
 
 if TYPE_CHECKING:

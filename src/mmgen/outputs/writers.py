@@ -15,12 +15,11 @@ from pathlib import Path
 
 from mmgen import __version__
 from mmgen.errors import MmgenError, explained
-from mmgen.files import sweep, whole_file
+from mmgen.files import sweep, uninterrupted, whole_file
 from mmgen.outputs.markdown import link
 from mmgen.outputs.records import Item, Record, RecordPart, Result, plain_name
 from mmgen.outputs.terminal import emit, emit_bytes
 from mmgen.request import Picture
-from mmgen.signals import uninterrupted
 from mmgen.text import clean
 
 _EMPTY = "try another --seed or another prompt"
