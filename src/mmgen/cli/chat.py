@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmgen.cli import lines, options
+from mmgen.cli import options
 from mmgen.errors import MmgenError, UsageError
 from mmgen.outputs.terminal import Notes
 from mmgen.request import WORDS, ImageSampling, Loading, TextSampling, fresh_seed
+from mmgen.text import clean
 
 if TYPE_CHECKING:
     from mmgen.cli.session import Session
 
 PROMPT = "> "
+_STDOUT, _STDERR = 1, 2  # file descriptors
 
 EXAMPLES = """\b
 Examples:
@@ -52,10 +57,10 @@ def chat(
         notes.say(f"seed: {used_seed}")
 
     session = Session(opened, notes, text, image, used_seed, shown)
-    if lines.is_prompted():
+    if is_prompted():
         notes.say(f"Talk with {plain_name(opened.name)}. /help lists commands, Ctrl-D leaves.")
     n_failed = _converse(session, notes)
-    if n_failed and not lines.is_typed():
+    if n_failed and not is_typed():
         raise typer.Exit(1)
 
 
@@ -68,12 +73,12 @@ def _converse(session: Session, notes: Notes) -> int:
     leaving = False
     while not session.ended:
         try:
-            line = lines.read_line(PROMPT)
+            line = read_line(PROMPT)
         except KeyboardInterrupt:
-            if leaving or not lines.is_typed():
+            if leaving or not is_typed():
                 raise
             leaving = True
-            lines.break_line()
+            break_line()
             notes.say("Ctrl-C again leaves; so do Ctrl-D and /quit")
             continue
         except UsageError as error:
@@ -86,11 +91,61 @@ def _converse(session: Session, notes: Notes) -> int:
         try:
             session.take(line)
         except KeyboardInterrupt:
-            if not lines.is_typed():
+            if not is_typed():
                 raise
-            lines.break_line()
+            break_line()
             notes.say("stopped")
         except MmgenError as error:
             notes.error(error)
             n_failed += 1
     return n_failed
+
+
+# --- lines from stdin ---------------------------------------------------------------------------------------------
+
+
+def is_typed() -> bool:
+    """Say whether somebody types: stdin is a terminal."""
+    return sys.stdin.isatty()
+
+
+def is_prompted() -> bool:
+    """Say whether a prompt is shown to whoever types: stderr is a terminal too."""
+    return is_typed() and sys.stderr.isatty()
+
+
+def read_line(prompt: str) -> str | None:
+    """Read a line, or None at the end of input.
+
+    Raises:
+        UsageError: the line is not UTF-8 text.
+        KeyboardInterrupt: Ctrl-C was typed.
+    """
+    try:
+        line = _edited(prompt) if is_prompted() else sys.stdin.buffer.readline().decode()
+    except UnicodeDecodeError as failure:
+        raise UsageError("a line is not UTF-8 text", "check the encoding of what is typed or piped") from failure
+    return clean(line) if line else None
+
+
+def break_line() -> None:
+    """End the line on which Ctrl-C was typed."""
+    if is_prompted():
+        print(file=sys.stderr, flush=True)
+
+
+def _edited(prompt: str) -> str:
+    """Read a line with editing keys. As input() edits and prompts on stdout alone, stdout is stderr for that time."""
+    with suppress(ImportError):  # gives input() its editing keys; not everywhere
+        import readline  # noqa: F401
+    sys.stdout.flush()
+    kept = os.dup(_STDOUT)
+    os.dup2(_STDERR, _STDOUT)
+    try:
+        return input(prompt) + "\n"
+    except EOFError:
+        print(flush=True)
+        return ""
+    finally:
+        os.dup2(kept, _STDOUT)
+        os.close(kept)

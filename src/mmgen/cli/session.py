@@ -8,19 +8,26 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmgen import tasks
 from mmgen.cli import arguments, naming
 from mmgen.errors import MmgenError, TooLongError, UsageError
-from mmgen.files import check_writable
+from mmgen.files import check_writable, whole_file
 from mmgen.inputs.images import open_image
 from mmgen.jobs import Job
 from mmgen.model import Model
-from mmgen.outputs.markdown import Said, Shown, save_page
-from mmgen.outputs.records import Item, Origin
+from mmgen.outputs.pictures import save_image
+from mmgen.outputs.records import Item, Origin, plain_name
 from mmgen.outputs.terminal import Notes, emit
-from mmgen.outputs.writers import Lines, PictureFiles, Writer
-from mmgen.request import MAX_SEED, ImageSampling, Limits, Request, TextSampling
+from mmgen.outputs.writers import Lines, PictureFiles, Writer, link
+from mmgen.request import MAX_SEED, ImageSampling, Limits, Request, TextSampling, Turn
+from mmgen.text import clean
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_TITLE = "title"  # of a picture, in its info: its path, or the words that it was drawn from
 
 
 @dataclass(frozen=True)
@@ -49,12 +56,12 @@ class Session:
         text: TextSampling,
         image: ImageSampling,
         seed: int,
-        shown: Sequence[Shown] = (),
+        shown: Sequence[Image.Image] = (),
     ) -> None:
         self.ended = False
         self._model, self._notes = model, notes
         self._text, self._image, self._seed = text, image, seed
-        self._talk: list[Said] = []  # user and assistant in turn
+        self._talk: list[Turn] = []  # user and assistant in turn
         self._waiting = list(shown)  # pictures that the next question is about
         self._own: set[str] = set()  # files that /save has written
         self._commands = {
@@ -87,25 +94,21 @@ class Session:
     def ask(self, words: str) -> None:
         """Ask about the pictures that wait, and about all that was said."""
         arguments.check_prompt(words, "show it with /image")
-        history = [said.turn() for said in self._talk]
-        pictures = [shown.image for shown in self._waiting]
-        request = tasks.ask(words, pictures, text=self._text, seed=self._next_seed(), history=history)
-        asked = Said("user", tasks.insert_images(words, self._waiting))
+        request = tasks.ask(words, self._waiting, text=self._text, seed=self._next_seed(), history=self._talk)
         answer = Lines(streamed=True)
         try:
             self._run("ask", Item(request, words), answer)
         except TooLongError as error:
-            can_undo = bool(history or pictures)
-            raise MmgenError(
-                error.message, f"/undo: {self._commands['undo'].help}" if can_undo else error.hint
-            ) from error
+            can_undo = self._talk or self._waiting
+            hint = f"/undo: {self._commands['undo'].help}" if can_undo else error.hint
+            raise MmgenError(error.message, hint) from error
         except KeyboardInterrupt:
             if answer.said:
                 if not sys.stdout.isatty():  # where it is, Enter follows Ctrl-C
                     emit("\n")
-                self._keep(asked, answer.said)
+                self._keep(request, answer.said)
             raise
-        self._keep(asked, answer.said)
+        self._keep(request, answer.said)
 
     def show(self, path: str) -> None:
         """Open a picture for the next question."""
@@ -121,21 +124,21 @@ class Session:
 
     def vary(self, words: str) -> None:
         """Draw the last picture anew or changed, and show it."""
-        shown = [part for said in self._talk for part in said.parts if isinstance(part, Shown)] + self._waiting
+        shown = [part for turn in self._talk for part in turn.parts if not isinstance(part, str)] + self._waiting
         if not shown:
             raise UsageError("no picture to vary", "/image PATH or /draw PROMPT gives one")
         prompt = words or tasks.VARY
-        request = tasks.vary(shown[-1].image, prompt, image=self._image, seed=self._next_seed())
+        request = tasks.vary(shown[-1], prompt, image=self._image, seed=self._next_seed())
         self._draw("vary", request, prompt, words or "variation")
 
     def undo(self, _: str) -> None:
         """Take back the last picture that waits or, where none does, the last question and its answer."""
         if self._waiting:
-            self._notes.say(f"took back {self._waiting.pop().title}")
+            self._notes.say(f"took back {self._waiting.pop().info[_TITLE]}")
         elif self._talk:
             *self._talk, asked, _answer = self._talk
             words = " ".join(" ".join(part for part in asked.parts if isinstance(part, str)).split())
-            n_pictures = sum(isinstance(part, Shown) for part in asked.parts)
+            n_pictures = sum(not isinstance(part, str) for part in asked.parts)
             pictures = f" and {n_pictures} picture{'s' * (n_pictures > 1)}" if n_pictures else ""
             self._notes.say(f'took back "{words}"{pictures}')
         else:
@@ -145,10 +148,10 @@ class Session:
         """Save the conversation as Markdown. What this conversation has saved before it may overwrite."""
         if not path:
             raise UsageError("no file to save to", "name one, as in /save story.md")
-        talk = [*self._talk, *([Said("user", tuple(self._waiting))] if self._waiting else [])]
+        talk = [*self._talk, *([Turn("user", tuple(self._waiting))] if self._waiting else [])]
         if not talk:
             raise UsageError("nothing to save yet", "ask something first")
-        written = save_page(_as_path(path), self._model.name, talk, self._own)
+        written = _save(_as_path(path), self._model.name, talk, self._own)
         self._notes.say("saved " + ", ".join(written))
 
     def help(self, _: str) -> None:
@@ -169,14 +172,14 @@ class Session:
         check_writable(Path().absolute())
         path = naming.free_path(f"{naming.slug(title)}-{request.seed}")
         self._run(command, Item(request, prompt, output=path), PictureFiles())
-        self._waiting.append(Shown(open_image(path), title))
+        self._waiting.append(show(path, title))
 
     def _run(self, command: str, item: Item, writer: Writer) -> None:
         origin = Origin(command, self._model.name, self._model.revision)
         Job(origin, writer, self._notes, lambda _: self._model, Limits()).run([item], 1)
 
-    def _keep(self, asked: Said, answer: str) -> None:
-        self._talk += [asked, Said("assistant", (answer,) if answer else ())]
+    def _keep(self, request: Request, answer: str) -> None:
+        self._talk += [Turn("user", request.parts), Turn("assistant", (answer,) if answer else ())]
         self._waiting = []
 
     def _next_seed(self) -> int:
@@ -185,9 +188,11 @@ class Session:
         return seed
 
 
-def show(source: str) -> Shown:
-    """Open a picture: a file or a web address."""
-    return Shown(open_image(source), source)
+def show(source: str, title: str = "") -> Image.Image:
+    """Open a picture, a file or a web address, and give it its title."""
+    image = open_image(source)
+    image.info[_TITLE] = title or source
+    return image
 
 
 def _as_path(typed: str) -> str:
@@ -199,3 +204,45 @@ def _as_path(typed: str) -> str:
     except ValueError:  # a lonely quote
         words = ()
     return os.path.expanduser(words[0] if len(words) == 1 else typed)  # noqa: PTH111 -- pathlib raises on ~nobody
+
+
+def _save(path: str, model: str, talk: Sequence[Turn], own: set[str]) -> list[str]:
+    """Save a conversation as Markdown, with its pictures as PNG files beside it, and say what was written.
+
+    Args:
+        own: files that may be overwritten, to which those that are written are added.
+
+    Raises:
+        MmgenError: a file exists or cannot be written, or the name is not one of Markdown.
+    """
+    page = Path(path)
+    if page.suffix.lower() not in (".md", ".markdown"):
+        raise UsageError(f"{path} is not a name for Markdown", "end it in .md, as in story.md")
+    name = plain_name(model)
+    blocks = [f"# A conversation with {name}"]
+    pictures: dict[str, Image.Image] = {}
+    for turn in talk:
+        blocks.append(f"**{'You' if turn.role == 'user' else name}:**")
+        for part in turn.parts:
+            if isinstance(part, str):
+                blocks.append(clean(part).strip())
+                continue
+            beside = page.with_name(f"{page.stem}-{len(pictures) + 1}.png")
+            pictures[str(beside)] = part
+            blocks.append(f"![{_plain(part.info[_TITLE])}]({link(Path(beside.name))})")
+    for file in (path, *pictures):
+        if file not in own and os.path.lexists(file):
+            raise UsageError(f"{file} exists", "choose another name")
+    check_writable(page.absolute().parent)
+    for file, image in pictures.items():
+        save_image(image, file)
+        own.add(file)
+    with whole_file(path) as opened:
+        opened.write(("\n\n".join(filter(None, blocks)) + "\n").encode(errors="replace"))
+    own.add(path)
+    return [path, *pictures]
+
+
+def _plain(title: str) -> str:
+    """Make words fit for a link's text (CommonMark 6.3)."""
+    return " ".join("".join(f"\\{letter}" if letter in "\\[]" else letter for letter in clean(title)).split())

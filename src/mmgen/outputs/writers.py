@@ -16,7 +16,6 @@ from pathlib import Path
 from mmgen import __version__
 from mmgen.errors import MmgenError, explained
 from mmgen.files import sweep, uninterrupted, whole_file
-from mmgen.outputs.markdown import link
 from mmgen.outputs.records import Item, Record, RecordPart, Result, plain_name
 from mmgen.outputs.terminal import emit, emit_bytes
 from mmgen.request import Picture
@@ -321,6 +320,12 @@ def markdown(parts: Sequence[RecordPart], link: Callable[[Path], str]) -> str:
         gap = "\n" * max(0, 2 - n_breaks) if text else ""
         text += f"{gap}![picture {n_images}]({link(Path(part['image']))})\n\n"
     return text
+
+
+def link(path: Path) -> str:
+    """Write a path as a Markdown link's target (CommonMark 6.3): in angle brackets where it has spaces or brackets."""
+    text = str(path)
+    return f"<{text}>" if any(letter in text for letter in " ()<>") else text
 
 
 def _page(parts: Sequence[RecordPart]) -> bytes:
