@@ -164,6 +164,24 @@ def noticed() -> Iterator[None]:
 
 
 @contextmanager
+def first_interrupt(call: Callable[[], None]) -> Iterator[None]:
+    """Let the first Ctrl-C call a function, and a second one be an exception; unless Ctrl-C is ignored."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+
+    def handle(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        call()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def uninterrupted() -> Iterator[None]:
     """Let Ctrl-C wait until what is written is whole: its handler may say something, or raise."""
     if threading.current_thread() is not threading.main_thread():

@@ -6,28 +6,27 @@ Knows items, writers and the journal; refuses to know which command asked, and h
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice, takewhile
 from textwrap import shorten
-from types import FrameType
 
-from mmgen.ahead import ahead
 from mmgen.errors import CannotGoOnError, MmgenError
-from mmgen.files import aside
+from mmgen.files import aside, first_interrupt
 from mmgen.inputs.finding import check_file, is_url
 from mmgen.model import Model
-from mmgen.outputs.journal import Journal, key_of
-from mmgen.outputs.records import FileEntry, Item, Origin, Record, Result, in_order
-from mmgen.outputs.terminal import Drawing, Notes, duration, emit, pace
+from mmgen.outputs.journal import Journal
+from mmgen.outputs.records import FileEntry, Item, Origin, Record, Result, in_order, key_of
+from mmgen.outputs.terminal import Drawing, Notes, emit, how_far, pace
 from mmgen.outputs.writers import Writer
 from mmgen.request import GROUP, Done, Limits, Picture, Piece, Progress, Request
 from mmgen.text import as_line
+
+_READERS = 4  # threads; what they do, reading and decoding pictures, runs side by side
 
 
 @dataclass
@@ -121,7 +120,7 @@ class Job:
         Where there is some, also: left, as somebody else wrote it, and rewrite, which takes no model.
         """
         counts: Counter[str] = Counter({"new": 0, "done": 0, "stale": 0, "failed": 0})
-        for entry in ahead(lambda item: self._look(item, opens=False), items, 2 * GROUP):
+        for entry in _ahead(lambda item: self._look(item, opens=False), items, 2 * GROUP):
             if entry is None:
                 continue
             item, state = entry.item, entry.state
@@ -208,7 +207,7 @@ class Job:
     def _waiting(self, items: Iterable[Item]) -> Generator[Request | None]:
         """Give the requests that are to be computed; None where the model should answer what it has."""
         n_computed = 0
-        numbered = enumerate(entry for entry in ahead(self._look, items, 2 * self._limits.group) if entry is not None)
+        numbered = enumerate(entry for entry in _ahead(self._look, items, 2 * self._limits.group) if entry is not None)
         for number, entry in numbered:
             if self._stopping or n_computed == self._limits.limit:
                 break
@@ -255,7 +254,9 @@ class Job:
         is_same = len({(item.prompt, len(item.sources)) for item in asked}) == 1  # one too long, all too long
         model = self._open_model([request for request in first if request is not None] if is_same else [])
         self._started = self._ticked = time.monotonic()
-        self._finish_on_interrupt()
+        # Ctrl-C finishes what is in hand; of a few items that were named, the first one ends it all.
+        if self._journal is not None or self._n_items is None or self._n_items > GROUP:
+            self._undo.enter_context(first_interrupt(self._stop))
         yield from model.replies(chain(first, [None], waiting))
 
     def _take(self, number: int, piece: Piece | Done | MmgenError) -> None:
@@ -287,16 +288,7 @@ class Job:
         self._clock += (now - self._ticked) / max(1, len(self._under_way))
         self._ticked = now
 
-    def _finish_on_interrupt(self) -> None:
-        """Let Ctrl-C finish what is in hand; a second one stops at once. A few items that were named: the first."""
-        is_few = self._journal is None and self._n_items is not None and self._n_items <= GROUP
-        is_ours = threading.current_thread() is threading.main_thread()
-        if is_ours and not is_few and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            self._undo.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, self._interrupt))
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._interrupted:
-            raise KeyboardInterrupt
+    def _stop(self) -> None:
         self._interrupted = self._stopping = True
         self._notes.say("finishing what is in hand; Ctrl-C again stops at once")
 
@@ -364,8 +356,20 @@ class Job:
         n_held = sum(entry.is_settled and not entry.skip for entry in self._entries.values())
         in_hand = n_held + sum(self._under_way.values())  # in items
         speed = (done + in_hand) / max(seconds, 1e-3)
-        of = f" of {self._n_items}" if self._n_items is not None else ""
-        left = ""
-        if self._n_items is not None and self._next < self._n_items:
-            left = f", {duration((self._n_items - self._next - in_hand) / speed)} left"
-        self._notes.progress(f"{self._next}{of}, {pace(speed)}{left}")
+        self._notes.progress(how_far(self._next, self._n_items, in_hand, speed))
+
+
+def _ahead(make: Callable[[Item], _Entry | None], items: Iterable[Item], n_ahead: int) -> Iterator[_Entry | None]:
+    """Apply a function in threads, a bounded number of steps ahead of who reads; results come in order."""
+    with ThreadPoolExecutor(_READERS, "mmgen-reader") as readers:
+        waiting: deque[Future[_Entry | None]] = deque()
+        try:
+            for item in items:
+                waiting.append(readers.submit(make, item))
+                if len(waiting) > n_ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

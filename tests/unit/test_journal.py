@@ -25,7 +25,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from PIL import Image
 
 from mmgen.errors import MmgenError, UsageError
-from mmgen.outputs.journal import Journal, State, key_of
+from mmgen.outputs.journal import Journal, State
+from mmgen.outputs.records import key_of
 
 A, B, C = key_of("a"), key_of("b"), key_of("c")
 ODD = "caf\udce9 \U0001f426\n\"'.png"  # a file's name that is not UTF-8, among other things
@@ -417,7 +418,8 @@ TestHistory.settings = settings(
 
 WRITER = """
 import itertools, os, sys
-from mmgen.outputs.journal import Journal, key_of
+from mmgen.outputs.journal import Journal
+from mmgen.outputs.records import key_of
 os.write(1, b"-1\\n")
 with Journal(sys.argv[1]) as journal:
     for n in itertools.count(int(sys.argv[2])):

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from mmgen.errors import MmgenError
-from mmgen.outputs.journal import key_of
 from mmgen.outputs.pictures import read_metadata
-from mmgen.outputs.records import Item, Origin, Record, Result, in_order
+from mmgen.outputs.records import Item, Origin, Record, Result, in_order, key_of
 from mmgen.outputs.terminal import Notes
 from mmgen.outputs.writers import Lines, PictureFiles, Stories, Writer
 from mmgen.request import BOTH, PICTURES, WORDS, ImageSampling, Kind, Picture, Request, TextSampling

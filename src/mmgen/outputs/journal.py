@@ -32,12 +32,6 @@ _BEGINNING = b'{"key": "'  # of every line that `append` writes: tells one that 
 _CHECK = "choose another file, or see that it can be written"
 
 
-def key_of(*parts: object) -> str:
-    """Return 32 hex digits that stand for these values: the beginning of SHA-256 over their JSON."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))  # ASCII, so halves of surrogate pairs survive
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
 class _Row(NamedTuple):
     """An item's last record: the hash of its key, whether it is an error, where its line begins."""
 

@@ -9,10 +9,13 @@ from typing import TypedDict, cast
 
 from PIL import ExifTags, Image, PngImagePlugin
 
+from mmgen import __version__
 from mmgen.errors import UsageError, explained
 from mmgen.files import whole_file
 from mmgen.inputs.finding import check_file
 from mmgen.inputs.images import read_header
+from mmgen.outputs.records import Record, plain_name
+from mmgen.request import Picture
 from mmgen.text import from_json
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -48,6 +51,26 @@ def save_image(image: Image.Image, path: str | Path, metadata: Metadata | None =
     data = encode_image(image, format_of(path), metadata)
     with whole_file(path) as file:
         file.write(data)
+
+
+def encode(picture: Picture, path: Path, record: Record | None) -> bytes:
+    """Encode a picture in the format of its file's ending, with a note of how it was made: of paths, none.
+
+    Args:
+        path: `-` is a PNG.
+        record: of the item; None leaves the note out.
+    """
+    note: Metadata | None = None
+    if record is not None:
+        note = {
+            "mmgen": __version__,
+            "prompt": record["prompt"],
+            "model": plain_name(record["model"]["name"]),
+            "revision": record["model"]["revision"],
+            "seed": picture.seed,
+            "sampling": record["sampling"],
+        }
+    return encode_image(picture.image, "PNG" if str(path) == "-" else format_of(path), note)
 
 
 def encode_image(image: Image.Image, kind: str = "PNG", metadata: Metadata | None = None) -> bytes:

@@ -5,6 +5,8 @@ Knows neither models nor files; pictures are opened when an item is asked.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any, TypedDict
 from mmgen import tasks
 from mmgen.errors import MmgenError
 from mmgen.request import WORDS, ImageSampling, Picture, Request, TextSampling
+from mmgen.text import clean
 
 VERSION = 1  # of the record: raised when a field changes its meaning, not when one is added
 
@@ -158,10 +161,10 @@ class Result:
     error: MmgenError | None = None
     copied: tuple[bytes, Record] | None = None
 
-    @property
-    def text(self) -> str:
-        """All words."""
-        return "".join(piece for piece in self.pieces if isinstance(piece, str))
+    def text(self, item: Item) -> str:
+        """Give its words as they are recorded: without space around them, unless a text was continued."""
+        text = clean("".join(piece for piece in self.pieces if isinstance(piece, str)))
+        return text if item.request.completion else text.strip()
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,12 @@ class Origin:
         if is_random(item.request):
             record["seed"] = item.request.seed
         return record
+
+
+def key_of(*parts: object) -> str:
+    """Return 32 hex digits that stand for these values: the beginning of SHA-256 over their JSON."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))  # ASCII, so halves of surrogate pairs survive
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def in_order(record: Record) -> dict[str, object]:

@@ -51,6 +51,14 @@ def pace(per_second: float) -> str:
     return f"{per_second:.2g} a second" if per_second < 10 else f"{per_second:.0f} a second"
 
 
+def how_far(position: int, n_items: int | None, in_hand: float, per_second: float) -> str:
+    """Say how far a batch is: in_hand: as much as so many items is done beyond the position."""
+    if n_items is None:
+        return f"{position}, {pace(per_second)}"
+    left = f", {duration((n_items - position - in_hand) / per_second)} left" if position < n_items else ""
+    return f"{position} of {n_items}, {pace(per_second)}{left}"
+
+
 def emit(text: str) -> None:
     """Write a result to stdout, at once."""
     global _before

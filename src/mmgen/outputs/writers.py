@@ -13,10 +13,9 @@ from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from pathlib import Path
 
-from mmgen import __version__
 from mmgen.errors import MmgenError, explained
 from mmgen.files import sweep, uninterrupted, whole_file
-from mmgen.outputs.records import Item, Record, RecordPart, Result, plain_name
+from mmgen.outputs.records import Item, Record, RecordPart, Result
 from mmgen.outputs.terminal import emit, emit_bytes
 from mmgen.request import Picture
 from mmgen.text import clean
@@ -102,7 +101,7 @@ class Lines(Writer):
 
     @contextmanager
     def stage(self, item: Item, result: Result, record: Record, last: Record | None) -> Iterator[None]:
-        self.said = record["text"] = text_of(item, result)
+        self.said = record["text"] = result.text(item)
         yield
         if self._streamed:
             emit("\n")
@@ -159,7 +158,7 @@ class Sidecars(Files):
 
     @contextmanager
     def stage(self, item: Item, result: Result, record: Record, last: Record | None) -> Iterator[Path]:
-        record["text"], record["output"] = text_of(item, result), str(item.output)
+        record["text"], record["output"] = result.text(item), str(item.output)
         with self.whole(item, self._encoded(record["text"]), record) as path:
             yield path
 
@@ -213,8 +212,10 @@ class PictureFiles(Files):
         picture = next((piece for piece in result.pieces if isinstance(piece, Picture)), None)
         if picture is None:
             raise MmgenError("the model ended without a picture", _EMPTY)
+        from mmgen.outputs.pictures import encode
+
         record["passes"] = picture.passes
-        return encoded(picture, self.place(item), record if self._with_metadata else None)
+        return encode(picture, self.place(item), record if self._with_metadata else None)
 
 
 class Stories(Files):
@@ -287,10 +288,12 @@ class Stories(Files):
         """Add the next words, or write the next picture into the folder and add that."""
         before = parts[-1]["text"] if parts and "text" in parts[-1] else ""
         if isinstance(piece, Picture):
+            from mmgen.outputs.pictures import encode
+
             _make(folder)
             path = folder / f"{sum('image' in part for part in parts) + 1:03d}.png"
             with whole_file(path) as file:
-                file.write(encoded(piece, path, record if self._with_metadata else None))
+                file.write(encode(piece, path, record if self._with_metadata else None))
             parts.append({"image": str(path), "seed": piece.seed, "passes": piece.passes})
             return
         text = clean(piece)
@@ -331,34 +334,6 @@ def link(path: Path) -> str:
 def _page(parts: Sequence[RecordPart]) -> bytes:
     """Write index.md, which stands beside its pictures."""
     return (markdown(parts, lambda path: path.name).rstrip("\n") + "\n").encode()
-
-
-def encoded(picture: Picture, path: Path, record: Record | None) -> bytes:
-    """Encode a picture in the format of its file's ending, with a note of how it was made: of paths, none.
-
-    Args:
-        path: `-` is a PNG.
-        record: of the item; None leaves the note out.
-    """
-    from mmgen.outputs.pictures import Metadata, encode_image, format_of
-
-    metadata: Metadata | None = None
-    if record is not None:
-        metadata = {
-            "mmgen": __version__,
-            "prompt": record["prompt"],
-            "model": plain_name(record["model"]["name"]),
-            "revision": record["model"]["revision"],
-            "seed": picture.seed,
-            "sampling": record["sampling"],
-        }
-    return encode_image(picture.image, "PNG" if str(path) == "-" else format_of(path), metadata)
-
-
-def text_of(item: Item, result: Result) -> str:
-    """Give an item's words as they are recorded: without space around them, unless a text was continued."""
-    text = clean(result.text)
-    return text if item.request.completion else text.strip()
 
 
 def _make(folder: Path) -> None:
