@@ -30,20 +30,6 @@ _READERS = 4  # threads; what they do, reading and decoding pictures, runs side 
 
 
 @dataclass
-class Counts:
-    """How many items ended how."""
-
-    done: int = 0
-    skipped: int = 0
-    failed: int = 0
-
-    @property
-    def is_notable(self) -> bool:
-        """Whether there is more to say than that a few items are done."""
-        return bool(self.skipped or self.done > GROUP or (self.failed and self.done + self.failed > 1))
-
-
-@dataclass
 class _Entry:
     """An item on its way.
 
@@ -71,48 +57,33 @@ class _Entry:
     followers: list[_Entry] = field(default_factory=list)
 
 
+@dataclass
 class Job:
-    """One command's items.
+    """One command's items, on their way through its model."""
 
-    Args:
-        origin: command and model.
-        writer: takes the results.
-        open_model: opens the model for requests that stand for all, or for none; called once there is something to do.
-        journal: of this and earlier runs, or None.
-        model_id: stands for the model's content in keys.
-        as_json: print records.
-        drawn_seed: the seed that was drawn, if none was given.
+    origin: Origin
+    writer: Writer  # takes the results
+    notes: Notes
+    open_model: Callable[[Sequence[Request]], Model]  # for requests that stand for all, or none; called once, if at all
+    limits: Limits
+    journal: Journal | None = None  # of this and earlier runs
+    as_json: bool = False  # print records
 
-    Attributes:
-        counts: so far.
-    """
+    counts: Counter[str] = field(default_factory=Counter)  # of items: done, skipped, failed
+    _n_items: int | None = None
+    _stopping: bool = False
+    _interrupted: bool = False
+    _entries: dict[int, _Entry] = field(default_factory=dict)  # by number: those that are not written yet
+    _next: int = 0  # the number of the first of them
+    _asked: list[int] = field(default_factory=list)  # the numbers of those that were given to the model, in turn
+    _under_way: dict[int, float] = field(default_factory=dict)  # those not answered yet: how much of each is done
+    _started: float = 0.0
+    _ticked: float = 0.0
+    _clock: float = 0.0  # goes on by 1/n seconds a second while n items are under way, so that each gets its share
 
-    def __init__(
-        self,
-        origin: Origin,
-        writer: Writer,
-        notes: Notes,
-        open_model: Callable[[Sequence[Request]], Model],
-        limits: Limits,
-        journal: Journal | None = None,
-        *,
-        model_id: str = "",
-        as_json: bool = False,
-        drawn_seed: int | None = None,
-    ) -> None:
-        self.counts = Counts()
-        self._origin, self._writer, self._notes, self._open_model = origin, writer, notes, open_model
-        self._limits, self._journal, self._model_id = limits, journal, model_id
-        self._as_json, self._drawn_seed = as_json, drawn_seed
-        self._drawing = Drawing(notes)
-        self._n_items: int | None = None
-        self._stopping = self._interrupted = False
-        self._entries: dict[int, _Entry] = {}  # by number: those that are not written yet
-        self._next = 0  # the number of the first of them
-        self._asked: list[int] = []  # the numbers of those that were given to the model, in turn
-        self._under_way: dict[int, float] = {}  # those that it has not answered yet: how much of each is done
+    def __post_init__(self) -> None:
+        self._drawing = Drawing(self.notes)
         self._started = self._ticked = time.monotonic()
-        self._clock = 0.0  # goes on by 1/n seconds a second while n items are under way, so that each gets its share
 
     def plan(self, items: Iterable[Item]) -> dict[str, int]:
         """Count what would be done, without doing it; a copy of what is done counts as done.
@@ -126,16 +97,16 @@ class Job:
             item, state = entry.item, entry.state
             if entry.skip:
                 state = "left" if entry.is_foreign else "done"
-            elif self._journal is not None and state in ("done", "copy"):
+            elif self.journal is not None and state in ("done", "copy"):
                 is_there = item.output is not None and os.path.lexists(item.output)
-                if self._writer.recall(item, self._journal.result(entry.key)) is not None:
+                if self.writer.recall(item, self.journal.result(entry.key)) is not None:
                     state = "rewrite" if state == "done" and is_there else "done"
                 else:
-                    state = "new" if self._journal.last(item.item_id) is None else "stale"
+                    state = "new" if self.journal.last(item.item_id) is None else "stale"
             counts[state] += 1
         return dict(counts)
 
-    def run(self, items: Iterable[Item], n_items: int | None = None) -> Counts:
+    def run(self, items: Iterable[Item], n_items: int | None = None) -> Counter[str]:
         """Do what is to be done; write results in the order of the items.
 
         Args:
@@ -155,8 +126,8 @@ class Job:
                 self._write_settled()
         except BaseException as failure:
             if n_items == 1:
-                self._notes.clear()
-                self._writer.end_early(failure)
+                self.notes.clear()
+                self.writer.end_early(failure)
             raise
         if self._interrupted:
             raise KeyboardInterrupt
@@ -164,15 +135,15 @@ class Job:
 
     def summary(self) -> str:
         """Say in a line how it went."""
-        seconds, counts = time.monotonic() - self._started, self.counts
-        speed = f", {pace(counts.done / seconds)}" if counts.done and seconds > 0 else ""
-        return f"{counts.done} done, {counts.skipped} skipped, {counts.failed} failed in {seconds:.1f} s{speed}"
+        seconds, done = time.monotonic() - self._started, self.counts["done"]
+        said = ", ".join(f"{self.counts[ending]} {ending}" for ending in ("done", "skipped", "failed"))
+        return f"{said} in {seconds:.1f} s" + (f", {pace(done / seconds)}" if done and seconds > 0 else "")
 
     # 1) Look: what is to be done about an item
 
     def _look(self, item: Item, opens: bool = True) -> _Entry | None:
         """Find out what is to be done about an item, and open its pictures; None: it is another shard's. In threads."""
-        entry, journal, last = _Entry(item, key_of(item.item_id)), self._journal, None
+        entry, journal, last = _Entry(item, key_of(item.item_id)), self.journal, None
         try:
             if item.error is not None:
                 raise item.error
@@ -185,31 +156,31 @@ class Job:
                     check_file(source)
                     entry.files.append(journal.file_entry(source))
                     contents.append(entry.files[-1]["sha256"])
-            entry.key = key_of(self._origin.command, self._model_id, item.depends_on(contents))
-            if not self._limits.takes(entry.key):
+            entry.key = self.origin.key(item, contents)
+            if not self.limits.takes(entry.key):
                 return None
             if journal is not None:
                 entry.state, last = journal.state(entry.key, item.item_id), journal.last(item.item_id)
-            if entry.state == "done" and journal and self._writer.is_there(item, lambda: journal.result(entry.key)):
+            if entry.state == "done" and journal and self.writer.is_there(item, lambda: journal.result(entry.key)):
                 entry.skip = True
             else:
-                entry.skip = entry.is_foreign = self._writer.is_foreign(item, last)
+                entry.skip = entry.is_foreign = self.writer.is_foreign(item, last)
             entry.is_settled = entry.skip
             if opens and not entry.skip:
                 entry.request = item.open()
         except MmgenError as error:
             entry.result, entry.is_settled = Result(error=error), True
             entry.state = entry.state if journal is None or opens else "failed"
-        return entry if self._limits.takes(entry.key) else None
+        return entry if self.limits.takes(entry.key) else None
 
     # 2) Compute: the model pulls requests, and its pieces come back
 
     def _waiting(self, items: Iterable[Item]) -> Generator[Request | None]:
         """Give the requests that are to be computed; None where the model should answer what it has."""
         n_computed = 0
-        numbered = enumerate(entry for entry in _ahead(self._look, items, 2 * self._limits.group) if entry is not None)
+        numbered = enumerate(entry for entry in _ahead(self._look, items, 2 * self.limits.group) if entry is not None)
         for number, entry in numbered:
-            if self._stopping or n_computed == self._limits.limit:
+            if self._stopping or n_computed == self.limits.limit:
                 break
             # 1) Not to be computed: it is skipped, has failed, or an equal item has a result by now
             self._recall(entry)
@@ -227,35 +198,35 @@ class Job:
                 self._asked.append(number)
                 self._under_way[number] = 0.0
                 yield entry.request
-                if len(self._asked) % self._limits.group == 0:
+                if len(self._asked) % self.limits.group == 0:
                     yield None
                 continue
-            if self._limits.fail_fast and entry.result.error is not None:
+            if self.limits.fail_fast and entry.result.error is not None:
                 break
-            if number - self._next > 2 * self._limits.group:  # what else is settled is held meanwhile
+            if number - self._next > 2 * self.limits.group:  # what else is settled is held meanwhile
                 yield None
             self._write_settled()
 
     def _recall(self, entry: _Entry) -> None:
         """Bring back the result of an equal item, if the journal has one by now."""
-        if self._journal is None or entry.is_settled:
+        if self.journal is None or entry.is_settled:
             return
-        entry.state = self._journal.state(entry.key, entry.item.item_id)
+        entry.state = self.journal.state(entry.key, entry.item.item_id)
         if entry.state in ("done", "copy"):
-            recalled = self._writer.recall(entry.item, self._journal.result(entry.key))
+            recalled = self.writer.recall(entry.item, self.journal.result(entry.key))
             entry.result, entry.is_settled = recalled or entry.result, recalled is not None
 
     def _answers(self, waiting: Iterator[Request | None]) -> Generator[tuple[int, Piece | Done | MmgenError]]:
         """Open the model once there is something to do, and let it answer."""
-        first = list(takewhile(lambda request: request is not None, islice(waiting, self._limits.group)))
+        first = list(takewhile(lambda request: request is not None, islice(waiting, self.limits.group)))
         if not first:
             return
         asked = [self._entries[number].item for number in self._asked]
         is_same = len({(item.prompt, len(item.sources)) for item in asked}) == 1  # one too long, all too long
-        model = self._open_model([request for request in first if request is not None] if is_same else [])
+        model = self.open_model([request for request in first if request is not None] if is_same else [])
         self._started = self._ticked = time.monotonic()
         # Ctrl-C finishes what is in hand; of a few items that were named, the first one ends it all.
-        if self._journal is not None or self._n_items is None or self._n_items > GROUP:
+        if self.journal is not None or self._n_items is None or self._n_items > GROUP:
             self._undo.enter_context(first_interrupt(self._stop))
         yield from model.replies(chain(first, [None], waiting))
 
@@ -271,11 +242,11 @@ class Job:
         elif isinstance(piece, str | Picture):
             self._under_way[number] = 0.0
             if isinstance(piece, Picture):
-                self._notes.detail(piece.effort)
+                self.notes.detail(piece.effort)
             entry.result.pieces.append(piece)
             if self._n_items == 1:
-                self._notes.clear()
-                self._writer.take(entry.item, piece, self._origin.record(entry.item))
+                self.notes.clear()
+                self.writer.take(entry.item, piece, self.origin.record(entry.item))
         else:
             entry.result.error = piece if isinstance(piece, MmgenError) else None
             entry.seconds = self._clock - entry.began
@@ -290,7 +261,7 @@ class Job:
 
     def _stop(self) -> None:
         self._interrupted = self._stopping = True
-        self._notes.say("finishing what is in hand; Ctrl-C again stops at once")
+        self.notes.say("finishing what is in hand; Ctrl-C again stops at once")
 
     # 3) Write: results in the order of the items, a record before its file
 
@@ -299,22 +270,22 @@ class Job:
         while (entry := self._entries.get(self._next)) is not None and entry.is_settled:
             del self._entries[self._next]
             self._next += 1
-            self._notes.clear()
+            self.notes.clear()
             if entry.skip:
-                self.counts.skipped += 1
+                self.counts["skipped"] += 1
             else:
                 self._write(entry, entry.result)
             self._show_progress()
 
     def _write(self, entry: _Entry, result: Result) -> None:
         item, error = entry.item, result.error
-        last = self._journal.last(item.item_id) if self._journal is not None else None
-        begun: Record = {**self._origin.record(item), "seconds": round(entry.seconds, 3)}
+        last = self.journal.last(item.item_id) if self.journal is not None else None
+        begun: Record = {**self.origin.record(item), "seconds": round(entry.seconds, 3)}
         record = begun.copy()
         if error is None:
             try:
                 # 1) The file beside its place, 2) the record, with the old file put aside, 3) the file in its place
-                with self._writer.stage(item, result, record, last) as replaced:
+                with self.writer.stage(item, result, record, last) as replaced:
                     self._keep(entry, record, nullcontext() if replaced is None else aside(replaced))
             except CannotGoOnError:
                 raise
@@ -325,38 +296,38 @@ class Job:
             if last is not None and "written" in last:
                 record["written"] = last["written"]  # by which what stands there is still known as ours
             self._keep(entry, record, nullcontext())
-        if self._as_json:
+        if self.as_json:
             emit(as_line(in_order(record)))
         if error is None:
-            self.counts.done += 1
+            self.counts["done"] += 1
             return
-        self.counts.failed += 1
+        self.counts["failed"] += 1
         if self._n_items == 1 and item.line is None:
             raise error
         about = f"line {item.line}" if item.line else item.image or shorten(item.prompt, 60, placeholder=" …")
-        self._notes.error(error, about="" if item.image and item.image in error.message else about)
-        self._stopping = self._stopping or self._limits.fail_fast
+        self.notes.error(error, about="" if item.image and item.image in error.message else about)
+        self._stopping = self._stopping or self.limits.fail_fast
 
     def _keep(self, entry: _Entry, record: Record, meanwhile: AbstractContextManager[None]) -> None:
         """Write a record into the journal, if there is one."""
-        if self._journal is None:
+        if self.journal is None:
             return
         marked: Record = {**record, "key": entry.key, "place": entry.item.item_id, "files": entry.files}
-        if self._drawn_seed is not None:
-            marked["drawn_seed"] = self._drawn_seed
+        if self.origin.drawn_seed is not None:
+            marked["drawn_seed"] = self.origin.drawn_seed
         with meanwhile:
-            self._journal.append(marked)
+            self.journal.append(marked)
 
     # What is said meanwhile
 
     def _show_progress(self) -> None:
-        done, seconds = self.counts.done + self.counts.failed, time.monotonic() - self._started
+        done, seconds = self.counts["done"] + self.counts["failed"], time.monotonic() - self._started
         if self._n_items == 1 or not done:
             return
         n_held = sum(entry.is_settled and not entry.skip for entry in self._entries.values())
         in_hand = n_held + sum(self._under_way.values())  # in items
         speed = (done + in_hand) / max(seconds, 1e-3)
-        self._notes.progress(how_far(self._next, self._n_items, in_hand, speed))
+        self.notes.progress(how_far(self._next, self._n_items, in_hand, speed))
 
 
 def _ahead(make: Callable[[Item], _Entry | None], items: Iterable[Item], n_ahead: int) -> Iterator[_Entry | None]:

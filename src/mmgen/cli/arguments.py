@@ -41,7 +41,7 @@ from mmgen.outputs.journal import Journal
 from mmgen.outputs.records import Item, Origin, is_random
 from mmgen.outputs.terminal import Notes, emit
 from mmgen.outputs.writers import Sidecars, Writer
-from mmgen.request import Kind, Limits, Loading, Request, fresh_seed
+from mmgen.request import GROUP, Kind, Limits, Loading, Request, fresh_seed
 from mmgen.text import is_text
 
 Lines: TypeAlias = Iterator[tuple[int | None, PromptLine | MmgenError]]  # prompts, with where they stand in their file
@@ -296,7 +296,7 @@ class Command:
             n_items: how many there are, if that is known.
             own_journal: where results are kept, in a folder that the command fills, if --jsonl does not say.
         """
-        from mmgen.jobs import Counts, Job
+        from mmgen.jobs import Job
 
         job, loading, notes = self.job, self.loading, self.notes
         with self._journal(own_journal) as journal:
@@ -314,11 +314,11 @@ class Command:
                 return model
 
             # 3) The items
-            running = Job(
-                Origin(self.name, checkpoint.name, checkpoint.revision), writer, notes, opened, self.limits, journal,
-                model_id=catalog.identity(checkpoint) if journal else "", as_json=job.as_json,
-                drawn_seed=seed if job.seed is None else None,
-            )  # fmt: skip
+            model_id = catalog.identity(checkpoint) if journal else ""
+            origin = Origin(
+                self.name, checkpoint.name, checkpoint.revision, model_id, seed if job.seed is None else None
+            )
+            running = Job(origin, writer, notes, opened, self.limits, journal, job.as_json)
             if job.plan:
                 emit(", ".join(f"{name} {n}" for name, n in running.plan(items(seed)).items()) + "\n")
                 return
@@ -326,15 +326,16 @@ class Command:
                 running.run(items(seed), n_items)
             finally:
                 notes.clear()
-                is_stopped_early = isinstance(sys.exception(), KeyboardInterrupt) and running.counts == Counts()
-                is_silent = isinstance(writer, Sidecars)  # on stdout
-                if not is_stopped_early and (journal is not None or running.counts.is_notable or is_silent):
+                counts, is_silent = running.counts, isinstance(writer, Sidecars)  # on stdout
+                is_stopped_early = isinstance(sys.exception(), KeyboardInterrupt) and not counts
+                is_notable = counts["skipped"] or counts["done"] > GROUP or (counts["failed"] and counts.total() > 1)
+                if not is_stopped_early and (journal is not None or is_notable or is_silent):
                     notes.say(running.summary())
                 if job.html is not None and journal is not None:
                     from mmgen.outputs.export import Export
 
                     Export([*journal.records()], Path(job.html), f"mmgen {self.name}", Path(), notes).write()
-        if running.counts.failed:
+        if running.counts["failed"]:
             raise typer.Exit(1)
 
     @contextmanager

@@ -174,6 +174,12 @@ class Origin:
     command: str
     model: str
     revision: str | None
+    model_id: str = ""  # stands for the model's content in keys
+    drawn_seed: int | None = None  # the command's seed, if it was drawn
+
+    def key(self, item: Item, contents: Sequence[str]) -> str:
+        """Say what an item's result depends on; contents: digests of its pictures."""
+        return key_of(self.command, self.model_id, item.depends_on(contents))
 
     def record(self, item: Item) -> Record:
         """Begin the record of an item: all that is known before its result."""
