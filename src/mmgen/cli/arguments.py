@@ -24,17 +24,8 @@ from mmgen.cli.naming import check_outputs, check_page
 from mmgen.cli.options import FindOptions, JobOptions
 from mmgen.errors import MmgenError, UsageError
 from mmgen.files import noticed, raise_on_interrupt, uninterrupted
-from mmgen.inputs import prompts
-from mmgen.inputs.finding import (
-    PICTURE_ENDINGS,
-    Found,
-    NotFoundError,
-    Selection,
-    check_file,
-    find,
-    is_url,
-    read_names,
-)
+from mmgen.inputs import finding, prompts
+from mmgen.inputs.finding import Found, NotFoundError, Selection, check_file, is_url
 from mmgen.inputs.prompts import PromptLine
 from mmgen.model import Model
 from mmgen.outputs.journal import Journal
@@ -45,9 +36,6 @@ from mmgen.request import GROUP, Kind, Limits, Loading, Request, fresh_seed
 from mmgen.text import is_text
 
 Lines: TypeAlias = Iterator[tuple[int | None, PromptLine | MmgenError]]  # prompts, with where they stand in their file
-
-
-# --- prompts ------------------------------------------------------------------------------------------------------
 
 
 def read_prompt(words: str, hint: str) -> str:
@@ -66,7 +54,7 @@ def read_prompt(words: str, hint: str) -> str:
 
 def check_prompt(words: str, hint: str) -> str:
     """Check that a prompt is text; raises as `read_prompt`."""
-    is_picture = words.lower().endswith(PICTURE_ENDINGS) and len(words.split()) == 1
+    is_picture = words.lower().endswith(finding.PICTURE_ENDINGS) and len(words.split()) == 1
     if is_picture or ("." in words and os.path.isfile(words)):  # noqa: PTH113 -- Path raises on a prompt that is too long
         raise UsageError(f"the prompt is the name of a file: {words}", hint)
     if not is_text(words):
@@ -92,9 +80,6 @@ def read_prompts(words: Sequence[str], file: str | None, hint: str) -> Lines:
     return iter(said) if file is None else prompts.read_prompts(file)
 
 
-# --- pictures -----------------------------------------------------------------------------------------------------
-
-
 class Pictures(NamedTuple):
     """The pictures that were named.
 
@@ -108,13 +93,15 @@ class Pictures(NamedTuple):
     is_one: bool
 
 
-def find_pictures(names: Sequence[str], given: FindOptions) -> Pictures:
-    """Find the pictures that a command's words and options name.
+def find_pictures(names: Sequence[str], given: FindOptions, words: str | None = None) -> Pictures:
+    """Find the pictures that a command's words and options name; words: its prompt, as given.
 
     Raises:
-        MmgenError: nothing was named, or something that is not there.
+        MmgenError: nothing was named, or something that is not there, or stdin was to hold two things.
     """
     listed_in = given.files_from
+    if listed_in == words == "-":
+        raise UsageError("both the prompt and --files-from are -", "stdin holds one")
     if not names and listed_in is None:
         raise UsageError("missing IMAGE", "name files, folders or addresses, or a list of them with --files-from")
     if given.null and listed_in is None:
@@ -124,9 +111,9 @@ def find_pictures(names: Sequence[str], given: FindOptions) -> Pictures:
         if not (is_url(name) or os.path.lexists(name)):
             check_file(name)
     is_one = listed_in is None and len(names) == len(plain) == 1 and not Path(names[0]).is_dir()
-    listed = () if listed_in is None else _not_empty(read_names(listed_in, null=given.null), listed_in)
+    listed: Iterable[str] = () if listed_in is None else finding.read_names(listed_in, null=given.null)
     selection = Selection(given.recursive, tuple(given.include or ()), tuple(given.exclude or ()))
-    found: Iterable[Found | NotFoundError] = find(chain(names, listed), selection)
+    found: Iterable[Found | NotFoundError] = _some(finding.find(chain(names, listed), selection), listed_in)
     comes_once = listed_in is not None and not Path(listed_in).is_file()  # stdin, <(find ...)
     if is_one or (sys.stderr.isatty() and not comes_once):
         found = list(found)
@@ -134,40 +121,32 @@ def find_pictures(names: Sequence[str], given: FindOptions) -> Pictures:
     return Pictures(found, None, is_one)
 
 
-def _not_empty(names: Iterator[str], source: str) -> Iterator[str]:
-    first = next(names, None)
+def _some(found: Iterator[Found | NotFoundError], listed_in: str | None) -> Iterator[Found | NotFoundError]:
+    first = next(found, None)
     if first is None:
-        raise MmgenError(f"no pictures in {'stdin' if source == '-' else source}", "write one path a line")
+        raise MmgenError(f"no pictures in {'stdin' if listed_in == '-' else listed_in}", "write one path a line")
     yield first
-    yield from names
-
-
-def check_stdin(words: str | None, given: FindOptions) -> None:
-    """Check that stdin is not read both for a prompt and for names."""
-    if given.files_from == "-" and words == "-":
-        raise UsageError("both the prompt and --files-from are -", "stdin holds one")
+    yield from found
 
 
 # --- the model ----------------------------------------------------------------------------------------------------
 
 
 def open_model(
-    found: str | Checkpoint,
+    checkpoint: Checkpoint,
     loading: Loading,
     want: frozenset[Kind],
     requests: Sequence[Request],
     notes: Notes,
 ) -> Model:
-    """Find the model, if only its name is given, and open it, with its own note about itself."""
+    """Open a model, and pass on its own note about itself."""
     from mmgen import families
 
-    notes.progress(f"loading {found if isinstance(found, str) else found.name}")
+    notes.progress(f"loading {checkpoint.name}")
     try:
         with noticed():
-            if isinstance(found, str):
-                found = catalog.find(found, revision=loading.revision, offline=loading.offline)
             _quiet(notes)
-            model = families.open_model(found, loading, want, requests, _hide_broken_torchvision)
+            model = families.open_model(checkpoint, loading, want, requests, _hide_broken_torchvision)
     finally:
         notes.clear()
     raise_on_interrupt()  # from now on something is in hand
@@ -288,6 +267,7 @@ class Command:
         writer: Writer,
         n_items: int | None = None,
         own_journal: Path | None = None,
+        force: bool | None = None,
     ) -> None:
         """Run items, and end the command: in failure if any of them failed.
 
@@ -295,10 +275,15 @@ class Command:
             items: makes them, given the first seed.
             n_items: how many there are, if that is known.
             own_journal: where results are kept, in a folder that the command fills, if --jsonl does not say.
+            force: of picture files: overwrite what exists. It is looked for first, if they are few and named.
         """
         from mmgen.jobs import Job
 
         job, loading, notes = self.job, self.loading, self.notes
+        if force is not None and n_items is not None and job.jsonl is None:
+            listed = list(items(self.first_seed))
+            check_outputs([item.output for item in listed if item.output not in (None, "-")], force)
+            items = lambda seed: listed  # noqa: E731
         with self._journal(own_journal) as journal:
             # 1) The seed: the one that was given, or that the journal began with
             kept = journal.drawn_seed if journal else None
@@ -360,20 +345,3 @@ class Command:
                 with uninterrupted():  # until it is known that a new one is to be taken away
                     journal = stack.enter_context(Journal(path))
                 yield journal
-
-    def run_files(
-        self,
-        items: Callable[[int], Iterable[Item]],
-        writer: Writer,
-        n_items: int | None,
-        own_journal: Path | None,
-        *,
-        force: bool,
-    ) -> None:
-        """Run items that are picture files, having checked, if they are few and named, that they can be written."""
-        if n_items is not None and self.job.jsonl is None:
-            listed = list(items(self.first_seed))
-            check_outputs([item.output for item in listed if item.output not in (None, "-")], force)
-            self.run(lambda seed: listed, writer, n_items, own_journal)
-        else:
-            self.run(items, writer, n_items, own_journal)

@@ -60,7 +60,7 @@ def ask(
     Pictures stand before the question, or where it says <image>. Paths in a FILE are looked up from its folder.
     With --jsonl or --sidecar answers go there, and the same command again does only what is missing or failed.
     """
-    from mmgen.cli.arguments import Command, check_stdin, find_pictures, read_prompt, read_prompts
+    from mmgen.cli.arguments import Command, find_pictures, read_prompt, read_prompts
     from mmgen.outputs.terminal import Notes
     from mmgen.outputs.writers import Lines
 
@@ -68,9 +68,9 @@ def ask(
     command = Command("ask", shape, job, limits, loading, Notes(job.quiet))
     given = tuple(images or ())
     if way.each and prompts is None and way.history is None:
-        check_stdin(question, find)
+        pictures = find_pictures(given, find, question)
         words = tasks.ASK if question is None else read_prompt(question, "give pictures with --image")
-        ask_each(command, words, find_pictures(given, find), beside)
+        ask_each(command, words, pictures, beside)
     elif way.each or beside.sidecar or find != options.FindOptions():
         raise UsageError(
             "one question about every picture apart: that is --each", "add it, and leave out --prompts and --history"

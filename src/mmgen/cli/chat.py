@@ -44,6 +44,7 @@ def chat(
     Each question is asked with all that was said before. Lines that begin with a slash are commands: /help lists
     them. Lines are read from stdin, which may be a pipe.
     """
+    from mmgen.checkpoints import catalog
     from mmgen.cli import arguments
     from mmgen.cli.session import Session, show
     from mmgen.outputs.records import plain_name
@@ -52,7 +53,8 @@ def chat(
     image = replace(image, top_p=text.top_p, top_k=text.top_k)
     used_seed = fresh_seed() if job.seed is None else job.seed
     shown = [show(source) for source in images or ()]
-    opened = arguments.open_model(job.model, loading, WORDS, [], notes)
+    checkpoint = catalog.find(job.model, revision=loading.revision, offline=loading.offline)
+    opened = arguments.open_model(checkpoint, loading, WORDS, [], notes)
     if job.seed is None and text.temperature > 0:
         notes.say(f"seed: {used_seed}")
 

@@ -56,10 +56,10 @@ def draw(
         format_of(item.output or "any.png")
         return outputs.path(item, index, below)
 
-    command.run_files(
+    command.run(
         lambda seed: command.items(command.of_prompts(lines, seed, takes_images=False), path, save.n),
         PictureFiles(save.metadata, shown=not job.as_json, overwrite=save.force),
         n_items,
         outputs.folder / naming.JOURNAL if prompts is not None and outputs.folder is not None else None,
-        force=save.force,
+        save.force,
     )

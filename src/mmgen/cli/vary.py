@@ -42,16 +42,15 @@ def vary(
     draws only what is missing or failed.
     """
     from mmgen.cli import naming
-    from mmgen.cli.arguments import Command, check_stdin, find_pictures, read_prompt
+    from mmgen.cli.arguments import Command, find_pictures, read_prompt
     from mmgen.outputs.writers import PictureFiles
 
     options.check_seeds(job.seed, save.n)
     if find.files_from is not None and prompt is None:  # the pictures are in the list: the only word is the prompt
         source, prompt = None, source
-    check_stdin(prompt, find)
     hint = "vary takes one picture, a folder or a pattern; the second word says what should change"
+    pictures = find_pictures([] if source is None else [source], find, prompt)
     words = tasks.VARY if prompt is None else read_prompt(prompt, hint)
-    pictures = find_pictures([] if source is None else [source], find)
     n_items = save.n if pictures.is_one else None
     naming.check_stdout(save.output, n_items, job.as_json)
     if save.output is None and not pictures.is_one:
@@ -61,10 +60,10 @@ def vary(
     outputs = naming.Outputs(save.output, default, n_items)
     outputs.check_format()
     command = Command("vary", Request((), PICTURES, image=image), job, limits, loading, save.notes(job.quiet))
-    command.run_files(
+    command.run(
         lambda seed: command.items(command.of_pictures(pictures.found, words, seed), outputs.path, save.n),
         PictureFiles(save.metadata, shown=not job.as_json, overwrite=save.force),
         n_items,
         None if pictures.is_one or outputs.folder is None else outputs.folder / naming.JOURNAL,
-        force=save.force,
+        save.force,
     )
