@@ -89,7 +89,7 @@ class Stock:
         prompt = self._subject.prompt(make_request(seed, sampling))
         ids = torch.tensor([[*prompt.ids, v.begin_image]] * n, device=device)
         away = torch.tensor([[v.bos, v.begin_image]] * n, device=device)
-        n_codes = n_codes or v.n_codes
+        n_codes = n_codes or v.canvas.n_codes
         clock, vq, png = Clock(device), Clock(device), Clock(device)
         codes_only = _CodesOnly(torch.tensor(v.code_ids, device=device), clock)
         arguments: dict[str, Any] = {"cache_implementation": "static"} if self._static else {}
@@ -101,7 +101,7 @@ class Stock:
         out = self._model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            max_new_tokens=v.n_codes,
+            max_new_tokens=v.canvas.n_codes,
             do_sample=True,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -117,7 +117,7 @@ class Stock:
         assert all(len(row) == n_codes for row in codes)
         vq_decode, encode = vq.around(self._subject.decode), png.around(encode_image)
         for row in codes:
-            whole = (row * v.n_codes)[: v.n_codes]  # whatever it shows, the codec's work is the same
+            whole = (row * v.canvas.n_codes)[: v.canvas.n_codes]  # whatever it shows, the codec's work is the same
             encode(to_image(vq_decode, whole))
         prefill = codes_only.first - started
         run = Run(
@@ -131,7 +131,7 @@ class Stock:
             peak_bytes=peak_bytes(device),
             codes=tuple(codes),
         )
-        return run.scaled_to(v.n_codes)
+        return run.scaled_to(v.canvas.n_codes)
 
 
 class _CodesOnly(LogitsProcessor):

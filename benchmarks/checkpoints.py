@@ -17,10 +17,12 @@ from transformers import ChameleonConfig, ChameleonProcessor
 from transformers.models.chameleon.image_processing_pil_chameleon import ChameleonImageProcessorPil
 
 from mmgen.checkpoints.catalog import Checkpoint
+from mmgen.checkpoints.loading import read_image_processor
 from mmgen.checkpoints.packing import pack
 from mmgen.families.chameleon import Anole, Chameleon
 from mmgen.families.chameleon_prompt import Prompter
 from mmgen.model import Abilities
+from mmgen.request import Loading
 from tests.support.checkpoints import make_tokenizer
 
 _PIXELS_PER_CODE = 16
@@ -72,7 +74,13 @@ def make_in_memory(
         key: TensorInfo("F32", list(value.shape), (0, value.nbytes)) for key, value in model.state_dict().items()
     }
     checkpoint = Checkpoint(f"random {name}", folder, None, config.to_dict(), headers)  # its size decides on threads
-    return Chameleon(checkpoint, Abilities(), Prompter(checkpoint), model, window=None)
+
+    class Random(Chameleon):
+        def load(self) -> Anole:
+            self._image_processor = read_image_processor(checkpoint)
+            return model
+
+    return Random(checkpoint, Loading(), Abilities(), Prompter(checkpoint))
 
 
 def save(folder: Path, name: str, dtype: torch.dtype, *, side: int | None = None, seed: int = 0) -> Path:

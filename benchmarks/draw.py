@@ -67,7 +67,7 @@ def warmed_up(
         subject.warm_up(model, n, sampling, window)
         ways[_name(window)] = partial(_draw, model, n, sampling, window)
     for letter, stock in stocks.items():
-        stock.draw(n, sampling, 0, min(WARM_UP_CODES, model.language_model.vocabulary.n_codes))
+        stock.draw(n, sampling, 0, min(WARM_UP_CODES, model.language_model.vocabulary.canvas.n_codes))
         ways[BASELINES[letter]] = partial(stock.draw, n, sampling, n_codes=baseline_codes)
     return ways
 
@@ -96,7 +96,9 @@ def rows_of(
 ) -> dict[str, dict[str, float | None]]:
     """Sum up each way: seconds for each picture, ratios, passes, share of the bandwidth, peak."""
     rows: dict[str, dict[str, float | None]] = {}
-    n_cached = len(model.prompt(subject.make_request(0)).ids) + model.language_model.vocabulary.n_codes // 2
+    n_cached = (
+        len(model.prompts([subject.make_request(0)])[0].ids) + model.language_model.vocabulary.canvas.n_codes // 2
+    )
     for name, found in runs.items():
         run = median(found)
         own = name not in BASELINES.values()
@@ -186,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         facts = {
             "model": model.name,
             "dtype": str(model.model.dtype).removeprefix("torch."),
-            "codes": model.language_model.vocabulary.n_codes,
+            "codes": model.language_model.vocabulary.canvas.n_codes,
             "baseline_codes": asked.baseline_codes,
             "copy_gb_s": round(bandwidth / 1e9, 1),
             **environment(device),

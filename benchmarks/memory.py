@@ -41,12 +41,12 @@ def measure(name: str, dtype: str, pictures: int, guidance: float) -> dict[str, 
     found |= {"loaded": now["VmRSS"], "loading_peak": now["VmHWM"], "loaded_files": now["RssFile"]}
     v = model.language_model.vocabulary
     forget_peak(CPU)
-    model.decode(torch.zeros(1, v.side, v.side, dtype=torch.int64))
+    model.decode(torch.zeros(1, v.canvas.rows, v.canvas.columns, dtype=torch.int64))
     found["codec"] = resident()["VmHWM"] - now["VmRSS"]
     run = subject.draw(model, pictures, ImageSampling(guidance=guidance), None, 1)
     rows = math.ceil(pictures / run.n_groups) * (1 if guidance == 1 else 2)
-    prompt = len(model.prompt(subject.make_request(1)).ids)
-    return found | {"drawing": run.peak_bytes, "cached_tokens": rows * (prompt + v.n_codes)}
+    prompt = len(model.prompts([subject.make_request(1)])[0].ids)
+    return found | {"drawing": run.peak_bytes, "cached_tokens": rows * (prompt + v.canvas.n_codes)}
 
 
 def estimate(name: str, dtype: str, cached_tokens: float) -> dict[str, float]:
@@ -57,7 +57,7 @@ def estimate(name: str, dtype: str, cached_tokens: float) -> dict[str, float]:
     reply = families.reply(checkpoint, PICTURES)
     plan = fit.plan(checkpoint, loading, machine.look(), reply)
     return {
-        "weights": fit.weights_bytes(checkpoint, chosen),
+        "weights": fit.weights_bytes(checkpoint, chosen, codec=reply.codec),
         "cache": cached_tokens * fit.cache_per_token(checkpoint, chosen),
         "decoding": reply.decoding,
         "fit": plan.n_bytes,

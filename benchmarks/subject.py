@@ -46,7 +46,7 @@ def warm_up(model: AutoregressiveModel, n: int, sampling: ImageSampling, window:
                 break
     finally:
         model.language_model = before
-    encode_image(to_image(model.decode, [0] * v.n_codes))
+    encode_image(to_image(model.decode, [0] * v.canvas.n_codes))
 
 
 def to_image(vq_decode: Callable[[Tensor], Tensor], codes: Sequence[int]) -> Image.Image:
@@ -86,7 +86,7 @@ def draw_all(model: AutoregressiveModel, requests: Sequence[Request], window: in
         decode=max(0.0, ended - started - prefill - vq.seconds - png.seconds),
         vq=vq.seconds,
         png=png.seconds,
-        n_codes=model.language_model.vocabulary.n_codes,
+        n_codes=model.language_model.vocabulary.canvas.n_codes,
         passes=sum(told) / n if told else None,
         peak_bytes=peak_bytes(device),
         codes=tuple(pictures[index].codes or () for index in range(n)),
@@ -96,7 +96,7 @@ def draw_all(model: AutoregressiveModel, requests: Sequence[Request], window: in
 
 def _count_groups(model: AutoregressiveModel, requests: Sequence[Request]) -> int:
     """Say into how many batches mmgen parts so many pictures."""
-    return math.ceil(len(requests) / model._group_size(requests[0], [model.prompt(requests[0])]))
+    return math.ceil(len(requests) / model._group_size(requests[0], [model.prompts([requests[0]])[0]]))
 
 
 def has_captured_step() -> bool:
@@ -128,7 +128,7 @@ def tie(model: AutoregressiveModel, request: Request, codes: Sequence[int], plac
     v, network, sampling = model.language_model.vocabulary, model.language_model.network, request.image
     weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=False)
     so_far = [v.code_ids[code] for code in codes[:place]]
-    prompts = {"full": model.prompt(request).ids, "nothing": (v.bos,)}
+    prompts = {"full": model.prompts([request])[0].ids, "nothing": (v.bos,)}
     fed = [[*prompts[kind], v.begin_image, *so_far] for kind in weights]
     hidden = extend(network, Cache(len(fed), max(len(ids) for ids in fed)), range(len(fed)), fed)
     mixed = mix(network.code_head(hidden)[None], list(weights.values()))  # [1, K]
@@ -150,12 +150,14 @@ def seconds_of_pass(model: AutoregressiveModel, n_pictures: int, n_kinds: int, w
         width: tokens in each row.
     """
     network, rows, device = model.language_model.network, range(n_pictures * n_kinds), model.model.device
-    n_rows, n_cached, sampling = len(rows), model.language_model.vocabulary.n_codes // 2, ImageSampling()
+    n_rows, n_cached, sampling = len(rows), model.language_model.vocabulary.canvas.n_codes // 2, ImageSampling()
     weights = [1.0] if n_kinds == 1 else [sampling.guidance, 1 - sampling.guidance]
     cache = Cache(n_rows, n_cached + width)
     id_ = int(network.code_ids[0])
     extend(network, cache, rows, torch.full((n_rows, n_cached), id_, device=device))
-    shorter = len(model.prompt(make_request(0)).ids) - 1  # the row without the prompt has bos alone before the picture
+    shorter = (
+        len(model.prompts([make_request(0)])[0].ids) - 1
+    )  # the row without the prompt has bos alone before the picture
     cache.lengths[:] = [max(0, n_cached - row % n_kinds * shorter) for row in rows]
     ids = torch.full((n_rows, width), id_, device=device)
     gumbel = torch.zeros(n_pictures, width, len(network.code_ids), device=device)

@@ -38,7 +38,7 @@ BATCHES = (3, 8)
 def pictures(language_model: LanguageModel, model: AutoregressiveModel, requests: Sequence[Request]) -> list[Picture]:
     """Draw requests in one batch."""
     with torch.inference_mode():
-        pieces = list(draw(language_model, requests, [model.prompt(request) for request in requests]))
+        pieces = list(draw(language_model, requests, [model.prompts([request])[0] for request in requests]))
     found = {index: piece for index, piece in pieces if isinstance(piece, Picture)}
     return [found[index] for index in range(len(requests))]
 
@@ -53,15 +53,15 @@ def scores(
         log P + noise [n + 1, K] for n codes; the logits at temperature 0.
     """
     v, network = model.language_model.vocabulary, model.language_model.network
-    canvas = v.canvas(prompt.grid)
-    weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(prompt.pictures))
+    canvas = prompt.canvas or v.canvas
+    weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(prompt.images))
     made, ends = [v.begin_image], [0]  # what is fed of the picture, and where in it what precedes each place ends
     for number, code in enumerate(codes, 1):
         made.append(int(network.code_ids[code]))
         if canvas.row_end is not None and number % canvas.columns == 0:
             made.append(canvas.row_end)
         ends.append(len(made) - 1)
-    shown = [id_ for ids in prompt.pictures for id_ in ids]
+    shown = [id_ for ids in prompt.images for id_ in ids]
     starts = {"full": list(prompt.ids), "pictures": [v.bos, *shown], "nothing": list(prompt.unconditional or [v.bos])}
     rows = [[*starts[kind], *made] for kind in weights]
     longest = max(map(len, rows))
@@ -80,7 +80,7 @@ def scores(
 
 def margin(model: AutoregressiveModel, request: Request, codes: Sequence[int], place: int) -> float:
     """By how much the choice at a place, after these codes, was ahead of the next."""
-    best = scores(model, model.prompt(request), request.image, request.seed, codes[:place])[-1].topk(2).values
+    best = scores(model, model.prompts([request])[0], request.image, request.seed, codes[:place])[-1].topk(2).values
     return float(best[0] - best[1])
 
 

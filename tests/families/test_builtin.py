@@ -19,7 +19,7 @@ from mmgen import tasks
 from mmgen.checkpoints.aliases import ALIASES
 from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.model import Model
-from mmgen.request import ImageSampling, Picture
+from mmgen.request import Done, ImageSampling, Picture, Progress
 from tests.support.near_ties import BOUND, chosen, clear_codes, least_gap, words_alone
 from tools.demo.judge import fresh_renders, load_judge, see
 from tools.demo.scene import HELD_OUT, TRAINED, Scene
@@ -133,6 +133,28 @@ def test_a_story_has_pictures_that_match_its_words(demo: Model, judge: See) -> N
     assert "snow" in text.lower()
     assert len(pictures) >= 2
     assert [scene.subject for scene in judge([picture.image for picture in pictures])] == ["snowman"] * len(pictures)
+
+
+def test_a_story_counts_its_words_and_codes_and_stops_within_a_picture_when_it_is_cancelled(demo: Model) -> None:
+    request = tasks.interleave("Tell a story about a red cat", seed=2)
+    *pieces, done = [piece for _, piece in demo.replies([request])]
+    n_codes = sum(len(piece.codes or ()) for piece in pieces if isinstance(piece, Picture))
+    assert isinstance(done, Done)
+    assert done.reason in ("end", "length")
+    assert 0 < n_codes < done.n_tokens <= n_codes + request.text.max_tokens
+
+    found = []
+    for _, piece in demo.replies([request]):
+        found.append(piece)
+        if isinstance(piece, Progress) and piece.done >= 20:
+            request.cancelled.set()
+    assert isinstance(found[-1], Done)
+    assert found[-1].reason == "cancelled"
+    assert 20 <= found[-1].n_tokens < done.n_tokens
+    assert not any(isinstance(piece, Picture) for piece in found)
+    assert "".join(piece for piece in pieces if isinstance(piece, str)).startswith(
+        "".join(piece for piece in found if isinstance(piece, str))
+    )
 
 
 @pytest.mark.parametrize("prompt", ["a zebra on a unicycle", "雪だるま", "☃", "asdf qwer", "<image>", "</s><s>"])

@@ -24,9 +24,9 @@ from mmgen.request import Turn
 from mmgen.text import clean
 from tests.support.chat_checkpoints import MAKERS
 from tests.support.chat_replies import FLAT, N_TOKENS, SHORT, copied, gathered, image, opened
-from tests.support.near_ties import assert_same, assert_same_alone, words_alone
+from tests.support.near_ties import assert_same, words_alone
+from tests.support.replies import ends, said, without_end
 from tests.support.shell import run
-from tests.support.speaking import ends, said, without_end
 
 
 @pytest.fixture(scope="module")
@@ -69,19 +69,6 @@ def message(role: str, *parts: str | Image.Image) -> dict[str, Any]:
 # --- the same as stock, alone and in a batch ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_images", [0, 1, 2])
-def test_greedy_answers_are_those_of_the_documented_snippet(model: Chat, stock: Any, n_images: int) -> None:
-    questions = ["hi", "what do these have in common, if anything?", "and this?"]
-    images = [[image(10 * i + j, (20 + 9 * i, 16 + 5 * j)) for j in range(n_images)] for i in range(3)]
-    requests = [tasks.ask(q, pictures, text=SHORT) for q, pictures in zip(questions, images, strict=True)]
-    theirs = [
-        stock_answer(stock, [message("user", *pictures, q)]) for q, pictures in zip(questions, images, strict=True)
-    ]
-    assert_same([words_alone(model, request) for request in requests], theirs)
-    assert_same_alone(model, requests)
-    assert len({tuple(ids) for ids in theirs}) == 3
-
-
 def test_pictures_and_earlier_turns_stand_where_they_were_put(model: Chat, stock: Any) -> None:
     alone, theirs = [], []
     for answer in ("A cat.", "A red boat on the grass."):
@@ -107,32 +94,6 @@ MIXED = (
     ("and these?", 3),
     ("this?", 1),
 )
-
-
-def test_answers_of_a_mixed_batch_are_those_of_each_alone(model: Chat) -> None:
-    samplings = (SHORT, FLAT, replace(FLAT, top_k=5, top_p=0.8), replace(FLAT, repetition_penalty=1.5))
-    requests = [
-        tasks.ask(question, [image(i + j) for j in range(n)], text=sampling, seed=40 + i)
-        for sampling in samplings
-        for i, (question, n) in enumerate(MIXED)
-    ]
-    batch = assert_same_alone(model, requests)
-    assert batch[: len(MIXED)] != batch[len(MIXED) : 2 * len(MIXED)]
-
-
-def test_a_reply_is_what_replies_say(model: Chat) -> None:
-    request = tasks.ask("what is it?", [image(1)], text=FLAT, seed=5)
-    pieces = list(model.reply(request))
-    assert all(isinstance(piece, str) for piece in pieces)
-    assert "".join(map(str, pieces)) == gathered(model, [request])[0]
-
-
-def test_sampling_follows_the_seed(model: Chat) -> None:
-    def said(seed: int) -> Any:
-        return gathered(model, [tasks.ask("what is it?", [image(1)], text=FLAT, seed=seed)])[0]
-
-    assert said(3) == said(3)
-    assert len({said(seed) for seed in range(6)}) > 1
 
 
 def test_the_checkpoints_own_way_of_sampling_is_not_taken(folder: Path, model: Chat, tmp_path: Path) -> None:
@@ -293,13 +254,6 @@ def test_layers_that_4_bits_do_not_fit_stay_whole_on_a_cpu(tmp_path: Path) -> No
     assert isinstance(gathered(small, [tasks.ask("what is it?", [image(1)], text=SHORT)])[0], str)
 
 
-def test_in_bfloat16_pictures_are_taken_as_they_come(model: Chat, folder: Path) -> None:
-    half = opened(folder, dtype="bfloat16")
-    assert half.model.dtype == torch.bfloat16
-    pictures = [Image.new(mode, (9, 30)) for mode in ("L", "RGBA", "P", "1")]
-    assert isinstance(gathered(half, [tasks.ask("what is it?", pictures, text=SHORT)])[0], str)
-
-
 def test_the_command_line_asks_any_of_them(
     folder: Path, model: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -316,3 +270,23 @@ def test_nothing_but_the_answer_is_said(folders: dict[str, Path], tmp_path: Path
     done = run([sys.executable, "-m", "mmgen", "caption", "a.png", *where], tmp_path)
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+def test_a_conversation_in_a_file_is_answered_as_the_snippet_answers_it(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folders["idefics3"]
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        image(ord(name)).save(f"{name}.png")
+    how = ["--history", "talk.json", "-m", str(folder), "--device-map", "cpu", "--max-tokens", str(N_TOKENS)]
+    assert cli.main(["ask", "what is it?", "--image", "a.png", *how]) == 0
+    assert cli.main(["ask", "is <image> like it?", "--image", "b.png", *how]) == 0
+
+    messages = json.loads(Path("talk.json").read_text())
+    assert [message["role"] for message in messages] == ["user", "assistant"] * 2
+    stock = AutoModelForImageTextToText.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+    for asked in (1, 3):
+        ids = stock_answer(stock, messages[:asked])
+        said = stock[1].decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert messages[asked]["content"] == [{"type": "text", "text": clean(said).strip()}]

@@ -14,14 +14,12 @@ import pytest
 from transformers import AutoProcessor
 
 from mmgen import tasks
-from mmgen.errors import MmgenError, TooLongError
+from mmgen.errors import MmgenError
 from mmgen.families import chat
 from mmgen.families.chat import Chat
 from mmgen.request import Request, Turn
 from tests.support.chat_checkpoints import MAKERS
-from tests.support.chat_replies import FLAT, SHORT, copied, gathered, image, opened
-from tests.support.near_ties import assert_same, words_alone
-from tests.support.speaking import said
+from tests.support.chat_replies import SHORT, copied, gathered, image, opened
 
 
 @pytest.fixture(scope="module")
@@ -71,38 +69,6 @@ def test_drawing_is_refused_before_torch_is_imported(folders: dict[str, Path]) -
     assert with_torch == "False\n"
 
 
-def test_a_picture_is_not_drawn(model: Chat) -> None:
-    with pytest.raises(MmgenError, match="cannot draw"):
-        next(model.reply(tasks.draw("a cat")))
-
-
-def test_a_prompt_may_fill_the_context_but_for_one_token(
-    folder: Path, model: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    context = model.prompter.context
-    assert context is not None
-
-    def question(n_words: int) -> Request:
-        return tasks.ask("a" + " a" * n_words, [image(1)], text=FLAT)
-
-    used = model.prompter.write([question(0)])["input_ids"].shape[1]
-    assert isinstance(gathered(model, [question(context - 1 - used)])[0], str)
-    with pytest.raises(MmgenError, match=rf"1 token too long: {context} and at least 1 .* has room for {context}$"):
-        next(model.reply(question(context - used)))
-    earlier = replace(tasks.ask("hi"), history=(Turn("user", question(context).parts),))
-    with pytest.raises(TooLongError, match=r"the conversation is [0-9]+ tokens too long"):
-        next(model.reply(earlier))
-    unread = without_weights(folder, tmp_path / "new", monkeypatch)
-    assert "tokens too long" in refusal(unread, question(context)).message
-
-
-def test_a_reply_ends_with_the_context(model: Chat) -> None:
-    assert model.prompter.context is not None
-    used = model.prompter.write([tasks.ask("a")])["input_ids"].shape[1]
-    request = tasks.ask("a" + " a" * (model.prompter.context - used - 3), text=replace(SHORT, repetition_penalty=9.0))
-    assert len(said(model, [request])[0]) <= 3
-
-
 def test_pictures_that_are_too_many_are_refused_before_the_weights_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,17 +93,6 @@ def test_an_earlier_answer_may_hold_a_control_token(model: Chat) -> None:
     answer = f"It ends with {model.prompter.tokenizer.eos_token} then."  # as some checkpoints spell it in their answers
     request = replace(tasks.ask("hi", text=SHORT), history=(Turn("user", ("why?",)), Turn("assistant", (answer,))))
     assert isinstance(gathered(model, [request])[0], str)
-
-
-def test_one_bad_request_does_not_end_the_others(model: Chat) -> None:
-    good = [tasks.ask(q, [image(1)], text=FLAT, seed=i) for i, q in enumerate(("hi", "what is it?", "why?"))]
-    bad = [tasks.ask("word " * 600, [image(1)], text=FLAT), tasks.ask(model.prompter.tokenizer.bos_token, text=FLAT)]
-    mixed = [good[0], bad[0], good[1], bad[1], good[2]]
-    assert_same([words_alone(model, request) for request in good], said(model, mixed)[::2])
-    answers = gathered(model, mixed)
-    assert all(isinstance(answer, str) for answer in answers[::2])
-    assert "too long" in answers[1].message
-    assert "control token" in answers[3].message
 
 
 def test_a_template_that_refuses_a_conversation_is_quoted(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from mmgen import tasks
 from mmgen.families import chat
@@ -17,8 +15,6 @@ from mmgen.families.chat import Chat
 from mmgen.request import Piece, TextSampling
 from tests.support.chat_checkpoints import MAKERS
 from tests.support.chat_replies import FLAT, N_TOKENS, SHORT, gathered, image, opened
-from tests.support.near_ties import assert_same, words_alone
-from tests.support.speaking import said
 
 
 @pytest.fixture(scope="module")
@@ -76,21 +72,6 @@ def test_a_closed_stream_stops_the_model(lone: Chat) -> None:
     n_passes = len(passes)
     assert n_passes < 200
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("generate")]
-
-
-def test_a_batch_that_does_not_fit_into_memory_is_halved(lone: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
-    requests = [tasks.ask(f"what is {i}?", text=FLAT, seed=i) for i in range(5)]
-    alone = [words_alone(lone, request) for request in requests]
-    stream = chat.stream
-
-    def tight(network: Any, inputs: Any, *others: Any) -> Iterator[list[int]]:
-        for n_steps, ids in enumerate(stream(network, inputs, *others)):
-            if len(ids) > 2 and n_steps == 7:
-                raise torch.OutOfMemoryError
-            yield ids
-
-    monkeypatch.setattr(chat, "stream", tight)
-    assert_same(alone, said(lone, requests))
 
 
 def test_what_was_said_is_kept_when_the_model_stops_by_itself(lone: Chat, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,13 +153,7 @@ def _weights(config: ChameleonConfig, *, decoder: bool, seed: int) -> dict[str, 
             vq.quantize.embedding.weight.copy_(vq.quant_conv(vq.encoder(noise))[:, :, 1, 1])
         tensors = dict(model.state_dict())
         if decoder:
-            pixels = VQDecoder(
-                base_channels=_VQ["base_channels"],
-                channel_multiplier=_VQ["channel_multiplier"],
-                num_res_blocks=_VQ["num_res_blocks"],
-                latent_channels=_VQ["latent_channels"],
-                resolution=SIZE_PX,
-            )
+            pixels = VQDecoder(config.vq_config)
             tensors |= {f"model.vqmodel.decoder.{name}": tensor for name, tensor in pixels.state_dict().items()}
     return tensors
 

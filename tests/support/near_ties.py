@@ -27,7 +27,7 @@ from mmgen.decoding.stepwise import extend
 from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.families.chat import Chat
 from mmgen.request import WORDS, ImageSampling, Request, TextSampling
-from tests.support.speaking import ends, gathered, said
+from tests.support.replies import ends, gathered, said
 
 Sampling = TypeVar("Sampling", TextSampling, ImageSampling)
 
@@ -106,7 +106,7 @@ def chosen(model: AutoregressiveModel, request: Request, codes: Sequence[int]) -
 
     @cache
     def rows() -> Tensor:
-        prompt = model.prompt(request)
+        prompt = model.prompts([request])[0]
         return torch.stack([scores(model, prompt, image, request.seed, codes) for image in at_edge(request.image)])
 
     return Chosen(codes, lambda place: rows()[:, place])
@@ -122,7 +122,9 @@ def words_alone(model: AutoregressiveModel | Chat, request: Request) -> Chosen:
 def next_word(model: AutoregressiveModel | Chat, request: Request, so_far: Sequence[int]) -> Tensor:
     """Score what may follow these words of a reply: log P + noise [2, V], see Chosen; the logits at temperature 0."""
     if not isinstance(model, Chat):
-        return score_word(model.language_model, "words", request, [*model.prompt(request).ids, *so_far], len(so_far))
+        return score_word(
+            model.language_model, "words", request, [*model.prompts([request])[0].ids, *so_far], len(so_far)
+        )
     inputs = model.prompter.write([request])
     prompt = inputs["input_ids"][0].tolist()
     out: Any = model.model.generate(  # type: ignore[operator]
@@ -190,8 +192,8 @@ def clear_codes(network: nn.Module) -> Iterator[None]:
     gaps: list[float] = []
 
     def note(_: nn.Module, arguments: tuple[Tensor, ...], __: Any) -> None:
-        latents = arguments[0].movedim(-3, -1).flatten(0, -2).double()  # [n, z]
-        codebook = quantizer.embedding.weight.double()  # [K, z]
+        latents = arguments[0].detach().movedim(-3, -1).flatten(0, -2).double()  # [n, z]
+        codebook = quantizer.embedding.weight.detach().double()  # [K, z]
         nearest, codes = torch.cdist(latents, codebook).square().topk(2, largest=False)
         size = latents.square().sum(1) + codebook[codes[:, 0]].square().sum(1)
         gaps.append(float(((nearest[:, 1] - nearest[:, 0]) / size).min()))

@@ -34,6 +34,8 @@ from tests.support.opening import opened
 from tests.support.scripted import run
 
 GB = 10**9
+CODEC = "vqmodel."
+USUAL = fit.Reply(codec=CODEC)
 NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int64: "I64"}
 
 
@@ -56,10 +58,12 @@ def seven() -> Checkpoint:
 def test_weights_are_counted_by_type(seven: Checkpoint) -> None:
     codec = [tensor for name, tensor in seven.tensors.items() if "vqmodel" in name and tensor.dtype == "BF16"]
     n_more = stored_bytes(*codec)
-    assert fit.weights_bytes(seven, "bfloat16") == seven.n_bytes + n_more, "the codec is computed in float32"
+    assert fit.weights_bytes(seven, "bfloat16", codec=CODEC) == seven.n_bytes + n_more, (
+        "the codec is computed in float32"
+    )
     assert fit.weights_bytes(seven, "float32") == 2 * seven.n_bytes
     assert 14.0 * GB < seven.n_bytes < 14.2 * GB
-    assert 4.5 * GB < fit.weights_bytes(seven, "bfloat16", "4bit") < 4.9 * GB
+    assert 4.5 * GB < fit.weights_bytes(seven, "bfloat16", "4bit", CODEC) < 4.9 * GB
     assert fit.weights_bytes(replace(seven, config={"quantization_config": {}}), "float32") == seven.n_bytes
 
 
@@ -68,7 +72,7 @@ def test_what_is_said_is_what_a_loaded_model_takes(tmp_path: Path, quantize: str
     found = catalog.find(str(make_checkpoint(tmp_path / "model", decoder=False)))
     model = loading.load_model(ChameleonOfWords, found, Loading(dtype="bfloat16", quantize=quantize, device_map="cpu"))
     taken = sum(tensor.nbytes for tensor in model.state_dict().values())
-    assert fit.weights_bytes(found, "bfloat16", quantize) == pytest.approx(taken, rel=0.02 if quantize else 0)
+    assert fit.weights_bytes(found, "bfloat16", quantize, CODEC) == pytest.approx(taken, rel=0.02 if quantize else 0)
 
 
 def test_the_cache_is_that_of_the_layers_that_speak(seven: Checkpoint) -> None:
@@ -96,7 +100,7 @@ def test_a_picture_is_as_many_tokens_as_its_vq_makes(seven: Checkpoint, tmp_path
 # --- does it fit --------------------------------------------------------------------------------------------------
 
 
-def refusal(checkpoint: Checkpoint, here: Machine, reply: fit.Reply = fit.USUAL, **options: Any) -> MmgenError | None:
+def refusal(checkpoint: Checkpoint, here: Machine, reply: fit.Reply = USUAL, **options: Any) -> MmgenError | None:
     try:
         fit.check(checkpoint, Loading(**options), here, reply)
     except MmgenError as error:
@@ -189,12 +193,12 @@ def test_drawing_counts_the_picture_s_rows(huge: Path, monkeypatch: pytest.Monke
         with pytest.raises(InterruptedError):
             opened(huge, want=want)
     maps = 6 * SIZE_PX**2 * 32 * 4  # of 32 channels in float32
-    assert asked == [fit.Reply(fit.TOKENS, 0), fit.Reply(fit.TOKENS + 3 * 16, maps)]
+    assert asked == [fit.Reply(fit.TOKENS, 0, CODEC), fit.Reply(fit.TOKENS + 3 * 16, maps, CODEC)]
 
 
 def test_what_is_said_to_fit_has_room_for_drawing_too(huge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = catalog.find(str(huge))
-    words = fit.plan(found, Loading(dtype="bfloat16"), machine.look()).n_bytes
+    words = fit.plan(found, Loading(dtype="bfloat16"), machine.look(), USUAL).n_bytes
     monkeypatch.setattr(machine, "look", lambda **_: Machine(words, words))
     with pytest.raises(MmgenError, match="are free"):
         opened(huge, want=PICTURES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
 import torch
@@ -12,15 +11,24 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mmgen.decoding.cache import Cache
-from mmgen.decoding.grammar import PromptIds, Vocabulary, read_code_ids
+from mmgen.decoding.grammar import Canvas, PromptIds, Vocabulary
 from mmgen.decoding.replies import LanguageModel, draw, generate_text, interleave
 from mmgen.decoding.stepwise import Network
+from mmgen.errors import MmgenError
+from mmgen.families.chameleon_prompt import read_code_ids
 from mmgen.request import BOTH, PICTURES, WORDS, Done, ImageSampling, Picture, Progress, Request, TextSampling
 
 N = 4  # codes in a picture
 CODES = (9, 4, 7, 6, 5)  # ids of codes 0..4, in no order
 V = Vocabulary(
-    size=20, bos=0, eos=2, end_of_turn=12, begin_image=11, end_image=10, placeholder=13, code_ids=CODES, n_codes=N
+    size=20,
+    bos=0,
+    ends=frozenset([2]),
+    begin_image=11,
+    end_image=10,
+    placeholder=13,
+    code_ids=CODES,
+    canvas=Canvas(2, 2),
 )
 
 
@@ -43,7 +51,7 @@ class Babble:
     def head(self, hidden: Tensor) -> Tensor:
         logits = hidden @ self.weight
         logits[:, V.begin_image] += self.urge
-        logits[:, V.eos] -= 10 * self.urge
+        logits[:, list(V.ends)] -= 10 * self.urge
         return logits
 
     def language_model(self, context: int) -> LanguageModel:
@@ -138,7 +146,7 @@ def test_a_picture_is_all_that_draw_gives() -> None:
 
 @pytest.mark.parametrize("names", [{"IMGIMGAZ": 4}, {"IMGIMGAZ": 4, "IMGIMGBZ": 4}, {"IMGIMGAZ": 4, "IMGIMGCZ": 5}])
 def test_a_vocabulary_that_does_not_name_each_code_once_is_refused(names: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="image codes"):
+    with pytest.raises(MmgenError, match="image codes"):
         read_code_ids(names, 2)
 
 
@@ -153,8 +161,8 @@ def test_a_shuffled_vocabulary_still_round_trips(order: list[int]) -> None:
 
 def test_rows_of_a_picture_are_parted_and_guided_as_the_prompt_says() -> None:
     network = Babble(3, 0)
-    language_model = replace(network.language_model(60), vocabulary=replace(V, row_end=15))
-    prompt = PromptIds((V.bos, 14, 16), unconditional=(V.bos, 17), grid=(3, 2))
+    language_model = network.language_model(60)
+    prompt = PromptIds((V.bos, 14, 16), unconditional=(V.bos, 17), canvas=Canvas(3, 2, 15))
     pieces = [piece for _, piece in draw(language_model, [request(PICTURES, 5, 9)], [prompt])]
     codes = pieces[-2].codes
     assert pieces[:-2] == [Progress(done, 6) for done in range(1, 7)]

@@ -16,14 +16,14 @@ import mmgen
 from benchmarks.windows import PROMPTS, scores
 from mmgen import tasks
 from mmgen.decoding.cache import Cache
-from mmgen.decoding.grammar import PromptIds, Vocabulary
+from mmgen.decoding.grammar import Canvas, PromptIds, Vocabulary
 from mmgen.decoding.jacobi import choose_window
 from mmgen.decoding.replies import LanguageModel, draw
 from mmgen.decoding.stepwise import Network
 from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.request import PICTURES, Done, ImageSampling, Loading, Picture, Progress, Request
 from tests.support.near_ties import Chosen, assert_same, at_edge, chosen, score_word
-from tests.support.speaking import ends, said
+from tests.support.replies import ends, said
 from tools.demo.judge import fresh_renders
 
 CODES = (9, 4, 7, 6, 5, 3, 8)
@@ -54,7 +54,7 @@ class Reader:
         return hidden[..., :6] @ self.weight + self.plain * hidden[..., 6:][..., list(CODES)]
 
     def language_model(self, window: int | None, row_end: int | None = None) -> LanguageModel:
-        v = Vocabulary(N_IDS, 0, 2, 12, 11, 10, 13, CODES, 16, row_end)
+        v = Vocabulary(N_IDS, 0, frozenset([2]), 11, 10, 13, CODES, Canvas(4, 4, row_end))
         network = Network(self.body, self.code_head, self.code_head, torch.tensor(CODES))
         return LanguageModel(network, v, MOST, str, lambda codes: torch.zeros(1, 3, 2, 2), window)
 
@@ -99,7 +99,9 @@ def test_a_picture_is_the_same_for_every_window_and_in_every_batch(
 ) -> None:
     network = Reader(seed, plain)
     sampling = ImageSampling(temperature=temperature, top_p=0.95, guidance=guidance)
-    prompts = [PromptIds((0, *[14] * (i % 3)), unconditional=(0, 16), grid=grid) for i in range(n_pictures)]
+    prompts = [
+        PromptIds((0, *[14] * (i % 3)), unconditional=(0, 16), canvas=Canvas(*grid, row_end)) for i in range(n_pictures)
+    ]
     seeds = [seed + i for i in range(n_pictures)]
     alone = [
         pictures(network.language_model(1, row_end), [s], [prompt], sampling)[0]
@@ -192,8 +194,8 @@ def compare(model: AutoregressiveModel, requests: list[Request], one: list[Pictu
 
 def next_of_story(model: AutoregressiveModel, request: Request, so_far: Sequence[int]) -> Tensor:
     """Score what may follow these ids of a reply of words and pictures: [2, V], see Chosen."""
-    v, prompt = model.language_model.vocabulary, model.prompt(request)
-    ids, pictures, n_words, codes = list(prompt.ids), list(prompt.pictures), 0, None
+    v, prompt = model.language_model.vocabulary, model.prompts([request])[0]
+    ids, pictures, n_words, codes = list(prompt.ids), list(prompt.images), 0, None
     for id_ in so_far:
         if codes is None:
             n_words += 1
@@ -201,13 +203,13 @@ def next_of_story(model: AutoregressiveModel, request: Request, so_far: Sequence
         else:
             codes.append(v.code_ids.index(id_))
         ids.append(id_)
-        if codes is not None and len(codes) == v.n_codes:
-            pictures.append((v.begin_image, *ids[-v.n_codes :], v.end_image))
+        if codes is not None and len(codes) == v.canvas.n_codes:
+            pictures.append((v.begin_image, *ids[-v.canvas.n_codes :], v.end_image))
             ids.append(v.end_image)
             codes = None
     if codes is not None:
         before = PromptIds(tuple(ids[: len(ids) - len(codes) - 1]), tuple(pictures))
-        seed = request.seed + len(pictures) - len(prompt.pictures)
+        seed = request.seed + len(pictures) - len(prompt.images)
         rows = [scores(model, before, image, seed, codes)[-1] for image in at_edge(request.image)]
         return torch.full((2, v.size), -torch.inf).index_copy(1, torch.tensor(v.code_ids), torch.stack(rows))
     return score_word(model.language_model, "words or a picture", request, ids, n_words)

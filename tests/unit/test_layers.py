@@ -45,7 +45,12 @@ ROOMS = {
     "rich": (),
     "tqdm": (),
 }
-LIGHT = ("decoding.grammar", "families.*_prompt")  # run before the weights are read: these two never import torch
+LIGHT = (
+    "decoding.grammar",
+    "families.*_prompt",
+    "families.prompting",
+    "families.vqgan",
+)  # run before the weights are read: these never import torch
 
 MISSING = "ImportError|ModuleNotFoundError|AttributeError"  # raised for a module or a name that is not there
 

@@ -17,7 +17,7 @@ from tests.support.checkpoints import make_checkpoint
 from tests.support.drawing_checkpoints import make_emu3, make_janus
 from tests.support.near_ties import Chosen, assert_same, chosen, clear_codes, least_gap, words_alone
 from tests.support.opening import opened
-from tests.support.speaking import gathered, image
+from tests.support.replies import gathered, image
 
 SCORES = torch.tensor([[5.0, 4.9995, 1.0], [3.0, 1.0, 3.0005], [1.0, 3.0, 1.0]])  # of three candidates at three places
 FREE = TextSampling(temperature=1.0, top_p=1.0, max_tokens=12)

@@ -34,8 +34,7 @@ def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tenso
 
 
 def make_decoder(config: dict[str, Any]) -> VQDecoder:
-    names = "base_channels channel_multiplier num_res_blocks latent_channels resolution attn_resolutions"
-    return VQDecoder(**{name: config[name] for name in names.split()})
+    return VQDecoder(ChameleonVQVAEConfig(**config))
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -81,14 +80,15 @@ def test_all_names_and_shapes_of_the_7b_layout() -> None:
 
 @pytest.mark.parametrize("attention", [True, False])
 def test_attention_stands_where_the_config_says(attention: bool) -> None:
-    decoder = VQDecoder(
+    config = ChameleonVQVAEConfig(
         base_channels=32,
         channel_multiplier=[1, 2],
         num_res_blocks=1,
         latent_channels=8,
         resolution=32,
         attn_resolutions=[16],
-        attention=attention,
+        attn_type="vanilla" if attention else "none",
     )
+    decoder = VQDecoder(config)
     assert [len(level.attn) for level in decoder.up] == ([0, 2] if attention else [0, 0])
     assert decoder(torch.zeros(1, 8, 4, 6)).shape == (1, 3, 8, 12)

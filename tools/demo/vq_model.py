@@ -32,14 +32,7 @@ class VQ(ChameleonVQVAE):
 
     def __init__(self, config: ChameleonVQVAEConfig) -> None:
         super().__init__(config)
-        self.decoder = VQDecoder(
-            base_channels=config.base_channels,
-            channel_multiplier=config.channel_multiplier,
-            num_res_blocks=config.num_res_blocks,
-            latent_channels=config.latent_channels,
-            resolution=config.resolution,
-            attn_resolutions=config.attn_resolutions or (),
-        )
+        self.decoder = VQDecoder(config)
 
     def latents(self, pixels: Tensor) -> Tensor:
         """Pixels [B, 3, H, W] in [-1, 1] -> latents [B, z, h, w] before the codebook."""

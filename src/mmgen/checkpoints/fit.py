@@ -23,7 +23,6 @@ TOKENS = 2000  # of a usual prompt and its answer
 # 2305.14314, without its double quantisation); 8 bits and a number for each row, which is next to nothing.
 _SIZES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "4bit": 0.5 + 4 / 64, "8bit": 1.0, "quanto-int8": 1.0}
 _WORKSPACE = 700_000_000  # torch and transformers themselves (400 MB), and what is in passing
-_CODEC = "vqmodel."  # of pictures, always in float32: in fewer bits its choice of the nearest code flips
 _LINEAR = re.compile(r"(?!.*(embed|lm_head)).*\.weight")  # is quantised if it has two dimensions
 _KEYS_AND_VALUES = ("k_proj.weight", "v_proj.weight", "query_key_value.weight")  # and qkv_proj: with queries, too many
 _OTHER_PARTS = re.compile(r"vision|visual|image|audio|encoder|resampler|vq")  # with attention, and without a cache
@@ -36,10 +35,13 @@ class Reply:
     Attributes:
         tokens: how many are cached at once.
         decoding: bytes that a picture's decoder takes in passing.
+        codec: in the names of tensors that are always in float32: in fewer bits a codec's choice of the nearest code
+            flips.
     """
 
     tokens: int = TOKENS
     decoding: int = 0
+    codec: str | None = None
 
 
 USUAL = Reply()
@@ -121,7 +123,7 @@ def plans(checkpoint: Checkpoint, loading: Loading, machine: Machine, reply: Rep
 def plan(checkpoint: Checkpoint, loading: Loading, machine: Machine, reply: Reply = USUAL) -> Plan:
     """Work out the memory that it takes to load a checkpoint as it is asked for."""
     dtype = dtype_name(loading, checkpoint.n_bytes, _on_gpu(loading, machine))
-    weights = weights_bytes(checkpoint, dtype, loading.quantize)
+    weights = weights_bytes(checkpoint, dtype, loading.quantize, reply.codec)
     cached = reply.tokens * cache_per_token(checkpoint, dtype) + cache_per_look(checkpoint, dtype)
     n_bytes = weights + cached + reply.decoding + _WORKSPACE
     room = _room(loading, machine)
@@ -135,14 +137,14 @@ def dtype_name(loading: Loading, n_bytes: int, on_gpu: bool) -> str:
     return "bfloat16" if on_gpu or n_bytes >= LARGE else "float32"
 
 
-def weights_bytes(checkpoint: Checkpoint, dtype: str, quantize: str | None = None) -> int:
+def weights_bytes(checkpoint: Checkpoint, dtype: str, quantize: str | None = None, codec: str | None = None) -> int:
     """Say how many bytes the weights take: as stored if they are quantised already, else by type or quantisation."""
     if "quantization_config" in checkpoint.config:
         return checkpoint.n_bytes
     n_bytes = 0.0
     for name, tensor in checkpoint.tensors.items():
         kind = quantize if quantize and len(tensor.shape) == 2 and _LINEAR.fullmatch(name) else dtype
-        if _CODEC in name:
+        if codec is not None and codec in name:
             kind = "float32"
         is_float = tensor.dtype in ("F64", "F32", "F16", "BF16")  # whole numbers stay as they are
         n_bytes += tensor.parameter_count * _SIZES[kind] if is_float else stored_bytes(tensor)

@@ -97,7 +97,6 @@ class _Draft:
 def picture(
     network: Network,
     cache: Cache,
-    rows: range,
     hidden: Tensor,
     weights: Sequence[float],
     sampling: ImageSampling,
@@ -115,7 +114,7 @@ def picture(
     between = network.code_ids.new_tensor([] if canvas.row_end is None else [canvas.row_end])
     ids = torch.cat([network.code_ids, between])
     drafts = [
-        _Draft(index, noise, canvas, row_end, cache.lengths[rows.start + index * n_kinds :][:n_kinds])
+        _Draft(index, noise, canvas, row_end, cache.lengths[index * n_kinds :][:n_kinds])
         for index, noise in enumerate(noises)
     ]
     hidden = hidden[:, None]  # [B * G, T, D], at first of begin-image alone
@@ -131,17 +130,15 @@ def picture(
         yield [(draft.index, draft.settle(codes)) for draft, codes in zip(drafts, chosen.tolist(), strict=True)]
         for slot, draft in enumerate(drafts):
             for kind, start in enumerate(draft.starts):
-                cache.lengths[rows.start + slot * n_kinds + kind] = start + draft.n - 1
-        _leave(drafts, cache, rows, n_kinds)
+                cache.lengths[slot * n_kinds + kind] = start + draft.n - 1
+        _leave(drafts, cache, n_kinds)
         if not drafts:
             return
-        width = window
-        fed = torch.tensor([draft.guess(width) for draft in drafts], device=ids.device)
-        active = range(rows.start, rows.start + len(drafts) * n_kinds)
-        hidden = forward(network, cache, active, ids[fed].repeat_interleave(n_kinds, 0))
+        fed = torch.tensor([draft.guess(window) for draft in drafts], device=ids.device)
+        hidden = forward(network, cache, range(len(drafts) * n_kinds), ids[fed].repeat_interleave(n_kinds, 0))
 
 
-def _leave(drafts: list[_Draft], cache: Cache, rows: range, n_kinds: int) -> None:
+def _leave(drafts: list[_Draft], cache: Cache, n_kinds: int) -> None:
     """Drop pictures that are done; the last ones move into their rows, so that rows in use are neighbours."""
     for slot in reversed(range(len(drafts))):
         if drafts[slot].n < drafts[slot].canvas.n_places:
@@ -150,4 +147,4 @@ def _leave(drafts: list[_Draft], cache: Cache, rows: range, n_kinds: int) -> Non
         if slot < len(drafts):
             drafts[slot] = last
             for kind in range(n_kinds):
-                cache.copy(rows.start + len(drafts) * n_kinds + kind, rows.start + slot * n_kinds + kind)
+                cache.copy(len(drafts) * n_kinds + kind, slot * n_kinds + kind)

@@ -49,8 +49,8 @@ def generate_text(
 ) -> Iterator[tuple[int, Piece | Done]]:
     """Answer in words, B requests in step."""
     rows = range(len(requests))
-    sampling = requests[0].text
-    cache = Cache(len(rows), min(model.context, max(len(p.ids) for p in prompts) + sampling.max_tokens))
+    n_tokens = max(len(prompt.ids) for prompt in prompts) + requests[0].text.max_tokens
+    cache = Cache(len(rows), min(model.context, n_tokens))
     hidden = extend(model.network, cache, rows, [prompt.ids for prompt in prompts])
     texts = [Detokenizer(model.detokenise, strip=not request.completion) for request in requests]
     grammars = [Grammar(model.vocabulary, request, model.context) for request in requests]
@@ -58,7 +58,7 @@ def generate_text(
     size = model.vocabulary.size
     seen = [[id_ for id_ in prompt.ids if id_ < size] for prompt in prompts]
     under_way = list(rows)
-    steps = stepwise.words(model.network, cache, rows, hidden, grammars, sampling, noises, seen)
+    steps = stepwise.words(model.network, cache, hidden, grammars, noises, seen)
     for chosen in chain(steps, [[]]):  # after the last step there may be rows that ended without a token
         for index, id_ in chosen:
             if new := texts[index].push(id_):
@@ -75,8 +75,8 @@ def draw(
 ) -> Iterator[tuple[int, Piece | Done]]:
     """Answer with one picture each, all of one size, B at a time; either all prompts have pictures or none."""
     v, sampling = model.vocabulary, requests[0].image
-    canvas = v.canvas(prompts[0].grid)
-    weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(prompts[0].pictures))
+    canvas = prompts[0].canvas or v.canvas
+    weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(prompts[0].images))
     ids = [_guidance_row(v, kind, prompt) for prompt in prompts for kind in weights]
     cache = Cache(len(ids), max(map(len, ids)) + canvas.n_places)
     hidden = _prefill(model.network, cache, ids)
@@ -92,16 +92,17 @@ def interleave(
     what they hold (the pictures so far) has changed.
     """
     [request], [prompt] = requests, prompts
-    v, network = model.vocabulary, model.network
-    cache = Cache(3, model.context)
+    v, network, sampling = model.vocabulary, model.network, request.image
+    cache, main, guidance = Cache(3, model.context), range(1), range(1, 3)
     grammar = Grammar(v, request, model.context)
     text = Detokenizer(model.detokenise, strip=not request.completion)
     noise, seen = [Noise(request.seed, words=True)], [list(prompt.ids)]
-    pictures, n_codes = list(prompt.pictures), 0
-    hidden = extend(network, cache, range(1), [prompt.ids])
+    pictures, n_codes = list(prompt.images), 0
+    hidden = extend(network, cache, main, [prompt.ids])
     while True:
-        last = v.eos
-        for [(_, last)] in stepwise.words(network, cache, range(1), hidden, [grammar], request.text, noise, seen):
+        # 1) Words, until the end or begin-image.
+        last: int | None = None
+        for [(_, last)] in stepwise.words(network, cache, hidden, [grammar], noise, seen):
             if new := text.push(last):
                 yield 0, new
         if new := text.end():
@@ -109,38 +110,28 @@ def interleave(
         if last != v.begin_image:
             yield 0, Done(grammar.reason or "end", grammar.n_words + n_codes)
             return
+        # 2) A picture, guided by those before it.
+        weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(pictures))
+        hidden = extend(network, cache, main, [[v.begin_image]])
+        cache.lengths[1:] = [0, 0]
+        so_far = PromptIds((), tuple(pictures))
+        if rows := [_guidance_row(v, kind, so_far) for kind in weights if kind != "full"]:
+            hidden = torch.cat([hidden, extend(network, cache, guidance[: len(rows)], rows)])
+        own = replace(request, seed=request.seed + len(pictures) - len(prompt.images))
         ids: list[int] = []
-        seed = request.seed + len(pictures) - len(prompt.pictures)
-        for piece in _next_picture(model, cache, pictures, request, seed):
+        for _, piece in _pictures(model, cache, hidden, weights, [own], v.canvas):
             if isinstance(piece, Done):
                 n_codes += piece.n_tokens
-                if piece.reason == "cancelled":
-                    yield 0, Done("cancelled", grammar.n_words + n_codes)
-                    return
             else:
                 yield 0, piece
             if isinstance(piece, Picture):
                 ids = [v.code_ids[code] for code in piece.codes or ()]
+        if not ids:
+            yield 0, Done("cancelled", grammar.n_words + n_codes)
+            return
         pictures.append((v.begin_image, *ids, v.end_image))
         seen[0] += [*ids, v.end_image]
-        hidden = extend(network, cache, range(1), [[ids[-1], v.end_image]])
-
-
-def _next_picture(
-    model: LanguageModel, cache: Cache, pictures: Sequence[tuple[int, ...]], request: Request, seed: int
-) -> Iterator[Piece | Done]:
-    v, network = model.vocabulary, model.network
-    sampling = request.image
-    weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(pictures))
-    hidden = extend(network, cache, range(1), [[v.begin_image]])
-    if guidance := range(1, len(weights)):
-        for row in guidance:
-            cache.lengths[row] = 0
-        so_far = PromptIds((), tuple(pictures))
-        ids = [_guidance_row(v, kind, so_far) for kind in weights if kind != "full"]
-        hidden = torch.cat([hidden, extend(network, cache, guidance, ids)])
-    for _, piece in _pictures(model, cache, hidden, weights, [replace(request, seed=seed)], v.canvas()):
-        yield piece
+        hidden = extend(network, cache, main, [[ids[-1], v.end_image]])
 
 
 def _prefill(network: Network, cache: Cache, rows: Sequence[tuple[int, ...]]) -> Tensor:
@@ -172,8 +163,7 @@ def _pictures(
     codes: list[list[int]] = [[] for _ in requests]
     passes, is_over = [0] * len(requests), [False] * len(requests)
     noises = [Noise(request.seed) for request in requests]
-    rows, sampling = range(len(hidden)), requests[0].image
-    for made in loop(model.network, cache, rows, hidden, list(weights.values()), sampling, noises, canvas):
+    for made in loop(model.network, cache, hidden, list(weights.values()), requests[0].image, noises, canvas):
         for index, new in made:
             if is_over[index]:
                 continue
@@ -197,5 +187,5 @@ def _guidance_row(v: Vocabulary, kind: str, prompt: PromptIds) -> tuple[int, ...
     if kind == "full":
         return (*prompt.ids, v.begin_image)
     if kind == "pictures":
-        return (v.bos, *(id_ for ids in prompt.pictures for id_ in ids), v.begin_image)
+        return (v.bos, *(id_ for ids in prompt.images for id_ in ids), v.begin_image)
     return (*(prompt.unconditional or (v.bos,)), v.begin_image)

@@ -11,7 +11,7 @@ from torch import Tensor
 from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Canvas, Grammar, Step, forbidden
 from mmgen.decoding.sampling import Noise, choose, mix, penalise_repetition
-from mmgen.request import ImageSampling, TextSampling
+from mmgen.request import ImageSampling
 
 
 @dataclass(frozen=True)
@@ -64,66 +64,63 @@ def extend(network: Network, cache: Cache, rows: range, ids: Sequence[Sequence[i
 def words(
     network: Network,
     cache: Cache,
-    rows: range,
     hidden: Tensor,
     grammars: Sequence[Grammar],
-    sampling: TextSampling,
     noises: Sequence[Noise],
     seen: Sequence[list[int]],
 ) -> Iterator[list[tuple[int, int]]]:
-    """Say words in neighbouring rows, in step, until each has ended or begins a picture.
+    """Choose words in the first rows of the cache, in step, until each has ended or begins a picture.
 
-    The token that ends a row (eos, begin-image, the last that was allowed) is yielded and not fed.
+    The token that ends a row (an end, begin-image, the last that was allowed) is yielded and not fed.
 
     Args:
         hidden: [B, D] after the prompt.
-        grammars, noises: one for each row.
+        grammars, noises: one for each row; all requests are sampled alike.
         seen: ids of each row so far, for the repetition penalty; grows.
 
     Yields:
-        (index among `rows`, id) of each row still speaking.
+        (row, id) of each row under way.
     """
+    sampling = grammars[0].request.text
     masks: dict[Step, Tensor] = {}
-    speaking = set(range(len(rows)))
-    last = [0] * len(rows)
+    under_way = list(range(len(grammars)))
+    last = [0] * len(grammars)
     while True:
         logits = network.head(hidden).float()  # [B, V]
-        said: list[tuple[int, int]] = []
-        for index in sorted(speaking):
-            grammar = grammars[index]
-            step = grammar.next(cache.lengths[rows[index]])
+        chosen: list[tuple[int, int]] = []
+        for row in list(under_way):
+            grammar, scores = grammars[row], logits[row]
+            step = grammar.next(cache.lengths[row])
             if step == "end":
-                speaking.discard(index)
+                under_way.remove(row)
                 continue
             if step not in masks:
-                masks[step] = _mask(grammar, step, logits)
-            row = logits[index]
+                masks[step] = torch.zeros_like(scores)
+                masks[step][forbidden(grammar.vocabulary, step)] = -torch.inf
             if sampling.repetition_penalty != 1:
-                so_far = torch.tensor(seen[index], device=row.device)
-                row = penalise_repetition(row, so_far, sampling.repetition_penalty)
-            allowed = (row + masks[step])[None]
-            id_ = int(choose(allowed, sampling.temperature, sampling.top_k, sampling.top_p, [noises[index]]))
+                so_far = torch.tensor(seen[row], device=scores.device)
+                scores = penalise_repetition(scores, so_far, sampling.repetition_penalty)
+            allowed = (scores + masks[step])[None]
+            id_ = int(choose(allowed, sampling.temperature, sampling.top_k, sampling.top_p, [noises[row]]))
             grammar.saw_word(id_)
-            seen[index].append(id_)
-            last[index] = id_
-            said.append((index, id_))
-            if id_ == grammar.vocabulary.begin_image or grammar.next(cache.lengths[rows[index]] + 1) == "end":
-                speaking.discard(index)
-        if said:
-            yield said
-        if not speaking:
+            seen[row].append(id_)
+            last[row] = id_
+            chosen.append((row, id_))
+            if id_ == grammar.vocabulary.begin_image or grammar.next(cache.lengths[row] + 1) == "end":
+                under_way.remove(row)
+        if chosen:
+            yield chosen
+        if not under_way:
             return
         lengths = list(cache.lengths)
-        hidden = extend(network, cache, rows, [[id_] for id_ in last])
-        for index, row_ in enumerate(rows):  # a row that has ended runs along and stays where it was
-            if index not in speaking:
-                cache.lengths[row_] = lengths[row_]
+        hidden = extend(network, cache, range(len(grammars)), [[id_] for id_ in last])
+        for row in set(range(len(grammars))).difference(under_way):  # one that has ended runs along, and stays
+            cache.lengths[row] = lengths[row]
 
 
 def picture(
     network: Network,
     cache: Cache,
-    rows: range,
     hidden: Tensor,
     weights: Sequence[float],
     sampling: ImageSampling,
@@ -133,8 +130,7 @@ def picture(
     """Choose the codes of B pictures, in step. The last code is yielded and not fed.
 
     Args:
-        rows: B * G neighbouring rows, those of one picture side by side.
-        hidden: [B * G, D] after begin-image.
+        hidden: [B * G, D] after begin-image, of the first rows of the cache, those of one picture side by side.
         weights: of each of the G kinds of guidance row.
         noises: one for each picture.
 
@@ -152,10 +148,4 @@ def picture(
             fed = network.code_ids[codes.to(network.code_ids.device)][:, None]
             if canvas.row_end is not None and canvas.is_row_end(place + 1):
                 fed = torch.cat([fed, torch.full_like(fed, canvas.row_end)], dim=1)
-            hidden = extend(network, cache, rows, fed.repeat_interleave(len(weights), dim=0))
-
-
-def _mask(grammar: Grammar, step: Step, logits: Tensor) -> Tensor:
-    mask = torch.zeros(logits.shape[-1], device=logits.device)
-    mask[torch.tensor(forbidden(grammar.vocabulary, step), device=logits.device)] = -torch.inf
-    return mask
+            hidden = extend(network, cache, range(len(hidden)), fed.repeat_interleave(len(weights), dim=0))

@@ -6,7 +6,7 @@ tensor names are those of the Chameleon and Anole checkpoints, so that their wei
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -102,41 +102,30 @@ class VQDecoder(nn.Module):
     `up` is indexed by level: `up[-1]` is the coarsest and runs first, `up[0]` works at full size.
 
     Args:
-        base_channels: channels at the finest level.
-        channel_multiplier: per level, finest first; H = h * 2 ** (levels - 1).
-        num_res_blocks: of the encoder; the decoder has one more at each level.
-        latent_channels: z.
-        resolution: H of the pictures it was trained on; with attn_resolutions it says which levels attend.
+        config: of the VQ, as transformers has it (ChameleonVQVAEConfig): base_channels at the finest level;
+            channel_multiplier, finest level first: H = h * 2 ** (levels - 1); num_res_blocks of the encoder, of which
+            the decoder has one more at each level; latent_channels z; attn_resolutions of `resolution` say which levels
+            attend.
     """
 
-    def __init__(
-        self,
-        *,
-        base_channels: int,
-        channel_multiplier: Sequence[int],
-        num_res_blocks: int,
-        latent_channels: int,
-        resolution: int,
-        attn_resolutions: Sequence[int] = (),
-        attention: bool = True,
-        out_channels: int = 3,
-    ) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
-        widths = [base_channels * m for m in channel_multiplier]
-        self.conv_in = nn.Conv2d(latent_channels, widths[-1], 3, padding=1)
+        attention = config.attn_type == "vanilla"
+        widths = [config.base_channels * m for m in config.channel_multiplier]
+        self.conv_in = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
         self.mid = Middle(widths[-1], attention)
         self.up = nn.ModuleList(
             Level(
                 in_channels=widths[min(level + 1, len(widths) - 1)],
                 out_channels=width,
-                n_blocks=num_res_blocks + 1,
-                attention=attention and resolution // 2**level in attn_resolutions,
+                n_blocks=config.num_res_blocks + 1,
+                attention=attention and config.resolution // 2**level in (config.attn_resolutions or ()),
                 finest=level == 0,
             )
             for level, width in enumerate(widths)
         )
         self.norm_out = _norm(widths[0])
-        self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[0], config.in_channels, 3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:
         x = self.mid(self.conv_in(latents))

@@ -1,13 +1,13 @@
-"""A family whose replies our own decoding loops make: requests in batches, prompts to pieces. Knows no one family.
+"""A family whose replies our own decoding loops make: requests to prompts, prompts to pieces. Knows no one family.
 
-A family writes its prompts and gives its network; what a request gets does not depend on those decoded beside it.
+A family writes its prompts and gives its network and its image codec.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from PIL import Image
@@ -15,8 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mmgen.checkpoints import machine
-from mmgen.checkpoints.catalog import Checkpoint
-from mmgen.checkpoints.fit import SMALL
+from mmgen.checkpoints.fit import SMALL, cache_per_token
 from mmgen.checkpoints.loading import load_model
 from mmgen.checkpoints.packing import packed
 from mmgen.decoding.cache import Cache
@@ -26,61 +25,85 @@ from mmgen.decoding.stepwise import Network
 from mmgen.errors import MmgenError, OutOfMemoryError
 from mmgen.families.attention import ask_twice
 from mmgen.families.in_memory import InMemoryModel
-from mmgen.families.token_prompt import TokenPrompter
-from mmgen.model import Abilities
-from mmgen.request import BOTH, PICTURES, WORDS, Done, Loading, Piece, Request
+from mmgen.families.prompting import TokenPrompter
+from mmgen.request import BOTH, PICTURES, WORDS, Done, Piece, Request
 
-ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+_CODEC = "model.vqmodel"
 
-_CODEC = "model.vqmodel"  # never quantised: its errors would show in every pixel
+
+class CodecInFloat32:
+    """Keeps the image codec of the stock class that it is inherited with in float32, and on one device."""
+
+    # In bfloat16 the choice of the nearest code flips.
+    _keep_in_fp32_modules_strict: set[str] | list[str] | None = ["vqmodel"]  # noqa: RUF012
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)  # type: ignore[call-arg]
+        model = cast(PreTrainedModel, self)
+        model._no_split_modules = {*(model._no_split_modules or ()), type(model.get_submodule(_CODEC)).__name__}
 
 
 class AutoregressiveModel(InMemoryModel):
     """A loaded checkpoint of such a family.
 
-    Args:
-        window: see request.Loading.
-        code_ids: code_ids[c] is the id of VQ code c; as the vocabulary says, if not given.
-        code_head: hidden [..., D] -> logits [..., K] over the codes; the codes' rows of the model's head, if not given.
-
     Attributes:
-        model: the transformers model.
+        network: its class of transformers; a family's own.
+        keep_whole: modules that are never quantised, beside the codec, whose errors would show in every pixel.
         language_model: what the decoding loops need of it.
     """
 
+    network: type[PreTrainedModel]
+    keep_whole: ClassVar[tuple[str, ...]] = ()
     prompter: TokenPrompter
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        abilities: Abilities,
-        prompter: TokenPrompter,
-        model: PreTrainedModel,
-        window: int | None,
-        code_ids: Sequence[int] | None = None,
-        code_head: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
-        on_cpu = model.device.type == "cpu"
-        is_small = on_cpu and checkpoint.n_bytes <= SMALL
-        super().__init__(checkpoint, abilities, prompter, is_small=is_small)
-        self.model = model
+    def load_for(self, requests: Sequence[Request]) -> None:
+        """Load the weights, and make ready what the decoding loops need of them."""
+        if self.model is not None:
+            return
+        self.model = model = self.load()
+        is_cpu = model.device.type == "cpu"
+        if is_cpu and self.checkpoint.n_bytes <= SMALL:
+            self.n_lanes = torch.get_num_threads()
+        self._token_bytes = cache_per_token(self.checkpoint, str(model.dtype).removeprefix("torch."))
         self._decoder: torch.nn.Module = model.get_decoder()
         self._embedding = cast(torch.nn.Embedding, model.get_input_embeddings())
-        self._vq = model.get_submodule(_CODEC)
-        v, head = prompter.vocabulary, cast(torch.nn.Linear, model.lm_head)
-        ids = torch.tensor(v.code_ids if code_ids is None else code_ids, device=self._embedding.weight.device)
-        code_head = code_head or CodeHead(head, ids)
-        model.lm_head = packed(head)
+        self._vq: Any = model.get_submodule(_CODEC)
+        prompter = self.prompter
+        code_ids = torch.tensor(prompter.vocabulary.code_ids, device=self._embedding.weight.device)
+        code_head = self._code_head(code_ids)
+        model.lm_head = packed(cast(torch.nn.Linear, model.lm_head))
         ask_twice(model)
-        network = Network(self._body, model.lm_head, code_head, ids)
-        pass_tokens = 128 if not on_cpu else 64 if is_small else 16  # a pass of a small one takes long to set off
+        network = Network(self._body, model.lm_head, code_head, code_ids)
+        pass_tokens = 128 if not is_cpu else 64 if self.n_lanes else 16  # a pass of a small one takes long to set off
         self.language_model = LanguageModel(
-            network, v, prompter.context, prompter.decode, self.decode, window, pass_tokens
+            network,
+            prompter.vocabulary,
+            prompter.context,
+            prompter.decode,
+            self.decode,
+            self.loading.window,
+            pass_tokens,
         )
 
+    def load(self) -> PreTrainedModel:
+        """Load the weights.
+
+        Raises:
+            MmgenError: flash attention is asked for, a device map leaves the codec out, or the weights do not fit.
+        """
+        if self.loading.attn == "flash_attention_2":
+            raise MmgenError(
+                f"{self.name} cannot use --attn flash_attention_2: the cache of fixed size needs a mask",
+                "leave --attn out, or use --attn sdpa: PyTorch's own fast kernels",
+            )
+        model = load_model(self.network, self.checkpoint, self.loading, keep_whole=[_CODEC, *self.keep_whole])
+        if next(model.get_submodule(_CODEC).parameters()).is_meta:
+            raise MmgenError("the device map leaves the picture codec without a device", f"give {_CODEC} a device")
+        return model
+
     @abstractmethod
-    def picture_ids(self, images: Sequence[Image.Image]) -> list[list[int]]:
-        """Turn pictures into the ids that stand for each in a prompt."""
+    def encode(self, images: Sequence[Image.Image]) -> Sequence[Any]:
+        """Turn images into what the prompter makes ids of."""
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
@@ -88,25 +111,22 @@ class AutoregressiveModel(InMemoryModel):
 
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done]]:
         """Answer requests that are decoded alike."""
-        prompts = self._write(requests)
+        prompts = self.prompts(requests)
         if len(requests) > 1 and self._cache_bytes(requests[0], prompts) > _free_bytes(self.model.device) // 2:
             raise OutOfMemoryError(f"{self.name} has no memory for {len(requests)} requests at once")
         ways = {WORDS: generate_text, PICTURES: draw, BOTH: interleave}
         yield from ways[requests[0].want](self.language_model, requests, prompts)
 
-    def prompt(self, request: Request) -> PromptIds:
-        """Write a request's prompt.
+    def prompts(self, requests: Sequence[Request]) -> list[PromptIds]:
+        """Write the prompts of requests, all their images seen together.
 
         Raises:
-            MmgenError: too long for the context.
+            MmgenError: too long for the context, or beyond the checkpoint's chat template.
         """
-        return self._write([request])[0]
-
-    def _write(self, requests: Sequence[Request]) -> list[PromptIds]:
-        """Write the prompts of requests, all their pictures seen together."""
         images = {id(image): image for request in requests for image in request.images}
-        ids = dict(zip(images, self.picture_ids(list(images.values())), strict=True))
-        return [self.prompter.write(request, lambda image: ids[id(image)]) for request in requests]
+        encoded = map(self.prompter.image_ids, self.encode(list(images.values())))
+        ids = dict(zip(images, encoded, strict=True))
+        return [self.prompter.write(request, [ids[id(image)] for image in request.images]) for request in requests]
 
     def _embed(self, ids: Tensor) -> Tensor:
         """Turn ids [r, T] into vectors [r, T, D]."""
@@ -127,65 +147,28 @@ class AutoregressiveModel(InMemoryModel):
             use_cache=True,
         ).last_hidden_state
 
+    def _code_head(self, code_ids: Tensor) -> Callable[[Tensor], Tensor]:
+        """Make the head of image codes: inside an image nothing else may follow, so their rows of the head suffice.
+
+        Returns:
+            hidden [..., D] -> logits [..., K], in the order of the codes.
+        """
+        head: torch.nn.Linear = self.model.lm_head
+        device = head.weight.device
+        if device.type == "meta":  # kept off its device by accelerate: it only works as a whole
+            return lambda hidden: head(hidden)[..., code_ids]
+        rows = torch.nn.Linear(head.in_features, len(code_ids), bias=False, device="meta")
+        rows.weight = torch.nn.Parameter(head.weight[code_ids], requires_grad=False)
+        rows = packed(rows)
+        return lambda hidden: rows(hidden.to(device))
+
     def _cache_bytes(self, request: Request, prompts: Sequence[PromptIds]) -> int:
         """Count the bytes that the keys and values of such requests take, in all batches that are decoded at once."""
-        config = self.model.config.get_text_config()
-        n_heads = config.num_key_value_heads or config.num_attention_heads
-        n_values = n_heads * config.hidden_size // config.num_attention_heads  # of a key, and of a value
-        per_token = 2 * config.num_hidden_layers * n_values * self._embedding.weight.element_size()
-        draws = request.want != WORDS
-        n_places = self.language_model.vocabulary.canvas(prompts[0].grid).n_places
-        n_tokens = max(len(prompt.ids) for prompt in prompts) + (n_places + 1 if draws else request.text.max_tokens)
-        return self.n_lanes * len(prompts) * (3 if draws else 1) * n_tokens * per_token
-
-
-class CodeHead:
-    """The rows of the head that belong to image codes, in the order of the codes: hidden [..., D] -> logits [..., K].
-
-    Inside a picture nothing else may follow, and the head's other rows are most of its bytes. Where weights are packed
-    they are a copy.
-    """
-
-    def __init__(self, head: torch.nn.Linear, code_ids: Tensor) -> None:
-        self._code_ids, self._device = code_ids, head.weight.device
-        self._head: torch.nn.Linear | None = None
-        if head.weight.is_meta:  # kept off its device by accelerate: it only works as a whole
-            self._head = head
-        else:
-            first = int(code_ids[0])
-            in_order = bool((code_ids == torch.arange(first, first + len(code_ids), device=code_ids.device)).all())
-            weight = head.weight[first : first + len(code_ids)] if in_order else head.weight[code_ids]
-            rows = torch.nn.Linear(head.in_features, len(code_ids), bias=False, device="meta")
-            rows.weight = torch.nn.Parameter(weight, requires_grad=False)
-            self._rows = packed(rows)
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        if self._head is not None:
-            logits: Tensor = self._head(hidden)
-            return logits[..., self._code_ids]
-        return cast(Tensor, self._rows(hidden.to(self._device)))
-
-
-def load_with_codec(
-    model_class: type[ModelT], checkpoint: Checkpoint, loading: Loading, keep_whole: Sequence[str] = ()
-) -> ModelT:
-    """Load the weights of such a family, its picture codec never quantised.
-
-    Args:
-        keep_whole: more modules that are never quantised.
-
-    Raises:
-        MmgenError: flash attention is asked for, a device map leaves the codec out, or the weights do not fit.
-    """
-    if loading.attn == "flash_attention_2":
-        raise MmgenError(
-            f"{checkpoint.name} cannot use --attn flash_attention_2: the cache of fixed size needs a mask",
-            "leave --attn out, or use --attn sdpa: PyTorch's own fast kernels",
-        )
-    model = load_model(model_class, checkpoint, loading, keep_whole=[_CODEC, *keep_whole])
-    if next(model.get_submodule(_CODEC).parameters()).is_meta:
-        raise MmgenError("the device map leaves the picture codec without a device", f"give {_CODEC} a device")
-    return model
+        n_rows, n_new = 1, request.text.max_tokens
+        if request.want != WORDS:
+            n_rows, n_new = 3, (prompts[0].canvas or self.prompter.vocabulary.canvas).n_places + 1
+        n_tokens = max(len(prompt.ids) for prompt in prompts) + n_new
+        return max(1, self.n_lanes) * len(prompts) * n_rows * n_tokens * self._token_bytes
 
 
 def unnormalise(pixels: Tensor, image_processor: Any) -> Tensor:

@@ -1,18 +1,20 @@
-"""Chameleon's and Anole's prompts: parts to ids, with pictures as their codes. Without torch, so that a prompt can be
+"""Chameleon's and Anole's prompts: parts to ids, with images as their codes. Imports no torch, so that a prompt can be
 refused before anything heavy is imported.
 
-Layout (arXiv 2405.09818; facebookresearch/chameleon): bos, the parts in order, end-of-turn; a picture is
+Layout (arXiv 2405.09818; facebookresearch/chameleon): bos, the parts in order, end-of-turn; an image is
 begin-image, its codes row by row, end-of-image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mmgen.decoding.grammar import PromptIds, Vocabulary, count_codes, read_code_ids
+from mmgen.decoding.grammar import Canvas, PromptIds, Vocabulary
 from mmgen.errors import MmgenError
-from mmgen.families.token_prompt import TokenPrompter
+from mmgen.families.prompting import TokenPrompter
+from mmgen.families.vqgan import count_codes
 from mmgen.request import Request
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from mmgen.checkpoints.catalog import Checkpoint
 
-_END_OF_TURN = "<reserved08706>"
+_LETTERS = str.maketrans("ABCDEFGHIJ", "0123456789")
 
 
 class Prompter(TokenPrompter):
@@ -31,68 +33,63 @@ class Prompter(TokenPrompter):
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        super().__init__(checkpoint, checkpoint.config.get("max_position_embeddings", 4096))
-        self.vocabulary = v = self._read_vocabulary()
-        others = (self.tokenizer.token_to_id(token) for token in ("<pad>", "<unk>"))
-        marks = (v.bos, v.eos, v.end_of_turn, v.begin_image, v.end_image, v.placeholder, *others)
-        self.structural = frozenset(id_ for id_ in (*marks, *v.code_ids) if id_ is not None)
-
-    def picture_length(self, image: Image.Image) -> int:
-        """Say how many ids a picture in a prompt takes: the same for all."""
-        return self.vocabulary.picture_length
-
-    def picture_ids(self, codes: Sequence[int]) -> list[int]:
-        """Write a picture, given its codes row by row, as it stands in a prompt."""
-        v = self.vocabulary
-        return [v.begin_image, *(v.code_ids[code] for code in codes), v.end_image]
-
-    def write(self, request: Request, encode: Callable[[Image.Image], Sequence[int]]) -> PromptIds:
-        """Write a request's prompt: every turn but the last ends, and that too unless it is to be continued."""
-        v = self.vocabulary
-        ids, pictures = [v.bos], []
-        for turn in request.turns:
-            for part in turn.parts:
-                if isinstance(part, str):
-                    ids += self.text_ids(part)
-                else:
-                    pictures.append(tuple(encode(part)))
-                    ids += pictures[-1]
-            ids.append(v.end_of_turn)
-        if request.completion:
-            ids.pop()
-        self.check_length(request, len(ids), 1 if "text" in request.want else v.picture_length)
-        return PromptIds(tuple(ids), tuple(pictures))
-
-    def _read_vocabulary(self) -> Vocabulary:
-        """Take ids from the names: those in the config vary by vintage (bos 1 instead of 0, for one)."""
-        config, name = self.checkpoint.config, self.checkpoint.name
-        names: dict[str, int] = config.get("vocabulary_map") or {}
+        super().__init__(checkpoint)
+        config = checkpoint.config
+        self.context = config.get("max_position_embeddings", 4096)
+        # Ids are taken from the names: those in the config vary by vintage (bos 1 instead of 0, for one).
+        names = config.get("vocabulary_map")
         if not isinstance(names, dict) or not names:  # stock classes cannot do without it either
-            raise MmgenError(f"{name}: config.json has no vocabulary_map", "is this checkpoint complete?")
-        special = self.checkpoint.read_json("tokenizer_config.json")
+            raise MmgenError(f"{self.name}: config.json has no vocabulary_map", "is this checkpoint complete?")
 
         def id_of(token: str) -> int:
-            id_ = names.get(token, self.tokenizer.token_to_id(token))
-            if id_ is None:
-                raise MmgenError(f"{name}: the vocabulary has no {token}", "is this checkpoint complete?")
-            return id_
+            return names[token] if token in names else self.token_id(token)
 
-        def named(key: str, otherwise: str) -> int:
-            entry = special.get(key) or otherwise
-            return id_of(entry["content"] if isinstance(entry, dict) else entry)
-
-        try:
-            code_ids = read_code_ids(names, (config.get("vq_config") or {}).get("num_embeddings", 8192))
-        except ValueError as error:
-            raise MmgenError(f"{name}: {error}", "is this checkpoint complete?") from error
-        return Vocabulary(
+        side = math.isqrt(count_codes(config))
+        self.end_of_turn = id_of("<reserved08706>")
+        self.vocabulary = v = Vocabulary(
             size=config.get("vocab_size", 65536),
-            bos=named("bos_token", "<s>"),
-            eos=named("eos_token", "</s>"),
-            end_of_turn=named("sep_token", _END_OF_TURN),
+            bos=id_of("<s>"),
+            ends=frozenset([id_of("</s>")]),
             begin_image=id_of("<racm3:break>"),
             end_image=id_of("<eoss>"),
             placeholder=id_of("<image>"),
-            code_ids=code_ids,
-            n_codes=count_codes(config),
+            code_ids=read_code_ids(names, (config.get("vq_config") or {}).get("num_embeddings", 8192)),
+            canvas=Canvas(side, side),
         )
+        others = (self.tokenizer.token_to_id(token) for token in ("<pad>", "<unk>"))
+        marks = (v.bos, *v.ends, self.end_of_turn, v.begin_image, v.end_image, v.placeholder, *others, *v.code_ids)
+        self.structural = frozenset(id_ for id_ in marks if id_ is not None)
+
+    def image_length(self, image: Image.Image) -> int:
+        """Say how many ids an image in a prompt takes: the same for all."""
+        return self.vocabulary.canvas.n_codes + 2
+
+    def image_ids(self, encoded: Sequence[int]) -> list[int]:
+        """Write an image, given its codes row by row, as it stands in a prompt."""
+        v = self.vocabulary
+        return [v.begin_image, *(v.code_ids[code] for code in encoded), v.end_image]
+
+    def lay_out(self, request: Request, images: Sequence[Sequence[int]]) -> PromptIds:
+        """Write a request's prompt: every turn but the last ends, and that too unless it is to be continued."""
+        ids, waiting = [self.vocabulary.bos], iter(images)
+        for turn in request.turns:
+            for part in turn.parts:
+                ids += self.text_ids(part) if isinstance(part, str) else next(waiting)
+            ids.append(self.end_of_turn)
+        return PromptIds(tuple(ids[:-1] if request.completion else ids), tuple(map(tuple, images)))
+
+
+def read_code_ids(names: Mapping[str, int], n_embeddings: int) -> tuple[int, ...]:
+    """Find the id of each VQ code in a Chameleon vocabulary.
+
+    Code c is named IMGIMG + the decimal digits of c as letters (A=0 ... J=9) + Z
+    (transformers, models/chameleon/modeling_chameleon.py, ChameleonImageVocabularyMapping).
+
+    Raises:
+        MmgenError: the names are not one for each code.
+    """
+    ids = {int(name[6:-1].translate(_LETTERS)): id_ for name, id_ in names.items() if name.startswith("IMGIMG")}
+    if sorted(ids) != list(range(n_embeddings)) or len(set(ids.values())) != n_embeddings:
+        message = f"config.json names {len(ids)} image codes, the codebook has {n_embeddings}"
+        raise MmgenError(message, "is this checkpoint complete?")
+    return tuple(ids[code] for code in range(n_embeddings))

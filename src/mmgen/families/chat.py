@@ -1,6 +1,7 @@
-"""Any checkpoint that transformers lists as image-text-to-text: words about pictures. Knows no model by name.
+"""Any checkpoint that transformers lists as image-text-to-text: words about images. Knows no model by name.
 
-Its own chat template writes the prompt, its own processor prepares the pictures, transformers' `generate` runs it.
+Its own chat template writes the prompt, its own processor prepares the images, transformers' `generate` runs it. What a
+user types is text: words that the checkpoint would read as its own control tokens are refused.
 """
 
 from __future__ import annotations
@@ -8,75 +9,165 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import chain
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers import BatchFeature, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 
 from mmgen.checkpoints.catalog import Checkpoint
-from mmgen.checkpoints.loading import load_model
+from mmgen.checkpoints.loading import load_model, read_config
 from mmgen.decoding.pieces import Detokenizer
-from mmgen.families.chat_inputs import Prompter
+from mmgen.errors import MmgenError, TooLongError
 from mmgen.families.generation import stream
 from mmgen.families.in_memory import InMemoryModel
-from mmgen.model import Abilities
-from mmgen.request import Done, Loading, Piece, Reason, Request
+from mmgen.families.prompting import load_processor, messages, refusal, written
+from mmgen.request import Done, Piece, Reason, Request
 
 # Small, and some have inputs of four dimensions, on which bitsandbytes' search for outliers fails (0.50.2,
 # backends/default/ops.py).
 _PROJECTOR = "model.multi_modal_projector"
 
 
-def load(
-    checkpoint: Checkpoint, loading: Loading, abilities: Abilities, prompter: Prompter, requests: Sequence[Request]
-) -> Chat:
-    """Load a checkpoint of any model type that is image-text-to-text for transformers.
+class Prompter:
+    """Writes prompts for one checkpoint.
 
-    Args:
-        requests: what it will be asked first, if known. If none has a picture, what only pictures need is left out
-            where the model can do without.
+    Attributes:
+        config: of the checkpoint.
+        context: most positions of prompt and reply, if the config says.
 
     Raises:
-        MmgenError: the one request that there is cannot be answered, or the weights do not fit.
+        MmgenError: transformers does not list it as image-text-to-text, or it has no processor that can run here.
     """
-    if len(requests) == 1:
-        prompter.write(requests)  # looks at the pictures too; with many that would take as long as answering
-    sees = not requests or any(request.images for request in requests)
-    return Chat(checkpoint, loading, abilities, prompter, sees)
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+            raise MmgenError(
+                f'{checkpoint.name} is of model type "{checkpoint.model_type}", which mmgen does not know',
+                "it takes the image-text-to-text models of the transformers that is installed",
+            )
+        self.config = read_config(CONFIG_MAPPING[checkpoint.model_type], checkpoint)
+        self.context: int = getattr(self.config.get_text_config(), "max_position_embeddings", None) or 2**31
+        self._name = checkpoint.name
+        self._processor = load_processor(checkpoint)
+        self.tokenizer: Any = self._processor.tokenizer
+        self.tokenizer.padding_side = "left"
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        # What stands for more than its letters: special tokens, and any other added token of the template.
+        template = str(self._processor.chat_template or "")
+        found = {
+            token.content
+            for token in self.tokenizer.added_tokens_decoder.values()
+            if token.special or (token.content.strip() and token.content in template)
+        }
+        mark = getattr(self._processor, "image_token", None)
+        self._control_tokens = sorted({*found, mark or ""} - {""}, key=len, reverse=True)
+
+    def check(self, request: Request) -> None:
+        """Refuse what cannot be answered, as far as that is known without looking at the images.
+
+        Raises:
+            MmgenError: a question to a checkpoint without a chat template, a control token among the words that were
+                typed, or a prompt that is too long by its words alone.
+        """
+        text = written(self._processor, self._name, request)
+        typed = [turn.parts for turn in request.turns if turn.role == "user"]  # an answer is the checkpoint's own
+        words = [part for parts in typed for part in parts if isinstance(part, str)]
+        for token in self._control_tokens:
+            if any(token in part for part in words):
+                raise MmgenError(
+                    f"the prompt says {token}, which is a control token of {self._name}",
+                    f"write it in another way, such as {token[0]} {token[1:]}",
+                )
+        self._check_length(request, len(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+    def write(self, requests: Sequence[Request]) -> BatchFeature:
+        """Write requests that were checked as one batch, padded on the left; all are questions, or to be continued.
+
+        Raises:
+            MmgenError: any of them is too long with its images, or has one that the processor cannot take.
+        """
+        if requests[0].completion:
+            images = [[image.convert("RGB") for image in request.images] for request in requests]
+            text = [written(self._processor, self._name, request) for request in requests]
+            prepare = partial(self._processor, text=text, images=images if any(images) else None, padding=True)
+        else:
+            prepare = partial(
+                self._processor.apply_chat_template,
+                [messages(request) for request in requests],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                processor_kwargs={"padding": True},
+            )
+        try:
+            inputs: BatchFeature = prepare(return_tensors="pt")
+        except ValueError as error:  # what a processor says of an image that it cannot take
+            raise refusal(self._name, error) from error
+        for request, length in zip(requests, inputs["attention_mask"].sum(1).tolist(), strict=True):
+            self._check_length(request, length)
+        return inputs
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Turn a reply's ids into text, without the special ones."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def _check_length(self, request: Request, length: int) -> None:
+        if length + 1 > self.context:
+            raise TooLongError(length, 1, self.context, in_conversation=bool(request.history))
 
 
 class Chat(InMemoryModel):
     """A loaded checkpoint with a chat template, or a base checkpoint without one.
 
     Attributes:
-        model: the transformers model: the whole of it, or what words alone need until the first picture comes.
+        model: the whole of it, or what words alone need until the first image comes.
     """
 
     prompter: Prompter
-    model: PreTrainedModel
     most_rows = 8
+    _sees = False
 
-    def __init__(
-        self, checkpoint: Checkpoint, loading: Loading, abilities: Abilities, prompter: Prompter, sees: bool
-    ) -> None:
-        super().__init__(checkpoint, abilities, prompter)
-        self._checkpoint, self._loading = checkpoint, loading
-        self._holds: Literal["nothing", "words", "everything"] = "nothing"
-        self._hold(sees)
+    def load_for(self, requests: Sequence[Request]) -> None:
+        """Load the weights; without what only images need, as long as no request has one, where the model allows it.
 
-    def prepare(self, requests: Sequence[Request]) -> None:
-        """Load what is for pictures, if there are any."""
-        self._hold(any(request.images for request in requests))
+        Raises:
+            MmgenError: the one request that there is cannot be answered, or the weights do not fit.
+        """
+        sees = not requests or any(request.images for request in requests)
+        if self.model is not None and (self._sees or not sees):
+            return
+        if self.model is None and len(requests) == 1:
+            self.prompter.write(requests)  # looks at the images too; with many that would take as long as answering
+        self.model = None  # to make room
+        config = self.prompter.config
+        model_class = cast(type[PreTrainedModel], MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)])
+        of_words: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+        self._sees = sees or of_words is None or of_words.config_class is not config.sub_configs.get("text_config")
+        self.model = load_model(
+            model_class if self._sees else of_words,
+            self.checkpoint,
+            self.loading,
+            keep_whole=[_PROJECTOR],
+            may_ignore=() if self._sees else ("",),  # what is stored for images has no place in a model of words
+        )
+        # Its weights are here by now: the next load must not ask the network for them.
+        self.checkpoint = replace(self.checkpoint, missing=(), missing_bytes=0)
 
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done]]:
         """Answer requests of one kind."""
         inputs = self.prompter.write(requests)
-        room = requests[0].text.max_tokens
-        limits = [room] * len(requests)
-        if self.prompter.context is not None:
-            limits = [min(room, self.prompter.context - n) for n in inputs["attention_mask"].sum(1).tolist()]
+        lengths = inputs["attention_mask"].sum(1).tolist()
+        limits = [min(requests[0].text.max_tokens, self.prompter.context - length) for length in lengths]
         texts = [Detokenizer(self.prompter.decode, strip=not request.completion) for request in requests]
         if requests[0].completion:
             for text, last in zip(texts, inputs["input_ids"][:, -1].tolist(), strict=True):
@@ -104,41 +195,11 @@ class Chat(InMemoryModel):
                 if not under_way:
                     return
 
-    def _hold(self, sees: bool) -> None:
-        """Have the model in memory: all of it if it has to see, else what words need if it has a class for that."""
-        if self._holds == "everything" or (self._holds == "words" and not sees):
-            return
-        if self._holds == "words":
-            del self.model  # to make room
-            self._holds = "nothing"
-        config = self.prompter.config
-        whole = cast(type[PreTrainedModel], MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)])
-        words = None if sees else _class_for_words(config)
-        anything = ("",)  # as a prefix: what is stored for pictures has no place in a model of words
-        self.model = load_model(
-            words or whole,
-            self._checkpoint,
-            self._loading,
-            keep_whole=[_PROJECTOR],
-            may_ignore=() if words is None else anything,
-        )
-        # Its weights are here by now: the next load must not ask the network for them.
-        self._checkpoint = replace(self._checkpoint, missing=(), missing_bytes=0)
-        self._holds = "everything" if words is None else "words"
-
-    def _moved(self, inputs: Any) -> dict[str, torch.Tensor]:
-        """Bring inputs to the model's device, and pictures into the type of its weights."""
-        if self._holds == "words":
-            inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        device = self.model.device
-        moved = {}
-        for name, value in inputs.items():
-            if isinstance(value, torch.Tensor):
-                dtype = self.model.dtype if value.is_floating_point() else value.dtype
-                # A model that is partly offloaded fetches its inputs itself.
-                value = value.to(dtype) if device.type == "meta" else value.to(device, dtype)
-            moved[name] = value
-        return moved
+    def _moved(self, inputs: BatchFeature) -> dict[str, torch.Tensor]:
+        """Bring inputs to the model's device, and images into the type of its weights."""
+        device = "cpu" if self.model.device.type == "meta" else self.model.device  # offloaded, it fetches them itself
+        moved = dict(inputs.to(device, dtype=self.model.dtype))
+        return {name: moved[name] for name in ("input_ids", "attention_mask")} if not self._sees else moved
 
     def _stops(self) -> list[int]:
         """List the ids that end a reply: the checkpoint's own, or else the tokenizer's."""
@@ -149,8 +210,4 @@ class Chat(InMemoryModel):
         return stops if isinstance(stops, list) else [] if stops is None else [cast(int, stops)]
 
 
-def _class_for_words(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
-    """Find the class that runs a checkpoint's language model by itself, where transformers has one."""
-    found = cast(type[PreTrainedModel] | None, MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None))
-    is_text_alone = found is not None and found.config_class is config.sub_configs.get("text_config")
-    return found if is_text_alone else None
+load = Chat

@@ -14,8 +14,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, PreTrainedModel, StoppingCriteria
-from transformers.generation.streamers import BaseStreamer
+from transformers import PreTrainedModel
 
 from mmgen.decoding.sampling import Noise, choose, penalise_repetition
 from mmgen.request import TextSampling
@@ -41,26 +40,40 @@ def stream(
     """
     steps: SimpleQueue[list[int] | None] = SimpleQueue()
     closed = Event()
-    arguments: dict[str, Any] = {
-        "do_sample": False,  # sampling, if any, is _Choice's
-        "num_beams": 1,
-        "num_return_sequences": 1,
-        "max_new_tokens": n_tokens,
-        "eos_token_id": list(stops) or None,
-        "repetition_penalty": 1.0,  # _Choice's: the stock one counts the padding of a batch among what was said
-        "streamer": _Steps(steps),
-        "stopping_criteria": [_Closed(closed)],
-    }
+    noises = [Noise(seed, words=True) for seed in seeds]
+    starts = (inputs["attention_mask"] == 0).sum(1).tolist()  # of each row's own ids, after the padding
     penalty = sampling.repetition_penalty
     if penalty == 1 and model.generation_config is not None:
         penalty = model.generation_config.repetition_penalty or 1.0  # the checkpoint's own, as `generate` would take it
-    if sampling.temperature > 0 or penalty != 1:
-        n_padding = (inputs["attention_mask"] == 0).sum(1).tolist()
-        arguments["logits_processor"] = [_Choice(sampling, penalty, seeds, n_padding)]
+
+    def choice(ids: Tensor, scores: Tensor) -> Tensor:
+        """Ids [B, T], scores [B, V] -> scores [B, V]: zero for the token chosen, minus infinity for all others."""
+        if penalty != 1:  # not by `generate`, which counts the padding of a batch among what was said
+            said = [row[start:] for row, start in zip(ids, starts, strict=True)]
+            rows = zip(scores, said, strict=True)
+            # Some heads have no row for the id that stands for an image in the prompt.
+            scores = torch.stack([penalise_repetition(row, own[own < len(row)], penalty) for row, own in rows])
+        chosen = choose(scores, sampling.temperature, sampling.top_k, sampling.top_p, noises)
+        return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)
+
+    def pass_on(ids: Tensor, scores: Tensor, **_: object) -> Tensor:
+        """Pass the last of ids [B, T] on, and say of each row whether it stops: all do once nobody reads on."""
+        steps.put(ids[:, -1].tolist())
+        return torch.full((len(ids),), closed.is_set(), device=ids.device)
 
     def run() -> None:
         with torch.inference_mode():  # it holds for one thread alone
-            cast(Any, model).generate(**inputs, **arguments)
+            cast(Any, model).generate(
+                **inputs,
+                do_sample=False,
+                num_beams=1,
+                num_return_sequences=1,
+                max_new_tokens=n_tokens,
+                eos_token_id=list(stops) or None,
+                repetition_penalty=1.0,
+                logits_processor=[choice],
+                stopping_criteria=[pass_on],
+            )
 
     with ThreadPoolExecutor(1, "generate") as executor:
         running = executor.submit(run)
@@ -71,58 +84,3 @@ def stream(
             running.result()  # raises what broke it
         finally:
             closed.set()
-
-
-class _Steps(BaseStreamer):
-    """Passes on the ids of each step; `generate` shows it the prompt first."""
-
-    def __init__(self, steps: SimpleQueue[list[int] | None]) -> None:
-        self._steps = steps
-        self._has_prompt = False
-
-    def put(self, value: Tensor) -> None:
-        if self._has_prompt:
-            self._steps.put(value.tolist())
-        self._has_prompt = True
-
-    def end(self) -> None:
-        pass
-
-
-class _Closed(StoppingCriteria):
-    """Stops all rows once nobody reads on."""
-
-    def __init__(self, closed: Event) -> None:
-        self._closed = closed
-
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        return torch.full((len(input_ids),), self._closed.is_set(), device=input_ids.device)
-
-
-class _Choice(LogitsProcessor):
-    """Chooses a token in each row by that row's noise, and leaves `generate` nothing else to take.
-
-    Args:
-        penalty: for what was said, the prompt included.
-        seeds: of each row.
-        n_padding: ids on the left of each row that are none of its own.
-    """
-
-    def __init__(self, sampling: TextSampling, penalty: float, seeds: Sequence[int], n_padding: Sequence[int]) -> None:
-        self._sampling = sampling
-        self._penalty = penalty
-        self._noises = [Noise(seed, words=True) for seed in seeds]
-        self._n_padding = n_padding
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Ids [B, T], scores [B, V] -> scores [B, V]: zero for the token chosen, minus infinity for all others."""
-        if self._penalty != 1:
-            rows = zip(input_ids, scores, self._n_padding, strict=True)
-            scores = torch.stack([self._penalise(ids[padding:], row) for ids, row, padding in rows])
-        s = self._sampling
-        chosen = choose(scores, s.temperature, s.top_k, s.top_p, self._noises)
-        return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)
-
-    def _penalise(self, said: Tensor, row: Tensor) -> Tensor:
-        # Some heads have no row for the id that stands for a picture in the prompt.
-        return penalise_repetition(row, said[said < len(row)], self._penalty)

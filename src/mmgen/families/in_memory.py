@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any
 
 import torch
 
@@ -17,43 +17,51 @@ from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.loading import ran_out_of_memory
 from mmgen.errors import MmgenError, OutOfMemoryError
 from mmgen.model import Abilities, Model
-from mmgen.request import BOTH, Done, Piece, Request
+from mmgen.request import BOTH, Done, Loading, Piece, Request
 
 _MOST_REQUESTS = 16  # in one group; more gain little, and the first result comes later
 
 Numbered = tuple[int, Request]
 
 
-class Prompter(Protocol):
-    """Writes prompts for one checkpoint."""
-
-    def check(self, request: Request) -> None:
-        """Raise MmgenError if a request's prompt cannot be written, without looking at its pictures."""
-
-
 class InMemoryModel(Model):
     """A loaded checkpoint.
 
     Args:
-        is_small: it computes in one thread, and as many groups at once as there are cores: several threads would wait
-            for each other more than they gain.
+        requests: what it will be asked first, if known.
 
     Attributes:
-        prompter: writes its prompts.
+        model: the transformers model, once it is loaded.
+        prompter: writes its prompts; its `check(request)` refuses without looking at images.
         most_rows: most requests of a batch.
-        n_lanes: most batches at once.
+        n_lanes: batches at once, each in one thread, where the model is so small that threads would wait for each other
+            more than they gain; 0: one batch, in all threads.
     """
 
-    prompter: Prompter
+    model: Any = None
+    prompter: Any
     most_rows = _MOST_REQUESTS
+    n_lanes = 0
 
     def __init__(
-        self, checkpoint: Checkpoint, abilities: Abilities, prompter: Prompter, *, is_small: bool = False
+        self,
+        checkpoint: Checkpoint,
+        loading: Loading,
+        abilities: Abilities,
+        prompter: Any,
+        requests: Sequence[Request] = (),
     ) -> None:
         self.name, self.revision, self.note = checkpoint.name, checkpoint.revision, checkpoint.note
-        self.abilities, self.prompter = abilities, prompter
-        self._is_small = is_small
-        self.n_lanes = torch.get_num_threads() if is_small else 1
+        self.checkpoint, self.loading, self.abilities, self.prompter = checkpoint, loading, abilities, prompter
+        self.load_for(requests)
+
+    @abstractmethod
+    def load_for(self, requests: Sequence[Request]) -> None:
+        """Bring into memory what these requests need, as far as it is not there; all, if there are none.
+
+        Raises:
+            MmgenError: the weights do not fit, or the checkpoint is not whole.
+        """
 
     @abstractmethod
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done]]:
@@ -66,15 +74,12 @@ class InMemoryModel(Model):
             MmgenError: one of them cannot be answered, or memory does not suffice for all.
         """
 
-    def prepare(self, requests: Sequence[Request]) -> None:
-        """Load what else these requests need."""
-
     def replies(self, requests: Iterable[Request | None]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         """Answer a stream of requests in groups; each gets what it would get alone."""
         for group in _groups(requests):
-            self.prepare([request for _, request in group])
-            n_lanes = min(self.n_lanes, len(group))
-            yield from side_by_side([self._lane(group[first::n_lanes]) for first in range(n_lanes)])
+            self.load_for([request for _, request in group])
+            lanes = range(min(max(1, self.n_lanes), len(group)))
+            yield from side_by_side([self._lane(group[lane :: len(lanes)]) for lane in lanes])
 
     def _lane(self, group: Sequence[Numbered]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         """Answer a group, batch by batch of what is decoded alike."""
@@ -103,8 +108,12 @@ class InMemoryModel(Model):
         left = {number: request for number, request in batch if not request.cancelled.is_set()}
         yield from ((number, Done("cancelled")) for number, _ in batch if number not in left)
         numbers, words = list(left), dict.fromkeys(left, "")
+        pieces = self.answer(list(left.values()))
+        error: MmgenError | None = None
         try:
-            for row, piece in self._computed(list(left.values())):
+            while left:
+                with torch.inference_mode(), self._threads():  # anew each time: neither must leak to the caller
+                    row, piece = next(pieces)
                 number = numbers[row]
                 if isinstance(piece, str) and len(numbers) > 1:
                     words[number] += piece
@@ -114,46 +123,32 @@ class InMemoryModel(Model):
                     if words[number]:
                         yield number, words[number]
                 yield number, piece
-        except MmgenError as error:
-            if len(numbers) == 1:
-                yield numbers[0], error
-                return
+        except RuntimeError as failure:
+            if not ran_out_of_memory(failure):
+                raise
+            hint = "ask for fewer at once, give smaller pictures, or try --quantize 4bit"
+            error = OutOfMemoryError(f"{self.name} ran out of memory", hint)
+        except MmgenError as failure:
+            error = failure
+        if error is not None and len(numbers) == 1:
+            yield numbers[0], error
+            return
         waiting = list(left.items())
-        half = len(waiting) // 2
-        for part in (waiting[:half], waiting[half:]):
-            if part:
-                yield from self._batch(part)
-
-    def _computed(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done]]:
-        pieces = self.answer(requests)
-        while requests:
-            try:
-                # For each piece anew: neither must leak to the caller in between.
-                with torch.inference_mode(), self._threads():
-                    found = next(pieces, None)
-            except RuntimeError as error:
-                if not ran_out_of_memory(error):
-                    raise
-                raise OutOfMemoryError(
-                    f"{self.name} ran out of memory",
-                    "ask for fewer at once, give smaller pictures, or try --quantize 4bit",
-                ) from error
-            if found is None:
-                return
-            yield found
+        for half in (waiting[: len(waiting) // 2], waiting[len(waiting) // 2 :]):
+            if half:
+                yield from self._batch(half)
 
     @contextmanager
     def _threads(self) -> Iterator[None]:
         """Compute in one thread meanwhile, if the model is small."""
-        if not self._is_small:
-            yield
-            return
         before = torch.get_num_threads()
-        torch.set_num_threads(1)
         try:
+            if self.n_lanes:
+                torch.set_num_threads(1)
             yield
         finally:
-            torch.set_num_threads(before)
+            if self.n_lanes:
+                torch.set_num_threads(before)
 
 
 def _groups(requests: Iterable[Request | None]) -> Iterator[list[Numbered]]:

@@ -60,7 +60,7 @@ def ends(model: AutoregressiveModel | Chat) -> set[int]:
     """List the ids that end a model's replies."""
     if isinstance(model, Chat):
         return set(model.model.generation_config.eos_token_id)
-    return {model.language_model.vocabulary.eos, *model.language_model.vocabulary.other_ends}
+    return set(model.language_model.vocabulary.ends)
 
 
 def without_end(ids: Sequence[int], ends: Collection[int]) -> list[int]:

@@ -1,0 +1,273 @@
+"""Every family, tiny and random: what it says is what stock transformers say, alone and beside others; and how it ends.
+
+In float32, and up to near ties. What is one family's alone stands in a file of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from mmgen import tasks
+from mmgen.errors import MmgenError, OutOfMemoryError, TooLongError
+from mmgen.families import autoregressive, chat
+from mmgen.families.chat import Chat
+from mmgen.request import Done, Loading, Request, TextSampling, Turn
+from tests.support.every_family import FAMILIES, N_TOKENS, Family, pieces_of
+from tests.support.near_ties import assert_same, assert_same_alone, words_alone
+from tests.support.opening import opened
+from tests.support.replies import ends, gathered, image, said, without_end
+
+SHORT = TextSampling(max_tokens=N_TOKENS)
+FLAT = TextSampling(temperature=1.0, top_p=1.0, max_tokens=N_TOKENS)
+QUESTIONS = (
+    ("hi", 0),
+    ("what is it, and where?", 1),
+    ("what do these have in common, if anything?", 2),
+    ("why is that?", 0),
+    ("and this?", 1),
+    ("which of the three?", 3),
+)
+
+
+@pytest.fixture(scope="module", params=list(FAMILIES))
+def name(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def family(name: str) -> Family:
+    return FAMILIES[name]
+
+
+@pytest.fixture(scope="module")
+def folder(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return family.make(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Any:
+    return opened(folder, Loading(dtype="float32", device_map="cpu"))
+
+
+def ask(i: int, sampling: TextSampling = SHORT, seed: int = 0) -> Request:
+    """One of the questions; pictures are of one size in each: stock Emu3 pads others, and codes at edges see that."""
+    question, n_images = QUESTIONS[i % len(QUESTIONS)]
+    images = [image(10 * i + j, (40 + 4 * i, 32 + 4 * i)) for j in range(n_images)]
+    return tasks.ask(question, images, text=sampling, seed=seed)
+
+
+def too_long(model: Any) -> Request:
+    return tasks.ask("word " * model.prompter.context, text=SHORT)
+
+
+def length(model: Any, request: Request) -> int:
+    """Count the ids of a request's prompt."""
+    if isinstance(model, Chat):
+        return int(model.prompter.write([request])["input_ids"].shape[1])
+    return len(model.prompts([request])[0].ids)
+
+
+# --- words ---------------------------------------------------------------------------------------------------------
+
+
+def test_greedy_answers_are_those_of_the_documented_snippet(family: Family, folder: Path, model: Any) -> None:
+    stock = family.stock(folder)
+    assert ends(model) == stock.ends()
+    requests = [ask(i) for i in range(len(QUESTIONS))]
+    with family.clear_codes(stock.network):
+        theirs = [
+            without_end(family.answer(stock, question, request.images), stock.ends())
+            for (question, _), request in zip(QUESTIONS, requests, strict=True)
+        ]
+    assert len(set(map(tuple, theirs))) > len(theirs) / 2
+    alone = [words_alone(model, request) for request in requests]
+    assert_same(alone, theirs)
+    same = assert_same(alone, said(model, requests))
+    for text, one in compress(zip(gathered(model, requests), alone, strict=True), same):
+        expected = stock.processor.decode(one.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert text.strip() == expected.strip()
+
+
+def test_words_of_a_batch_are_those_of_each_alone(family: Family, model: Any) -> None:
+    samplings = (FLAT, replace(FLAT, top_k=5, top_p=0.8), replace(FLAT, repetition_penalty=1.5))
+    requests = [ask(i, sampling, seed=40 + i) for sampling in samplings for i in (0, 1, 2, 3)]
+    with family.clear_codes(model.model):
+        assert len(set(map(tuple, assert_same_alone(model, requests)))) > 4
+
+
+def test_sampling_follows_the_seed(model: Any) -> None:
+    texts = gathered(model, [ask(1, FLAT, seed) for seed in (3, 3, 4, 5, 6)])
+    assert texts[0] == texts[1]
+    assert len(set(texts)) > 1
+
+
+def test_a_reply_is_what_replies_say_and_comes_as_it_is_made(model: Any) -> None:
+    passes: list[int] = []
+    hook = model.model.lm_head.register_forward_hook(lambda *_: passes.append(1))
+    pieces = model.reply(ask(1, FLAT, seed=5))
+    heard = [next(pieces)]
+    n_early = len(passes)
+    heard += pieces
+    hook.remove()
+    assert all(isinstance(piece, str) for piece in heard)
+    assert ["".join(heard)] == gathered(model, [ask(1, FLAT, seed=5)])
+    assert isinstance(model, Chat) or n_early < len(passes) / 2  # Chat's next words are made meanwhile
+
+
+def test_a_text_is_continued(model: Any) -> None:
+    request = tasks.ask("once upon a time <image> is", [image(1)], text=SHORT, complete=True)
+    assert_same_alone(model, [request, tasks.ask("so it was", text=SHORT, complete=True)])
+
+
+def test_earlier_turns_are_answered_with_the_question(model: Any) -> None:
+    history = (Turn("user", (image(2), "what is it?")), Turn("assistant", ("A cat.",)))
+    talks = [replace(ask(1, FLAT, seed), history=history) for seed in range(2)]
+    assert_same_alone(model, talks)
+    assert length(model, talks[0]) > length(model, ask(1)) + length(model, tasks.ask("A cat.", complete=True)) - 1
+    with pytest.raises(TooLongError, match=r"the conversation is [0-9]+ tokens too long"):
+        list(model.reply(replace(ask(1), history=(Turn("user", too_long(model).parts),))))
+
+
+def test_what_a_user_types_never_becomes_a_control_token(family: Family, model: Any) -> None:
+    for typed in family.typed:
+        request = tasks.ask(f"what {typed} is", text=SHORT)
+        if isinstance(model, Chat):
+            with pytest.raises(MmgenError, match="control token"):
+                list(model.reply(request))
+            continue
+        structural = model.prompter.structural
+        (ids,), (plain,) = ([prompt.ids for prompt in model.prompts([each])] for each in (request, tasks.ask("PLAIN")))
+        assert [id_ for id_ in ids if id_ in structural] == [id_ for id_ in plain if id_ in structural]
+        assert typed in model.prompter.decode(ids)
+
+
+def test_half_precision_takes_pictures_as_they_come(folder: Path, model: Any) -> None:
+    half = opened(folder, Loading(dtype="bfloat16", device_map="cpu"))
+    assert half.model.lm_head.weight.dtype == torch.bfloat16
+    kept = {tensor.dtype for name, tensor in half.model.named_parameters() if "vqmodel" in name}
+    assert kept == (set() if isinstance(model, Chat) else {torch.float32})
+    requests = [tasks.ask("what is it?", [Image.new(mode, (9, 30))], text=SHORT) for mode in ("L", "RGBA", "P", "1")]
+    assert all(isinstance(answer, str) for answer in gathered(half, requests))
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_the_weights_are_read(
+    folder: Path, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (autoregressive, chat):
+        monkeypatch.setattr(module, "load_model", lambda *_, **__: pytest.fail("the weights were read"))
+    with pytest.raises(TooLongError, match="tokens too long"):
+        opened(folder, requests=[too_long(model)])
+    if not isinstance(model, Chat):  # of which some look at pictures beside the context
+        with pytest.raises(TooLongError, match="tokens too long"):
+            opened(folder, requests=[tasks.ask("what are they?", [image(1)] * 20)])
+
+
+def test_one_bad_request_does_not_end_the_others(model: Any) -> None:
+    good = [ask(i, FLAT, seed=i) for i in (0, 1, 3)]
+    found = pieces_of(model, [good[0], too_long(model), good[1], tasks.vary(image(1), "b " * 999), good[2]])
+    assert isinstance(found[1][-1], TooLongError)
+    assert isinstance(found[3][-1], MmgenError)
+    texts = gathered(model, good)
+    assert ["".join(found[i][:-1]) for i in (0, 2, 4)] == texts
+
+
+@pytest.mark.parametrize("task", ["draw", "vary", "interleave"])
+def test_what_it_cannot_do_is_refused(model: Any, task: str) -> None:
+    if task in model.abilities.tasks:
+        pytest.skip("it can")
+    request = {"draw": tasks.draw("a"), "vary": tasks.vary(image(1)), "interleave": tasks.interleave("a")}[task]
+    with pytest.raises(MmgenError):
+        next(model.reply(request))
+
+
+# --- how replies end ------------------------------------------------------------------------------------------------
+
+
+def test_done_says_why_and_how_much(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengthy = next(r for r in (ask(0, FLAT, seed) for seed in range(20)) if len(said(model, [r])[0]) == N_TOKENS)
+    [ids] = said(model, [lengthy])
+    assert pieces_of(model, [lengthy])[0][-1] == Done("length", N_TOKENS)
+    n_words = ids.index(ids[5])  # let this id be an end, wherever it comes first
+    if isinstance(model, Chat):
+        monkeypatch.setattr(model.model.generation_config, "eos_token_id", [ids[5]])
+    else:
+        vocabulary = replace(model.language_model.vocabulary, ends=frozenset([ids[5]]))
+        monkeypatch.setattr(model, "language_model", replace(model.language_model, vocabulary=vocabulary))
+    for requests in ([lengthy], [lengthy, ask(3, FLAT)]):
+        assert pieces_of(model, requests)[0][-1] == Done("end", n_words)
+
+
+def test_a_reply_ends_with_the_context(model: Any) -> None:
+    def question(n_words: int) -> Request:
+        return tasks.ask("a" + " a" * n_words, [image(1)], text=SHORT)
+
+    n_words = model.prompter.context - 1 - length(model, question(0))
+    [[*_, done]] = pieces_of(model, [question(n_words)])
+    assert done in (Done("length", 1), Done("end", 0))
+    with pytest.raises(TooLongError, match="the prompt is 1 token too long"):
+        next(model.reply(question(n_words + 1)))
+
+
+def test_a_cancelled_request_is_dropped_at_the_next_step(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "n_lanes", 1)  # no thread runs ahead
+    early, late, other = ask(0, FLAT), ask(3, FLAT), ask(0, FLAT, seed=1)
+    early.cancelled.set()
+    found: list[list[Any]] = [[], [], []]
+    for index, piece in model.replies([early, late, None, other]):
+        found[index].append(piece)
+        if isinstance(piece, str) and index == 1:
+            late.cancelled.set()
+    assert found[0] == [Done("cancelled", 0)]
+    assert found[1][-1].reason == "cancelled"
+    assert 0 < found[1][-1].n_tokens < N_TOKENS
+    assert found[2] == pieces_of(model, [ask(0, FLAT, seed=1)])[0]
+
+
+def test_requests_are_pulled_in_groups_and_answered_when_nothing_waits(model: Any) -> None:
+    pulled: list[int] = []
+
+    def requests() -> Iterator[Request | None]:
+        for number in range(20):
+            pulled.append(number)
+            yield ask(0, replace(SHORT, max_tokens=1), seed=number)
+            if number == 1:
+                yield None
+
+    done = [(index, len(pulled)) for index, piece in model.replies(requests()) if isinstance(piece, Done)]
+    assert sorted(index for index, _ in done) == list(range(20))
+    assert {index: n for index, n in done if index < 2} == {0: 2, 1: 2}
+    assert {n for index, n in done if 2 <= index < 18} == {18}
+    assert list(model.replies([])) == list(model.replies([None])) == []
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_halved(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = [ask(0, FLAT, seed=i) for i in range(5)]
+    expected = pieces_of(model, requests)
+    answer, sizes, most = model.answer, [], 2
+
+    def tight(some: Sequence[Request]) -> Iterator[Any]:
+        sizes.append(len(some))
+        for number, found in enumerate(answer(some)):
+            if len(some) > most and number == 3:
+                raise torch.OutOfMemoryError
+            yield found
+
+    monkeypatch.setattr(model, "answer", tight)
+    assert [["".join(pieces[:-1]), pieces[-1]] for pieces in pieces_of(model, requests)] == [
+        ["".join(pieces[:-1]), pieces[-1]] for pieces in expected
+    ]
+    assert max(sizes) > 2
+    most = 0
+    assert all(isinstance(pieces[-1], OutOfMemoryError) for pieces in pieces_of(model, requests))
