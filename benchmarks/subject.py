@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from PIL import Image
@@ -63,8 +64,15 @@ def draw_all(model: AutoregressiveModel, requests: Sequence[Request], window: in
     before, n = model.language_model, len(requests)
     pictures: dict[int, Picture] = {}
     first: float | None = None
+    answer, batches = model.answer, []
+
+    def noted(some: Sequence[Request]) -> Any:
+        batches.append(len(some))
+        return answer(some)
+
     forget_peak(device)
     model.language_model = replace(before, window=window, vq_decode=vq.around(before.vq_decode))
+    model.answer = noted
     try:
         started = clock.now()
         for index, piece in model.replies(requests):
@@ -78,6 +86,7 @@ def draw_all(model: AutoregressiveModel, requests: Sequence[Request], window: in
         ended = clock.now()
     finally:
         model.language_model = before
+        model.answer = answer
     prefill = (first or started) - started
     told = [picture.passes for picture in pictures.values() if picture.passes is not None]
     return Run(
@@ -90,13 +99,8 @@ def draw_all(model: AutoregressiveModel, requests: Sequence[Request], window: in
         passes=sum(told) / n if told else None,
         peak_bytes=peak_bytes(device),
         codes=tuple(pictures[index].codes or () for index in range(n)),
-        n_groups=_count_groups(model, requests),
+        n_groups=math.ceil(len(batches) / max(1, model.n_lanes)),
     )
-
-
-def _count_groups(model: AutoregressiveModel, requests: Sequence[Request]) -> int:
-    """Say into how many batches mmgen parts so many pictures."""
-    return math.ceil(len(requests) / model._group_size(requests[0], [model.prompts([requests[0]])[0]]))
 
 
 def has_captured_step() -> bool:
