@@ -28,7 +28,7 @@ from mmgen.outputs.terminal import Notes
 from mmgen.request import ImageSampling, TextSampling
 from mmgen.text import as_line, from_json, is_text
 
-Record: TypeAlias = Mapping[str, object]
+AnyRecord: TypeAlias = Mapping[str, object]  # a Record, or what an older version or somebody else wrote
 
 THUMBNAIL_PX = (320, 480)  # at most, width and height
 QUALITY = 80  # of WebP: about 10 KB a photograph
@@ -43,13 +43,13 @@ _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud8
 # Reading
 
 
-def read_records(path: str | Path) -> list[Record]:
+def read_records(path: str | Path) -> list[AnyRecord]:
     """Read a file of JSON lines: of each item the last record, in the order of the file; a torn last line is left out.
 
     Raises:
         MmgenError: it cannot be read, or holds something else.
     """
-    found: dict[object, Record] = {}
+    found: dict[object, AnyRecord] = {}
     with explained("open", path, _LIKE_THIS), Path(path).open("rb") as file:
         for number, line in enumerate(file, 1):
             record = from_json(line)
@@ -69,24 +69,24 @@ def _text(record: object, key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _list(record: Record, key: str) -> list[object]:
+def _list(record: AnyRecord, key: str) -> list[object]:
     value = record.get(key)
     return value if isinstance(value, list) else []
 
 
-def _model(record: Record) -> tuple[str, str]:
+def _model(record: AnyRecord) -> tuple[str, str]:
     """Give the model's name and revision."""
     return _text(record.get("model"), "name"), _text(record.get("model"), "revision")
 
 
-def _given(record: Record) -> list[tuple[str, str]]:
+def _given(record: AnyRecord) -> list[tuple[str, str]]:
     """List the pictures that were given: as given, and where they lie for all the record knows."""
     names = [name for name in [record.get("image"), *_list(record, "images")] if name and isinstance(name, str)]
     files = iter(_list(record, "files"))  # of those that are no addresses
     return [(name, name if is_url(name) else _text(next(files, None), "path") or name) for name in names]
 
 
-def _drawn(record: Record) -> str:
+def _drawn(record: AnyRecord) -> str:
     """Give the path of the picture that was made, if one was."""
     return "" if "text" in record or "parts" in record else _text(record, "output")
 
@@ -103,7 +103,7 @@ class Export(NamedTuple):
         notes: say how far it is, and what is left out.
     """
 
-    records: Sequence[Record]
+    records: Sequence[AnyRecord]
     out: Path
     title: str
     folder: Path
@@ -197,7 +197,7 @@ def page(export: Export) -> Iterator[str]:
     return template.generate(export=export, cards=_cards(export), figure=_figure, usual=_USUAL)
 
 
-def _cards(export: Export) -> Iterator[tuple[Record, Sequence[Figure]]]:
+def _cards(export: Export) -> Iterator[tuple[AnyRecord, Sequence[Figure]]]:
     """Yield each record with the pictures that were given or drawn."""
     try:
         for number, record in enumerate(export.records, 1):
@@ -236,7 +236,7 @@ def _csp_hash(text: str) -> str:
 # The command that makes an item again
 
 
-def rerun(record: Record) -> str:
+def rerun(record: AnyRecord) -> str:
     """Write the command that makes a record's item again, fit for a shell; nothing if no command does."""
     command, prompt = _text(record, "command"), _text(record, "prompt")
     if command not in ("caption", "ask", "draw", "vary", "interleave") or not prompt:
@@ -256,7 +256,7 @@ def rerun(record: Record) -> str:
     return "" if cannot_be_typed else " ".join(map(_quoted, typed))
 
 
-def _settings(record: Record, command: str) -> Iterator[tuple[str, object, object]]:
+def _settings(record: AnyRecord, command: str) -> Iterator[tuple[str, object, object]]:
     """Yield the command's flags, the record's values and the usual ones."""
     is_story, sampling, (model, revision) = command == "interleave", record.get("sampling"), _model(record)
     if command in ("ask", "interleave"):

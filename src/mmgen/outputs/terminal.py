@@ -228,7 +228,7 @@ class Drawing:
         if not self._notes.previews:
             return False
         console = self._notes.console
-        is_plain = console.color_system is None or console.no_color or console.options.ascii_only
+        is_plain = console.color_system is None or console.options.ascii_only
         return not is_plain and console.height > _LEAST_LINES
 
 
