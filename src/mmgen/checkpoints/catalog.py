@@ -29,29 +29,17 @@ _MEGABYTE = 1 << 20
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model that has passed the checks which need no weights.
+    """A model that has passed the checks which need no weights."""
 
-    Attributes:
-        name: what the user called it.
-        folder: where its files are.
-        revision: the Hub's commit; None for a folder.
-        config: config.json; may hold maps of 65,536 entries.
-        tensors: what is known of its weights.
-        note: one line for its users, from the front matter of its README.md.
-        repo: where it comes from, if it comes from the Hub.
-        missing: files of weights that are still on the Hub; `fetch` gets them.
-        missing_bytes: bytes of the tensors in those.
-    """
-
-    name: str
+    name: str  # as the user called it
     folder: Path
-    revision: str | None
-    config: dict[str, Any] = field(repr=False)
-    tensors: Mapping[str, TensorInfo] = field(repr=False)
-    note: str | None = None
-    repo: str | None = None
-    missing: tuple[str, ...] = ()
-    missing_bytes: int = 0
+    revision: str | None  # the Hub's commit; None for a folder
+    config: dict[str, Any] = field(repr=False)  # may hold maps of 65,536 entries
+    tensors: Mapping[str, TensorInfo] = field(repr=False)  # all of them, from the headers of their files
+    note: str | None = None  # one line for its users, from the front matter of its README.md
+    repo: str | None = None  # on the Hub, if it comes from there
+    missing: tuple[str, ...] = ()  # files of weights that are still on the Hub; `fetch` gets them
+    missing_bytes: int = 0  # of the tensors in those
 
     @property
     def model_type(self) -> str:

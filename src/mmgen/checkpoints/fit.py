@@ -30,18 +30,11 @@ _OTHER_PARTS = re.compile(r"vision|visual|image|audio|encoder|resampler|vq")  # 
 
 @dataclass(frozen=True)
 class Reply:
-    """The memory that a reply takes beside the weights.
+    """The memory that a reply takes beside the weights."""
 
-    Attributes:
-        tokens: how many are cached at once.
-        decoding: bytes that a picture's decoder takes in passing.
-        codec: in the names of tensors that are always in float32: in fewer bits a codec's choice of the nearest code
-            flips.
-    """
-
-    tokens: int = TOKENS
-    decoding: int = 0
-    codec: str | None = None
+    tokens: int = TOKENS  # cached at once
+    decoding: int = 0  # bytes that a picture's decoder takes in passing
+    codec: str | None = None  # in the names of tensors that stay in float32: in fewer bits codes would flip
 
 
 USUAL = Reply()
@@ -49,23 +42,14 @@ USUAL = Reply()
 
 @dataclass(frozen=True)
 class Plan:
-    """One way of loading a checkpoint.
+    """One way of loading a checkpoint."""
 
-    Attributes:
-        dtype: of the weights, where they are not quantised.
-        weights: bytes of the weights.
-        n_bytes: bytes in all, with what a reply takes.
-        fits: whether there is room, as far as is known.
-        flags: what to say on the command line for it.
-        default: whether it is what comes without any flags.
-    """
-
-    dtype: str
-    weights: int
-    n_bytes: int
-    fits: bool
-    flags: str = ""
-    default: bool = False
+    dtype: str  # of the weights, where they are not quantised
+    weights: int  # their bytes
+    n_bytes: int  # in all, with what a reply takes
+    fits: bool  # as far as is known
+    flags: str = ""  # to say on the command line for it
+    default: bool = False  # it is what comes without any flags
 
 
 def check(checkpoint: Checkpoint, loading: Loading, machine: Machine, reply: Reply = USUAL) -> None:

@@ -26,15 +26,11 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """Memory, in bytes.
-
-    Attributes:
-        gpus: those that torch sees, in its order.
-    """
+    """Memory, in bytes."""
 
     free: int
     total: int
-    gpus: tuple[Gpu, ...] = ()
+    gpus: tuple[Gpu, ...] = ()  # those that torch sees, in its order
 
 
 def is_x86() -> bool:
