@@ -248,8 +248,8 @@ class Command:
         """
         seen: Counter[int] = Counter()
         for index, (item, below) in enumerate(asked, 1):
-            mark = hash((item.prompt, item.images))
-            again, seen[mark] = seen[mark], seen[mark] + 1
+            mark = hash((item.prompt, item.images, item.image))
+            again, seen[mark] = seen[mark], seen[mark] + (item.image is None)  # a picture that is named again is one
             for i in range(n):
                 request = replace(item.request, seed=item.request.seed + i)
                 one = replace(item, request=request, number=i, again=again)
