@@ -166,6 +166,17 @@ def test_shards_are_parts_of_the_whole_that_do_not_meet(model: Scripted) -> None
     assert all(parts)
 
 
+def test_a_place_is_what_the_first_journals_called_it(model: Scripted) -> None:
+    caption()
+    assert [row["place"] for row in rows()] == [f"photos/{number}.png" for number in range(20)]
+    Path("prompts.txt").write_text("a cat\na dog\na cat\n")
+    run("draw", "--prompts", "prompts.txt", "-n", "2", "-o", "drawn/{index}-{n}.png")
+    drawn = [f"drawn/{index}-{n}.png" for index in (1, 2, 3) for n in (1, 2)]
+    assert [row["place"] for row in rows("drawn/mmgen.jsonl")] == drawn
+    run("ask", "--prompts", "prompts.txt", "--jsonl", "asked.jsonl")
+    assert [row["place"] for row in rows("asked.jsonl")] == ["a cat", "a dog", "a cat\0" + "1"]
+
+
 def test_fail_fast_stops_at_the_first(model: Scripted) -> None:
     Path("photos/3.png").write_text("no picture")
     assert caption("--fail-fast", "--batch-size", "1").code == 1

@@ -248,8 +248,9 @@ class Command:
         """
         seen: Counter[int] = Counter()
         for index, (item, below) in enumerate(asked, 1):
-            mark = hash((item.prompt, item.images, item.image))
-            again, seen[mark] = seen[mark], seen[mark] + (item.image is None)  # a picture that is named again is one
+            mark = hash((item.prompt, item.images))
+            again = seen[mark] if item.image is None else 0  # a picture has its own name
+            seen[mark] += 1
             for i in range(n):
                 request = replace(item.request, seed=item.request.seed + i)
                 one = replace(item, request=request, number=i, again=again)
