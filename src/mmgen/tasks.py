@@ -6,10 +6,20 @@ What a user leaves out is filled in: the default prompts, where pictures stand i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from mmgen.errors import UsageError
-from mmgen.request import BOTH, PICTURES, WORDS, ImageSampling, Request, TextSampling, Turn, check_seed, fresh_seed
+from mmgen.request import (
+    BOTH,
+    PICTURES,
+    WORDS,
+    ImageSampling,
+    Request,
+    TextSampling,
+    Turn,
+    check_seed,
+    fresh_seed,
+    insert_images,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -18,10 +28,6 @@ CAPTION = "Describe this picture."
 ASK = "What is in this picture?"
 VARY = "Generate a variation of this image.<image>"  # the words and the order that Anole was shown with
 INTERLEAVE_TEXT = TextSampling(temperature=0.7)  # greedy words beside sampled pictures fall into loops
-
-IMAGE_MARK = "<image>"
-
-_Image = TypeVar("_Image")  # a picture, or what stands for one
 
 
 def caption(
@@ -74,29 +80,6 @@ def interleave(
     """Answer in words and pictures, mixed. The prompt is continued without an end-of-turn, as Anole was trained."""
     parts = insert_images(prompt, images)
     return Request(parts, BOTH, text, image or ImageSampling(), seed=_settled(seed), completion=True)
-
-
-def insert_images(prompt: str, images: Sequence[_Image]) -> tuple[str | _Image, ...]:
-    """Put pictures where the prompt's `<image>` marks say, the others before the text.
-
-    Without pictures a mark is ordinary text.
-
-    Raises:
-        UsageError: the prompt is empty, or has more marks than there are pictures.
-    """
-    if not prompt.strip():
-        raise UsageError("the prompt is empty", "say in words what you want")
-    texts = prompt.split(IMAGE_MARK) if images else [prompt]
-    n_marks = len(texts) - 1
-    if n_marks > len(images):
-        raise UsageError(
-            f"the prompt has {n_marks} {IMAGE_MARK} marks for {len(images)} picture(s)",
-            "give one --image for each mark, or leave marks out",
-        )
-    parts: list[str | _Image] = [*images[n_marks:], texts[0]]
-    for image, text in zip(images[:n_marks], texts[1:], strict=True):
-        parts += [image, text]
-    return tuple(part for part in parts if part != "")
 
 
 def _settled(seed: int | None) -> int:

@@ -14,6 +14,11 @@ def clean(text: str) -> str:
     return text.translate(_CONTROL)
 
 
+def folded(text: str) -> str:
+    """Make every run of white space one space."""
+    return " ".join(text.split())
+
+
 def is_text(text: str) -> bool:
     """Say whether a string can be written as UTF-8: JSON and file names may hold halves of surrogate pairs."""
     try:

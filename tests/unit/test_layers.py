@@ -204,3 +204,15 @@ def test_what_is_checked_before_the_weights_needs_no_torch() -> None:
     code = "import sys, mmgen.api, mmgen.families.chameleon_prompt; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_file_and_its_functions_are_read_at_a_glance(module: str) -> None:
+    text = MODULES[module].read_text()
+    assert len(text.splitlines()) <= 350
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < 70, node.name
+            arguments = node.args
+            assert len([*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]) <= 14, node.name

@@ -13,7 +13,7 @@ from mmgen.cli import naming, options
 from mmgen.errors import UsageError
 from mmgen.inputs.finding import is_url
 from mmgen.outputs.records import Item
-from mmgen.request import WORDS, Limits, Loading, Request, TextSampling, Turn, option
+from mmgen.request import IMAGE_MARK, WORDS, Limits, Loading, Request, TextSampling, Turn, insert_images, option
 
 if TYPE_CHECKING:
     from mmgen.cli.arguments import Command, Pictures
@@ -143,9 +143,9 @@ def _ask_once(command: Command, question: str | None, given: tuple[str, ...], hi
     writer = Lines(shown=False, streamed=command.streams(1))
     command.run(lambda seed: [item], writer, 1)
     if talk:
-        asked = () if unanswered else tasks.insert_images(words, [entry(image, talk.path) for image in given])
+        asked = () if unanswered else insert_images(words, [entry(image, talk.path) for image in given])
         talk.add(asked, writer.said)
 
 
 def _words(turn: Turn) -> str:
-    return "".join(part if isinstance(part, str) else tasks.IMAGE_MARK for part in turn.parts)
+    return "".join(part if isinstance(part, str) else IMAGE_MARK for part in turn.parts)

@@ -22,7 +22,7 @@ from mmgen.outputs.records import Item, Origin, plain_name
 from mmgen.outputs.terminal import Notes, emit
 from mmgen.outputs.writers import Lines, PictureFiles, Writer, link
 from mmgen.request import MAX_SEED, ImageSampling, Limits, Request, TextSampling, Turn
-from mmgen.text import clean
+from mmgen.text import clean, folded
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -137,7 +137,7 @@ class Session:
             self._notes.say(f"took back {self._waiting.pop().info[_TITLE]}")
         elif self._talk:
             *self._talk, asked, _answer = self._talk
-            words = " ".join(" ".join(part for part in asked.parts if isinstance(part, str)).split())
+            words = folded(" ".join(part for part in asked.parts if isinstance(part, str)))
             n_pictures = sum(not isinstance(part, str) for part in asked.parts)
             pictures = f" and {n_pictures} picture{'s' * (n_pictures > 1)}" if n_pictures else ""
             self._notes.say(f'took back "{words}"{pictures}')

@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-from mmgen import tasks
 from mmgen.errors import MmgenError
-from mmgen.request import WORDS, ImageSampling, Picture, Request, TextSampling
+from mmgen.request import WORDS, ImageSampling, Picture, Request, TextSampling, insert_images
 from mmgen.text import clean
 
 VERSION = 1  # of the record: raised when a field changes its meaning, not when one is added
@@ -121,7 +120,7 @@ class Item:
         if self.request.parts:
             return self.request
         images = [open_image(source) for source in self.sources]
-        return replace(self.request, parts=tasks.insert_images(self.prompt, images))
+        return replace(self.request, parts=insert_images(self.prompt, images))
 
     @property
     def item_id(self) -> str:

@@ -18,7 +18,7 @@ from mmgen.files import sweep, uninterrupted, whole_file
 from mmgen.outputs.records import Item, Record, RecordPart, Result
 from mmgen.outputs.terminal import emit, emit_bytes
 from mmgen.request import Picture
-from mmgen.text import clean
+from mmgen.text import clean, folded
 
 _EMPTY = "try another --seed or another prompt"
 
@@ -106,7 +106,7 @@ class Lines(Writer):
         if self._streamed:
             emit("\n")
         elif self._shown:
-            emit(f"{item.image or _folded(item.prompt)}\t{_folded(self.said)}\n")
+            emit(f"{item.image or folded(item.prompt)}\t{folded(self.said)}\n")
 
 
 class Files(Writer):
@@ -339,10 +339,6 @@ def _page(parts: Sequence[RecordPart]) -> bytes:
 def _make(folder: Path) -> None:
     with explained("make", folder, "choose another place with -o"):
         folder.mkdir(parents=True, exist_ok=True)
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _digest(path: Path) -> str:
