@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mmgen.cli import options
+from mmgen.cli import naming, options
 from mmgen.errors import UsageError
 
 EXAMPLES = """\b
@@ -44,12 +43,9 @@ def export(
     if out.suffix.lower() not in FORMATS:
         endings = ", ".join(FORMATS)
         raise UsageError(f"{out} is not a name for a page, a table or a data set", f"end it in one of {endings}")
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder", "name a file in it with -o")
+    naming.check_output(out, save.force)
     if out.resolve() == source.resolve():
         raise UsageError(f"{out} is the file that the page is made from", "choose another name with -o")
-    if not save.force and os.path.lexists(out):
-        raise UsageError(f"{out} exists", "choose another name with -o, or overwrite it with -f")
     check_writable(out.parent)
     Export(read_records(source), out, source.name, source.parent, Notes(job.quiet)).write()
     emit(f"{out}\n")
