@@ -116,7 +116,7 @@ def check_writable(folder: Path) -> None:
         raise MmgenError(f"no such folder: {folder}", f"make it first: mkdir -p {folder}")
     import tempfile  # not on the way to --help
 
-    with explained("write into", folder, "choose another place with -o"):
+    with explained("write into", folder, "choose another place, or make it writable"):
         tempfile.TemporaryFile(prefix=".mmgen-", dir=folder).close()
 
 
