@@ -62,10 +62,10 @@ def check(checkpoint: Checkpoint, loading: Loading, machine: Machine, reply: Rep
     if asked.fits:
         return
     others = plans(checkpoint, loading, machine, reply)
-    fitting = [f"{other.flags} ({gigabytes(other.n_bytes)})" for other in others if other.fits]
+    fitting = ", or ".join(f"{other.flags} ({gigabytes(other.n_bytes)})" for other in others if other.fits)
     least = min(others, key=lambda other: other.n_bytes)
     hint = (
-        f"here fits: {', or '.join(fitting)}"
+        f"here fits: {fitting}"
         if fitting
         else f"nothing makes it fit: {least.flags} takes {gigabytes(least.n_bytes)}; see mmgen models for smaller ones"
     )
@@ -91,10 +91,11 @@ def plans(checkpoint: Checkpoint, loading: Loading, machine: Machine, reply: Rep
     ]
     if "quantization_config" in checkpoint.config:
         ways = [{}]
-    if _on_gpu(loading, machine):
+    on_gpu = _on_gpu(loading, machine)
+    if on_gpu:
         ways += [{"device_map": "cpu"} | way for way in ways]
     plain = replace(loading, dtype="auto", quantize=None)
-    usual = dtype_name(plain, checkpoint.n_bytes, _on_gpu(loading, machine))
+    usual = dtype_name(plain, checkpoint.n_bytes, on_gpu)
     found = []
     for way in ways:
         flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in way.items())

@@ -6,7 +6,7 @@ Nothing is ever left random: a tensor that the checkpoint lacks is an error, not
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -25,7 +25,6 @@ from mmgen.request import Loading
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 ConfigT = TypeVar("ConfigT", bound=PreTrainedConfig)
-DeviceMap = str | dict[str, int | str] | None
 
 _SPREADS = ("auto", "balanced", "sequential")  # accelerate's own ways of filling several GPUs
 # What transformers and torch raise of a config that no model can be built from.
@@ -55,7 +54,9 @@ def load_model(
     empty = _build_empty(model_class, checkpoint, attention)
     if isinstance(device_map, dict):
         _check_homes(device_map, loading.device_map, empty)
-    quantization = _choose_quantization(loading, checkpoint, device_map, empty, keep_whole)
+    devices = device_map.values() if isinstance(device_map, dict) else [device_map or "cpu"]
+    on_gpu = not {"cpu", "disk"}.issuperset(devices)
+    quantization = _choose_quantization(loading, checkpoint, on_gpu, empty, keep_whole)
     if quantization is not None and device_map is None:
         device_map = {"": "cpu"}  # left open, the quantiser would take a GPU if there is one
 
@@ -64,7 +65,7 @@ def load_model(
     try:
         loaded: Any = model_class.from_pretrained(
             checkpoint.folder,
-            dtype=dtype_name(loading, checkpoint.n_bytes, _uses_gpu(device_map)),
+            dtype=dtype_name(loading, checkpoint.n_bytes, on_gpu),
             device_map=device_map,
             attn_implementation=attention,
             quantization_config=quantization,
@@ -121,7 +122,7 @@ def ran_out_of_memory(error: RuntimeError) -> bool:
 # --- where --------------------------------------------------------------------------------------------------------
 
 
-def choose_device_map(loading: Loading) -> DeviceMap:
+def choose_device_map(loading: Loading) -> str | dict[str, Any] | None:
     """Choose what transformers gets as `device_map`; None is plain loading on the CPU, without any hooks.
 
     Raises:
@@ -144,7 +145,7 @@ def choose_device_map(loading: Loading) -> DeviceMap:
     return device_map
 
 
-def _check_homes(device_map: Mapping[str, int | str], path: str, model: PreTrainedModel) -> None:
+def _check_homes(device_map: dict[str, Any], path: str, model: PreTrainedModel) -> None:
     """Refuse a map that leaves a tensor of the model without a device; the names that a file gives it may be older."""
     modules = tuple(f"{module}." if module else "" for module in device_map)
     homeless = [name for name, _ in model.named_parameters() if not f"{name}.".startswith(modules)]
@@ -153,11 +154,6 @@ def _check_homes(device_map: Mapping[str, int | str], path: str, model: PreTrain
             f"{path} gives no device to {len(homeless)} tensor(s), {homeless[0]} first",
             'it maps module names to devices, such as {"model": 0, "lm_head": "cpu"}',
         )
-
-
-def _uses_gpu(device_map: DeviceMap) -> bool:
-    devices = device_map.values() if isinstance(device_map, dict) else [device_map or "cpu"]
-    return not {"cpu", "disk"}.issuperset(devices)
 
 
 # --- how ----------------------------------------------------------------------------------------------------------
@@ -183,7 +179,7 @@ def _build_empty(model_class: type[PreTrainedModel], checkpoint: Checkpoint, att
 
 
 def _choose_quantization(
-    loading: Loading, checkpoint: Checkpoint, device_map: DeviceMap, model: PreTrainedModel, keep_whole: Sequence[str]
+    loading: Loading, checkpoint: Checkpoint, on_gpu: bool, model: PreTrainedModel, keep_whole: Sequence[str]
 ) -> BitsAndBytesConfig | QuantoConfig | None:
     """Choose how linear layers are quantised, if they are; `model` may be empty."""
     if loading.quantize is None:
@@ -195,7 +191,7 @@ def _choose_quantization(
         if not is_optimum_quanto_available():  # all else that it asks for is here: torch is not to be replaced
             raise MmgenError("quanto-int8 needs a package", "pip install --no-deps optimum-quanto ninja")
         return QuantoConfig(weights="int8", modules_to_not_convert=whole)
-    on_gpu, is_4bit = _uses_gpu(device_map), loading.quantize == "4bit"
+    is_4bit = loading.quantize == "4bit"
     if is_4bit and not on_gpu:  # there bitsandbytes packs the inputs of a layer by 64
         whole += [name for name, layer in model.named_modules() if getattr(layer, "in_features", 0) % 64]
     return BitsAndBytesConfig(
@@ -207,7 +203,7 @@ def _choose_quantization(
     )
 
 
-def _check(checkpoint: Checkpoint, report: Mapping[str, Any], may_ignore: Sequence[str]) -> None:
+def _check(checkpoint: Checkpoint, report: dict[str, Any], may_ignore: Sequence[str]) -> None:
     """Refuse a model of which something was left random, left over or misshapen."""
     shapes = [f"{name}, {(*stored,)} not {(*built,)}" for name, stored, built in report["mismatched_keys"]]
     unexpected = [name for name in report["unexpected_keys"] if not name.startswith(tuple(may_ignore))]
