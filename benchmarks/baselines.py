@@ -86,7 +86,7 @@ class Stock:
             n_codes: stop after so many; the cache has room for a whole picture all the same.
         """
         v, device = self._subject.language_model.vocabulary, self._subject.model.device
-        prompt = self._subject.prompt(make_request(seed, sampling))
+        [prompt] = self._subject.prompts([make_request(seed, sampling)])
         ids = torch.tensor([[*prompt.ids, v.begin_image]] * n, device=device)
         away = torch.tensor([[v.bos, v.begin_image]] * n, device=device)
         n_codes = n_codes or v.canvas.n_codes

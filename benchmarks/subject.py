@@ -159,9 +159,8 @@ def seconds_of_pass(model: AutoregressiveModel, n_pictures: int, n_kinds: int, w
     cache = Cache(n_rows, n_cached + width)
     id_ = int(network.code_ids[0])
     extend(network, cache, rows, torch.full((n_rows, n_cached), id_, device=device))
-    shorter = (
-        len(model.prompts([make_request(0)])[0].ids) - 1
-    )  # the row without the prompt has bos alone before the picture
+    prompt = model.prompts([make_request(0)])[0]
+    shorter = len(prompt.ids) - 1  # the row without the prompt has bos alone before the picture
     cache.lengths[:] = [max(0, n_cached - row % n_kinds * shorter) for row in rows]
     ids = torch.full((n_rows, width), id_, device=device)
     gumbel = torch.zeros(n_pictures, width, len(network.code_ids), device=device)
