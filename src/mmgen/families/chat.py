@@ -61,7 +61,7 @@ class Prompter:
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        # What stands for more than its letters: special tokens, and any other added token of the template.
+        # Special tokens, and any other added token of the template, stand for more than their letters.
         template = str(self._processor.chat_template or "")
         found = {
             token.content
@@ -203,11 +203,10 @@ class Chat(InMemoryModel):
 
     def _stops(self) -> list[int]:
         """List the ids that end a reply: the checkpoint's own, or else the tokenizer's."""
-        generation = self.model.generation_config
-        stops = generation.eos_token_id if generation is not None else None
+        stops = getattr(self.model.generation_config, "eos_token_id", None)
         if stops is None:
             stops = self.prompter.tokenizer.eos_token_id
-        return stops if isinstance(stops, list) else [] if stops is None else [cast(int, stops)]
+        return stops if isinstance(stops, list) else [] if stops is None else [stops]
 
 
 load = Chat
