@@ -57,6 +57,8 @@ def load_model(
     devices = device_map.values() if isinstance(device_map, dict) else [device_map or "cpu"]
     on_gpu = not {"cpu", "disk"}.issuperset(devices)
     quantization = _choose_quantization(loading, checkpoint, on_gpu, empty, keep_whole)
+    if quantization is not None and on_gpu and {"cpu", "disk"} & set(devices):
+        raise MmgenError("a quantised model cannot be spread over GPU and CPU or disk", "use one kind of device")
     if quantization is not None and device_map is None:
         device_map = {"": "cpu"}  # left open, the quantiser would take a GPU if there is one
 

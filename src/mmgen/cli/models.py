@@ -87,6 +87,7 @@ def _describe(found: Checkpoint, loading: Loading) -> tuple[list[Told], list[str
     name, tensors, able, here = found.name, found.tensors.values(), families.abilities(found), machine.look()
     draws = "image" in able.gives
     n_values = sum(tensor.parameter_count for tensor in tensors)
+    count = f"{n_values / 1e9:.2f} billion" if n_values >= 1e9 else f"{n_values / 1e6:.1f} million"
     types = ", ".join(sorted({tensor.dtype for tensor in tensors}))
     per_token, per_look = (count(found, "bfloat16") for count in (fit.cache_per_token, fit.cache_per_look))
     n_tokens = families.picture_tokens(found)
@@ -116,7 +117,7 @@ def _describe(found: Checkpoint, loading: Loading) -> tuple[list[Told], list[str
         "can": ", ".join(told["can"]),
         "licence": _licence(told),
         "note": found.note,
-        "weights": f"{n_values / 1e6:,.1f} million numbers, {gigabytes(found.n_bytes)} as {types}",
+        "weights": f"{count} numbers, {gigabytes(found.n_bytes)} as {types}",
         "here": f"no: {gigabytes(found.missing_bytes)} to fetch" if found.missing else "yes",
         "cache": "; ".join(f"{gigabytes(size)} for {what}" for what, size in cache.items() if size) + " (bfloat16)",
         "free": ", ".join([f"{gigabytes(here.free)} of {gigabytes(here.total)} of memory", *gpus]),
