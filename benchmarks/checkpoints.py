@@ -18,7 +18,7 @@ from transformers.models.chameleon.image_processing_pil_chameleon import Chamele
 
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.loading import read_image_processor
-from mmgen.checkpoints.packing import pack
+from mmgen.checkpoints.x86 import pack
 from mmgen.families.chameleon import Anole, Chameleon
 from mmgen.families.chameleon_prompt import Prompter
 from mmgen.model import Abilities

@@ -20,7 +20,7 @@ import torch
 
 import mmgen
 from mmgen import families
-from mmgen.checkpoints import catalog, fit, machine
+from mmgen.checkpoints import catalog, fit
 from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.request import PICTURES, ImageSampling, Loading
 
@@ -55,7 +55,7 @@ def estimate(name: str, dtype: str, cached_tokens: float) -> dict[str, float]:
     loading = Loading(dtype=dtype, device_map="cpu")
     chosen = fit.dtype_name(loading, checkpoint.n_bytes, on_gpu=False)
     reply = families.reply(checkpoint, PICTURES)
-    plan = fit.plan(checkpoint, loading, machine.look(), reply)
+    plan = fit.plan(checkpoint, loading, fit.look(), reply)
     return {
         "weights": fit.weights_bytes(checkpoint, chosen, codec=reply.codec),
         "cache": cached_tokens * fit.cache_per_token(checkpoint, chosen),

@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 
-from mmgen.checkpoints.packing import packed
+from mmgen.checkpoints.x86 import packed
 
 from .checkpoints import SHAPES
 from .measures import compare, environment

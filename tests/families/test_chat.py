@@ -16,7 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mmgen import cli, tasks
 from mmgen.checkpoints import catalog, hub
-from mmgen.checkpoints.packing import PackedLinear
+from mmgen.checkpoints.x86 import PackedLinear
 from mmgen.errors import MmgenError
 from mmgen.families import chat
 from mmgen.families.chat import Chat

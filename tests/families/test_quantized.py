@@ -11,7 +11,7 @@ import torch
 from benchmarks.quantized_captions import BARS, compare
 from mmgen import families
 from mmgen.checkpoints import catalog
-from mmgen.checkpoints.packing import PackedLinear
+from mmgen.checkpoints.x86 import PackedLinear
 from mmgen.families.chameleon import Chameleon
 from mmgen.request import Loading, Quantize
 from tests.support.checkpoints import make_checkpoint

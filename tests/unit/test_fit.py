@@ -20,9 +20,9 @@ from huggingface_hub.utils import TensorInfo
 from transformers import AutoModelForImageTextToText, ChameleonConfig, Idefics2Config, MllamaConfig, PreTrainedConfig
 
 from mmgen import families
-from mmgen.checkpoints import catalog, fit, loading, machine
+from mmgen.checkpoints import catalog, fit, loading
 from mmgen.checkpoints.catalog import Checkpoint, stored_bytes
-from mmgen.checkpoints.machine import Gpu, Machine
+from mmgen.checkpoints.fit import Gpu, Machine
 from mmgen.errors import MmgenError
 from mmgen.families.chameleon import ChameleonOfWords
 from mmgen.request import BOTH, PICTURES, WORDS, Loading
@@ -164,7 +164,7 @@ def huge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_hollow(
         folder / "model.safetensors", tensors | {"model.layers.9.mlp.up_proj.weight": ("BF16", (131072, 131072))}
     )
-    monkeypatch.setattr(machine, "look", lambda **_: Machine(8 * GB, 16 * GB))
+    monkeypatch.setattr(fit, "look", lambda **_: Machine(8 * GB, 16 * GB))
     return folder
 
 
@@ -198,8 +198,8 @@ def test_drawing_counts_the_picture_s_rows(huge: Path, monkeypatch: pytest.Monke
 
 def test_what_is_said_to_fit_has_room_for_drawing_too(huge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = catalog.find(str(huge))
-    words = fit.plan(found, Loading(dtype="bfloat16"), machine.look(), USUAL).n_bytes
-    monkeypatch.setattr(machine, "look", lambda **_: Machine(words, words))
+    words = fit.plan(found, Loading(dtype="bfloat16"), fit.look(), USUAL).n_bytes
+    monkeypatch.setattr(fit, "look", lambda **_: Machine(words, words))
     with pytest.raises(MmgenError, match="are free"):
         opened(huge, want=PICTURES)
     (way,) = [way for way in json.loads(run("models", str(huge), "--json").out)["ways"] if way["default"]]
@@ -214,12 +214,12 @@ def test_what_fits_to_draw_may_not_fit_to_interleave(tmp_path: Path, monkeypatch
     )
     assert drawing < mixed
     for free, fits in ((mixed, (True, True)), (mixed - 1, (True, False)), (drawing - 1, (False, False))):
-        monkeypatch.setattr(machine, "look", lambda free=free, **_: Machine(free, free))
+        monkeypatch.setattr(fit, "look", lambda free=free, **_: Machine(free, free))
         (way,) = [way for way in json.loads(run("models", long, "--json").out)["ways"] if way["default"]]
         assert (way["n_bytes"], way["interleave"]["n_bytes"]) == (drawing, mixed)
         assert (way["fits"], way["interleave"]["fits"]) == fits
         for want, goes_on in zip((PICTURES, BOTH), fits, strict=True):
-            assert (refusal(found, machine.look(), families.reply(found, want)) is None) == goes_on
+            assert (refusal(found, fit.look(), families.reply(found, want)) is None) == goes_on
         (said,) = [line for line in run("models", long).out.splitlines() if "(default)" in line]
         assert said.endswith({(True, True): "  yes", (True, False): "  not to interleave"}.get(fits, "  no"))
 
@@ -233,7 +233,7 @@ def test_only_what_interleaves_is_weighed_for_it(tmp_path: Path) -> None:
 
 def test_a_model_is_tried_with_what_it_can_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = catalog.find(str(make_checkpoint(tmp_path / "my model")))
-    monkeypatch.setattr(machine, "look", lambda **_: Machine(8 * GB, 16 * GB))
+    monkeypatch.setattr(fit, "look", lambda **_: Machine(8 * GB, 16 * GB))
     for name, command in ((found.name, "caption photo.jpg"), ("emu3-gen", 'draw "a snowman"')):
         monkeypatch.setattr(catalog, "find", lambda *_, name=name, **__: replace(found, name=name))
         said = run("models", name).out.splitlines()[-1]
@@ -244,7 +244,7 @@ def test_a_model_is_tried_with_what_it_can_do(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_machine_s_memory_is_known() -> None:
-    here = machine.look()
+    here = fit.look()
     assert 0 < here.free <= here.total
     assert here.total > GB / 4
 
@@ -278,7 +278,7 @@ def test_a_control_group_may_allow_less_than_there_is(
 
     monkeypatch.setattr(Path, "read_text", read)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=20 * GB, total=32 * GB))
-    assert machine.ram() == found
+    assert fit.ram() == found
 
 
 @pytest.fixture
@@ -300,19 +300,19 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("cuda")
 def test_gpus_are_those_that_torch_sees() -> None:
-    assert machine.look().gpus == (Gpu("card", 20 * GB, 24 * GB), Gpu("card", 0, 24 * GB))
+    assert fit.look().gpus == (Gpu("card", 20 * GB, 24 * GB), Gpu("card", 0, 24 * GB))
 
 
 @pytest.mark.usefixtures("cuda")
 def test_a_torch_that_finds_no_driver_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert machine.look().gpus == ()
+    assert fit.look().gpus == ()
 
 
 def test_a_torch_without_cuda_is_not_imported() -> None:
     if torch.__version__.endswith("+cpu"):
         code = (
-            "import sys; from mmgen.checkpoints import machine; assert not machine.look().gpus; "
+            "import sys; from mmgen.checkpoints import fit; assert not fit.look().gpus; "
             "assert 'torch' not in sys.modules"
         )
         subprocess.run([sys.executable, "-c", code], check=True)

@@ -32,8 +32,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 
 # Which modules may import a heavy package as they are imported themselves.
 ROOMS = {
-    "torch": ("decoding.*", "checkpoints.packing", "checkpoints.loading", "families.*"),
-    "transformers": ("checkpoints.loading", "families.*"),
+    "torch": ("decoding.*", "checkpoints.x86", "checkpoints.loading", "families.*"),
+    "transformers": ("checkpoints.loading", "checkpoints.x86", "families.*"),
     "PIL": ("inputs.images", "outputs.pictures", "decoding.pieces", "families.*"),
     "tokenizers": ("families.*",),
     "safetensors": ("checkpoints.loading",),

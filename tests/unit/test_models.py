@@ -17,9 +17,9 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, MllamaConfig
 
-from mmgen.checkpoints import catalog, machine
+from mmgen.checkpoints import catalog, fit
 from mmgen.checkpoints.aliases import ALIASES
-from mmgen.checkpoints.machine import Machine
+from mmgen.checkpoints.fit import Machine
 from mmgen.cli import INTERRUPTED
 from mmgen.outputs.pictures import read_metadata
 from tests.support.chat_checkpoints import make_idefics3
@@ -173,7 +173,7 @@ def test_it_says_which_flags_fit_this_machine(eleven: tuple[Path, int], monkeypa
         (24 * 10**9, ["--dtype bfloat16 (default)", "--quantize 8bit", "--quantize 4bit"]),
         (10**9, []),
     ):
-        monkeypatch.setattr(machine, "look", lambda free=free, **_: Machine(free, 32 * 10**9))
+        monkeypatch.setattr(fit, "look", lambda free=free, **_: Machine(free, 32 * 10**9))
         *table, _, last = run("models", LLAMA).out.splitlines()
         assert f"{free / 1e9:.1f} GB of 32.0 GB of memory, no GPU" in "\n".join(table)
         rows = [line.rsplit("  ", 1) for line in table[-4:]]

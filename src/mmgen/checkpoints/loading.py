@@ -19,7 +19,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available, is_optimu
 from mmgen.checkpoints import catalog
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.fit import dtype_name
-from mmgen.checkpoints.packing import leave_files, pack
+from mmgen.checkpoints.x86 import leave_files, pack
 from mmgen.errors import MmgenError, UsageError, refused
 from mmgen.request import Loading
 

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeAlias
 
 import typer
 
-from mmgen.checkpoints import catalog, machine
+from mmgen.checkpoints import catalog, fit
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.cli.naming import check_outputs, check_page
 from mmgen.cli.options import FindOptions, JobOptions
@@ -174,7 +174,7 @@ def _quiet(notes: Notes) -> None:
 def _hide_broken_torchvision() -> None:
     """Let our own process do without a torchvision that cannot be imported, as one that was made for another torch."""
     try:
-        machine.check_torchvision()
+        fit.check_torchvision()
     except MmgenError:
         sys.modules["torchvision"] = None  # type: ignore[assignment]  # so it is not found
 

@@ -81,10 +81,10 @@ def _licence(told: Told) -> str:
 def _describe(found: Checkpoint, loading: Loading) -> tuple[list[Told], list[str]]:
     """Tell of a checkpoint and the ways to load it, as --json does and for people."""
     from mmgen import families
-    from mmgen.checkpoints import fit, machine
+    from mmgen.checkpoints import fit
 
     # 1) The model
-    name, tensors, able, here = found.name, found.tensors.values(), families.abilities(found), machine.look()
+    name, tensors, able, here = found.name, found.tensors.values(), families.abilities(found), fit.look()
     draws = "image" in able.gives
     n_values = sum(tensor.parameter_count for tensor in tensors)
     count = f"{n_values / 1e9:.2f} billion" if n_values >= 1e9 else f"{n_values / 1e6:.1f} million"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
-from mmgen.checkpoints import catalog, fit, machine
+from mmgen.checkpoints import catalog, fit
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.families import vqgan
 from mmgen.model import Abilities, Model
@@ -61,7 +61,7 @@ def open_model(
     loading: Loading,
     want: frozenset[Kind] = WORDS,
     requests: Sequence[Request] = (),
-    before_torch: Callable[[], None] = machine.check_torchvision,
+    before_torch: Callable[[], None] = fit.check_torchvision,
 ) -> Model:
     """Open a checkpoint, having checked first, without its weights, that it can do what is wanted.
 
@@ -77,7 +77,7 @@ def open_model(
     family, able = _family(checkpoint), abilities(checkpoint)
     able.check(checkpoint.name, want, requests)
     if loading.fit_check and checkpoint.n_bytes > fit.SMALL:
-        fit.check(checkpoint, loading, machine.look(with_gpus=loading.device_map != "cpu"), reply(checkpoint, want))
+        fit.check(checkpoint, loading, fit.look(with_gpus=loading.device_map != "cpu"), reply(checkpoint, want))
     catalog.check_tokenizer(checkpoint)
     before_torch()
     prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)

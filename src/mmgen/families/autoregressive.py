@@ -14,16 +14,15 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mmgen.checkpoints import machine
+from mmgen.checkpoints import fit
 from mmgen.checkpoints.fit import SMALL, cache_per_token
 from mmgen.checkpoints.loading import load_model
-from mmgen.checkpoints.packing import packed
+from mmgen.checkpoints.x86 import ask_twice, packed
 from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import PromptIds
 from mmgen.decoding.replies import LanguageModel, draw, generate_text, interleave
 from mmgen.decoding.stepwise import Network
 from mmgen.errors import MmgenError, OutOfMemoryError
-from mmgen.families.attention import ask_twice
 from mmgen.families.in_memory import InMemoryModel
 from mmgen.families.prompting import TokenPrompter
 from mmgen.request import BOTH, PICTURES, WORDS, Done, Piece, Request
@@ -182,4 +181,4 @@ def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         spare = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, and unused
         return torch.cuda.mem_get_info(device)[0] + spare
-    return machine.ram()[0]
+    return fit.ram()[0]

@@ -249,7 +249,7 @@ def load_processor(checkpoint: Checkpoint) -> Any:
     """Load what prepares text and images, and see that it can do both."""
     from transformers.models.auto.processing_auto import AutoProcessor
 
-    from mmgen.checkpoints import machine
+    from mmgen.checkpoints import fit
 
     why = ""
     try:
@@ -258,7 +258,7 @@ def load_processor(checkpoint: Checkpoint) -> Any:
         package = next((name for name in _EXTRAS if name in str(error).lower()), None)
         if package is not None and not isinstance(error, OSError):  # which may have it in a path
             raise MmgenError(
-                f"{checkpoint.name} needs the package {package} to prepare pictures", machine.install_command(package)
+                f"{checkpoint.name} needs the package {package} to prepare pictures", fit.install_command(package)
             ) from error
         processor, why = None, f": {first_line(error).partition('. If you were')[0]}"  # it goes on about the Hub
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):

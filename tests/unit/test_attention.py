@@ -9,9 +9,8 @@ from typing import Any, cast
 import pytest
 import torch
 
-from mmgen.checkpoints import machine
-from mmgen.families import attention
-from mmgen.families.attention import _attend
+from mmgen.checkpoints import x86
+from mmgen.checkpoints.x86 import attend
 from mmgen.families.chameleon import Chameleon
 from mmgen.request import Loading
 from tests.support.checkpoints import make_checkpoint
@@ -32,7 +31,7 @@ def test_a_single_query_gets_the_attention_it_is_due(n_keys: int, layer: Any, ma
     lengths = torch.tensor([n_keys, (n_keys + 1) // 2, 1]) if masked else torch.tensor([n_keys] * 3)
     is_seen = (torch.arange(n_keys) < lengths[:, None])[:, None, None]  # [3, 1, 1, n_keys]
     mask = torch.zeros(is_seen.shape).masked_fill(~is_seen, torch.finfo(torch.bfloat16).min).bfloat16()
-    found, _ = _attend(layer, query, keys, values, mask if masked else None, scaling=8**-0.5)
+    found, _ = attend(layer, query, keys, values, mask if masked else None, scaling=8**-0.5)
 
     each = [one.double().repeat_interleave(layer.num_key_value_groups, dim=1) for one in (keys, values)]
     scores = (query.double() @ each[0].transpose(2, 3) / 8**0.5).masked_fill(~is_seen, -torch.inf)
@@ -55,17 +54,17 @@ def test_it_is_asked_twice_where_that_gains(
     monkeypatch: pytest.MonkeyPatch, n_queries: int, n_keys: int, layer: Any, masked: bool, n_asked: int
 ) -> None:
     asked: list[int] = []
-    attend = attention.sdpa_attention_forward
+    stock = x86.sdpa_attention_forward
 
     def record(module: Any, query: torch.Tensor, *arguments: Any, **named: Any) -> Any:
         asked.append(query.shape[2])
-        return attend(module, query, *arguments, **named)
+        return stock(module, query, *arguments, **named)
 
-    monkeypatch.setattr(attention, "sdpa_attention_forward", record)
+    monkeypatch.setattr(x86, "sdpa_attention_forward", record)
     query = torch.randn(1, 2 * layer.num_key_value_groups, n_queries, 8).bfloat16()
     keys, values = torch.randn(2, 1, 2, n_keys, 8).bfloat16()
     mask = torch.zeros(1, 1, n_queries, n_keys).bfloat16() if masked else None
-    assert _attend(layer, query, keys, values, mask)[0].shape == (1, n_queries, query.shape[1], 8)
+    assert attend(layer, query, keys, values, mask)[0].shape == (1, n_queries, query.shape[1], 8)
     assert asked == [n_asked]
 
 
@@ -76,14 +75,14 @@ def test_it_is_asked_twice_where_that_gains(
 def test_a_model_asks_twice_in_bfloat16_unless_told_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, attn: str, asks_twice: bool
 ) -> None:
-    monkeypatch.setattr(machine, "is_x86", lambda: True)
+    monkeypatch.setattr(x86, "is_x86", lambda: True)
     model = opened(make_checkpoint(tmp_path), Loading(dtype=dtype, attn=attn, device_map="cpu"))
     assert isinstance(model, Chameleon)
     chosen = {layer.self_attn.config._attn_implementation for layer in model.model.get_decoder().layers}
-    assert chosen == {attention._NAME if asks_twice else "eager" if attn == "eager" else "sdpa"}
+    assert chosen == {x86.ASKED_TWICE if asks_twice else "eager" if attn == "eager" else "sdpa"}
 
 
 def test_other_processors_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "is_x86", lambda: False)
+    monkeypatch.setattr(x86, "is_x86", lambda: False)
     model = cast(Chameleon, opened(make_checkpoint(tmp_path), Loading(dtype="bfloat16", device_map="cpu")))
     assert model.model.config._attn_implementation == "sdpa"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmgen.checkpoints.packing import PackedLinear, leave_files, pack, packed
+from mmgen.checkpoints.x86 import PackedLinear, leave_files, pack, packed
 from mmgen.families.chameleon import Chameleon
 from mmgen.request import Loading
 from tests.support.checkpoints import make_checkpoint
