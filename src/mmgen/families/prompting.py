@@ -251,19 +251,18 @@ def load_processor(checkpoint: Checkpoint) -> Any:
 
     from mmgen.checkpoints import fit
 
-    why = ""
     try:
         processor = AutoProcessor.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+        _ = processor.tokenizer, processor.image_processor
     except (ImportError, ValueError, OSError, AttributeError) as error:
         package = next((name for name in _EXTRAS if name in str(error).lower()), None)
         if package is not None and not isinstance(error, OSError):  # which may have it in a path
             raise MmgenError(
                 f"{checkpoint.name} needs the package {package} to prepare pictures", fit.install_command(package)
             ) from error
-        processor, why = None, f": {first_line(error).partition('. If you were')[0]}"  # it goes on about the Hub
-    if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
+        why = first_line(error).partition(". If you were")[0]  # it goes on about the Hub
         raise MmgenError(
-            f"{checkpoint.name} has no processor for text and pictures{why}",
+            f"{checkpoint.name} has no processor for text and pictures: {why}",
             "copy processor_config.json or preprocessor_config.json beside the weights",
-        )
+        ) from error
     return processor
