@@ -10,9 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from mmgen import tasks
-from mmgen.decoding.cache import Cache
 from mmgen.decoding.sampling import Noise, guidance_weights, log_probabilities, mix, pick
-from mmgen.decoding.stepwise import extend, forward
+from mmgen.decoding.stepwise import Cache, extend, forward
 from mmgen.decoding.vq import to_uint8
 from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.outputs.pictures import encode_image

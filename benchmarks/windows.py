@@ -18,11 +18,10 @@ from torch import Tensor
 
 import mmgen
 from mmgen import tasks
-from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import PromptIds
 from mmgen.decoding.replies import LanguageModel, draw
 from mmgen.decoding.sampling import Noise, guidance_weights, log_probabilities, mix
-from mmgen.decoding.stepwise import forward
+from mmgen.decoding.stepwise import Cache, forward
 from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.request import ImageSampling, Loading, Picture, Request
 

@@ -12,8 +12,7 @@ from PIL import Image
 from transformers import AutoProcessor, ChameleonForConditionalGeneration
 
 from mmgen import tasks
-from mmgen.decoding.cache import Cache
-from mmgen.decoding.stepwise import extend
+from mmgen.decoding.stepwise import Cache, extend
 from mmgen.errors import MmgenError
 from mmgen.families.chameleon import Chameleon
 from mmgen.request import BOTH, ImageSampling, Loading, Picture, TextSampling, Turn

@@ -19,11 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.windows import scores
-from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Step, forbidden
 from mmgen.decoding.replies import LanguageModel
 from mmgen.decoding.sampling import Noise, log_probabilities, penalise_repetition
-from mmgen.decoding.stepwise import extend
+from mmgen.decoding.stepwise import Cache, extend
 from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.families.chat import Chat
 from mmgen.request import WORDS, ImageSampling, Request, TextSampling

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmgen.decoding.cache import Cache
+from mmgen.decoding.stepwise import Cache
 
 HEADS, WIDTH, CAPACITY = 2, 3, 6
 

@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Canvas, PromptIds, Vocabulary
 from mmgen.decoding.replies import LanguageModel, draw, generate_text, interleave
-from mmgen.decoding.stepwise import Network
+from mmgen.decoding.stepwise import Cache, Network
 from mmgen.errors import MmgenError
 from mmgen.families.chameleon_prompt import read_code_ids
 from mmgen.request import BOTH, PICTURES, WORDS, Done, ImageSampling, Picture, Progress, Request, TextSampling

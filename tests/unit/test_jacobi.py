@@ -15,11 +15,10 @@ from torch import Tensor
 import mmgen
 from benchmarks.windows import PROMPTS, scores
 from mmgen import tasks
-from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Canvas, PromptIds, Vocabulary
 from mmgen.decoding.jacobi import choose_window
 from mmgen.decoding.replies import LanguageModel, draw
-from mmgen.decoding.stepwise import Network
+from mmgen.decoding.stepwise import Cache, Network
 from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.request import PICTURES, Done, ImageSampling, Loading, Picture, Progress, Request
 from tests.support.near_ties import Chosen, assert_same, at_edge, chosen, score_word

@@ -21,7 +21,7 @@ SOURCE = Path(mmgen.__file__).parent
 
 # Rooms from the ground up: a room may import what stands on a lower floor, and its modules each other, in no circle.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "text", "ahead"),
+    ("errors", "text"),
     ("request", "files"),
     ("tasks", "model", "inputs", "checkpoints", "decoding"),
     ("families", "outputs"),
@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 ROOMS = {
     "torch": ("decoding.*", "checkpoints.x86", "checkpoints.loading", "families.*"),
     "transformers": ("checkpoints.loading", "checkpoints.x86", "families.*"),
-    "PIL": ("inputs.images", "outputs.pictures", "decoding.pieces", "families.*"),
+    "PIL": ("inputs.images", "outputs.pictures", "decoding.replies", "families.*"),
     "tokenizers": ("families.*",),
     "safetensors": ("checkpoints.loading",),
     "huggingface_hub": ("checkpoints.loading",),
@@ -49,7 +49,6 @@ LIGHT = (
     "decoding.grammar",
     "families.*_prompt",
     "families.prompting",
-    "families.vqgan",
 )  # run before the weights are read: these never import torch
 
 MISSING = "ImportError|ModuleNotFoundError|AttributeError"  # raised for a module or a name that is not there

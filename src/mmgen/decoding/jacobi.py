@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import Canvas
 from mmgen.decoding.sampling import Noise, log_probabilities, mix, pick
-from mmgen.decoding.stepwise import Network, forward
+from mmgen.decoding.stepwise import Cache, Network, forward
 from mmgen.request import ImageSampling
 
 # Places of a pass beyond which guesses are wrong too often to be worth it: on a CPU as benchmarks/README.md says, on a

@@ -12,7 +12,7 @@ from typing import Any
 
 from mmgen.checkpoints import catalog, fit
 from mmgen.checkpoints.catalog import Checkpoint
-from mmgen.families import vqgan
+from mmgen.families import chameleon_prompt
 from mmgen.model import Abilities, Model
 from mmgen.request import BOTH, WORDS, Kind, Loading, Request
 
@@ -38,7 +38,7 @@ class Family:
 
 
 _FAMILIES = {
-    "chameleon": Family("chameleon", Abilities(), "chameleon_prompt", vqgan.count_codes),
+    "chameleon": Family("chameleon", Abilities(), "chameleon_prompt", chameleon_prompt.count_codes),
     "emu3": Family(
         "emu3",
         Abilities(varies=False, mixes=False, negative_prompt=True, ratio=True),
@@ -103,7 +103,7 @@ def reply(checkpoint: Checkpoint, want: frozenset[Kind]) -> fit.Reply:
         n_tokens = _GUIDANCE_ROWS * int(checkpoint.config.get("max_position_embeddings", 4096))
     else:
         n_tokens = fit.TOKENS + _GUIDANCE_ROWS * n_codes
-    return fit.Reply(n_tokens, vqgan.decoder_bytes(checkpoint.config, n_codes), codec)
+    return fit.Reply(n_tokens, chameleon_prompt.decoder_bytes(checkpoint.config, n_codes), codec)
 
 
 def picture_tokens(checkpoint: Checkpoint) -> int:

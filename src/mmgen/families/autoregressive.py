@@ -18,10 +18,9 @@ from mmgen.checkpoints import fit
 from mmgen.checkpoints.fit import SMALL, cache_per_token
 from mmgen.checkpoints.loading import load_model
 from mmgen.checkpoints.x86 import ask_twice, packed
-from mmgen.decoding.cache import Cache
 from mmgen.decoding.grammar import PromptIds
 from mmgen.decoding.replies import LanguageModel, draw, generate_text, interleave
-from mmgen.decoding.stepwise import Network
+from mmgen.decoding.stepwise import Cache, Network
 from mmgen.errors import MmgenError, OutOfMemoryError
 from mmgen.families.in_memory import InMemoryModel
 from mmgen.families.prompting import TokenPrompter

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmgen.decoding.grammar import Canvas, PromptIds, Vocabulary
 from mmgen.errors import MmgenError
 from mmgen.families.prompting import TokenPrompter
-from mmgen.families.vqgan import count_codes
 from mmgen.request import Request
 
 if TYPE_CHECKING:
@@ -93,3 +92,28 @@ def read_code_ids(names: Mapping[str, int], n_embeddings: int) -> tuple[int, ...
         message = f"config.json names {len(ids)} image codes, the codebook has {n_embeddings}"
         raise MmgenError(message, "is this checkpoint complete?")
     return tuple(ids[code] for code in range(n_embeddings))
+
+
+# --- sizes, by the config ------------------------------------------------------------------------------------------
+
+
+_MAPS = 6  # of an image's full size that the decoder holds at once in float32, as measured for Chameleon's
+
+
+def count_codes(config: Mapping[str, Any]) -> int:
+    """Count the codes of a square image: each level of the VQ but the first halves its sides."""
+    vq, widths = _read(config)
+    side: int = vq.get("resolution", 512) // 2 ** (len(widths) - 1)
+    return side * side
+
+
+def decoder_bytes(config: Mapping[str, Any], n_codes: int) -> int:
+    """Say how many bytes the decoder takes in passing for an image of so many codes."""
+    vq, widths = _read(config)
+    n_pixels = n_codes * 4 ** (len(widths) - 1)
+    return int(_MAPS * 4 * n_pixels * widths[0] * vq.get("base_channels", 128))
+
+
+def _read(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[int]]:
+    vq = config.get("vq_config") or {}
+    return vq, vq.get("channel_multiplier") or (1, 1, 2, 2, 4)

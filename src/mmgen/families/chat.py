@@ -24,7 +24,7 @@ from transformers.models.auto.modeling_auto import (
 
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.loading import load_model, read_config
-from mmgen.decoding.pieces import Detokenizer
+from mmgen.decoding.replies import Detokenizer
 from mmgen.errors import MmgenError, TooLongError
 from mmgen.families.generation import stream
 from mmgen.families.in_memory import InMemoryModel

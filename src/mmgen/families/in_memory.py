@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from queue import SimpleQueue
+from threading import Event
+from typing import Any, TypeVar
 
 import torch
 
-from mmgen.ahead import side_by_side
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.loading import ran_out_of_memory
 from mmgen.errors import MmgenError, OutOfMemoryError
@@ -21,6 +23,7 @@ from mmgen.request import BOTH, Done, Loading, Piece, Request
 
 _MOST_REQUESTS = 16  # in one group; more gain little, and the first result comes later
 
+_Piece = TypeVar("_Piece")
 Numbered = tuple[int, Request]
 
 
@@ -164,3 +167,35 @@ def _groups(requests: Iterable[Request | None]) -> Iterator[list[Numbered]]:
             group = []
     if group:
         yield group
+
+
+def side_by_side(lanes: Sequence[Iterator[_Piece]]) -> Iterator[_Piece]:
+    """Run iterators in a thread each; what they give comes as it is made. One alone needs no thread."""
+    if len(lanes) == 1:
+        yield from lanes[0]
+        return
+    made: SimpleQueue[_Piece | None] = SimpleQueue()
+    stopping = Event()
+
+    def run(lane: Iterator[_Piece]) -> None:
+        try:
+            for each in lane:
+                made.put(each)
+                if stopping.is_set():
+                    return
+        finally:
+            made.put(None)
+
+    with ThreadPoolExecutor(len(lanes), "mmgen-lane") as runners:
+        futures = [runners.submit(run, lane) for lane in lanes]
+        try:
+            n_running = len(lanes)
+            while n_running:
+                if (each := made.get()) is None:
+                    n_running -= 1
+                else:
+                    yield each
+        finally:
+            stopping.set()
+        for future in futures:
+            future.result()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mmgen.ahead import side_by_side
+from mmgen.families.in_memory import side_by_side
 
 
 def test_lanes_run_at_once_and_each_keeps_its_order() -> None:

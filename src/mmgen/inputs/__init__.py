@@ -1,1 +1,0 @@
-"""Read the files that users give: pictures, prompts, conversations. Refuses to know models."""
