@@ -12,11 +12,12 @@ ifeq ($(TORCH),cpu)
 TORCH_FIRST := $(PIP) torch --index-url https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: help demo test lint format checkpoint clean
+.PHONY: help demo test test-slow lint format checkpoint clean
 
 help:
 	@echo "make demo        draw a snowman and caption it (make demo TORCH=cpu: with a small torch, for CPUs alone)"
-	@echo "make test        lint, types and tests"
+	@echo "make test        lint, types and tests: what a change is held to"
+	@echo "make test-slow   the long trials: every window, kills at 100 moments, 100,000 paths (an hour)"
 	@echo "make lint        lint and types alone"
 	@echo "make format      put the code in shape"
 	@echo "make checkpoint  train the built-in model again (about six hours on two cores)"
@@ -43,8 +44,16 @@ demo: $(INSTALLED)
 	$(BIN)/mmgen caption snowman.png
 	@echo "The picture is snowman.png. To use mmgen in this shell: source $(BIN)/activate"
 
+# Two at a time: they are half waiting, for processes of their own.
 test: lint
-	$(BIN)/python -m pytest -m "not gpu and not network"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu and not network and not slow"
+
+test-slow: lint
+	$(BIN)/python -m pytest -m "slow and not gpu and not network"
+	$(BIN)/python -m benchmarks.kill_batch
+	$(BIN)/python -m benchmarks.kill_download
+	$(BIN)/python -m benchmarks.many_paths
+	$(BIN)/python -m benchmarks.windows
 
 lint: $(DEVELOPED)
 	$(BIN)/ruff check

@@ -51,6 +51,7 @@ def test_4_bits_are_normal_floats_and_are_computed_with_in_bfloat16(tmp_path: Pa
     assert layer.compute_dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_greedy_captions_of_the_builtin_model_stay_mostly_the_same() -> None:
     """As benchmarks/quantized_captions.py, whose bars are for 200 pictures: three misses more are let pass in 30."""

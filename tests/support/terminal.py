@@ -55,7 +55,15 @@ class Terminal:
         self.pictures: list[list[list[pyte.screens.Char]]] = []
         self._stream = pyte.ByteStream(self.screen)
         path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-        given = {**os.environ, "PYTHONPATH": path, "TERM": "xterm", "HOME": str(folder), **environment}
+        given = {
+            **os.environ,
+            "PYTHONPATH": path,
+            "TERM": "xterm",
+            "HOME": str(folder),
+            "LINES": "",
+            "COLUMNS": "",
+            **environment,
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-c", _OWN + code],
             stdin=theirs,

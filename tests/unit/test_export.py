@@ -331,6 +331,7 @@ def test_the_page_forbids_itself_everything_but_its_own(tmp_path: Path) -> None:
 # Writing it
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
     Image.effect_noise((320, 320), 90).save(tmp_path / "noise.png")
     records = [record(image=str(tmp_path / "noise.png"), text="Noise.")] * 150

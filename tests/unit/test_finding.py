@@ -323,6 +323,7 @@ def test_numbers_of_any_length_are_compared() -> None:
 # Many
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_paths_need_little_memory_and_the_first_comes_at_once() -> None:
     n_folders, n_files = 100, 1000
     for folder in range(n_folders):

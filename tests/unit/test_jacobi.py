@@ -214,6 +214,7 @@ def next_of_story(model: AutoregressiveModel, request: Request, so_far: Sequence
     return score_word(model.language_model, "words or a picture", request, ids, n_words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_the_built_in_model_draws_the_same_with_every_window_in_fewer_passes(
     demo: AutoregressiveModel, guidance: float
@@ -229,6 +230,7 @@ def test_the_built_in_model_draws_the_same_with_every_window_in_fewer_passes(
     compare(demo, requests, alone, gathered(demo, 8, requests))
 
 
+@pytest.mark.slow
 def test_the_built_in_model_varies_and_tells_the_same_with_every_window(demo: AutoregressiveModel) -> None:
     image = fresh_renders(1, seed=5)[1][0]
     requests = [tasks.vary(image, "make it blue", seed=3), tasks.vary(image, seed=4)]
