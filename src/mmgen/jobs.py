@@ -222,7 +222,9 @@ class Job:
         if not first:
             return
         asked = [self._entries[number].item for number in self._asked]
-        is_same = len({(item.prompt, len(item.sources)) for item in asked}) == 1  # one too long, all too long
+        is_same = (
+            len({(item.prompt, len(item.sources)) for item in asked}) == 1
+        )  # then, if the first is too long, all are
         model = self.open_model([request for request in first if request is not None] if is_same else [])
         self._started = self._ticked = time.monotonic()
         # Ctrl-C finishes what is in hand; of a few items that were named, the first one ends it all.

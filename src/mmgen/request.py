@@ -1,6 +1,6 @@
 """The values every room speaks: what goes into a model and what comes out. Knows neither torch nor any model.
 
-The three sampling and loading classes are the only places where a default stands, and the help of its option.
+Each option that Python has too is a field here: its default, its help and its check stand in no other place.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Loading:
             _at_least("window", self.window, 1)
 
 
-GROUP = 16  # items that a model may be given before it has answered the first
+GROUP = 16  # requests that a model in memory answers together, at most; as many named items are few
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,9 @@ _TYPERS = {"-h", "--help", "--version", "--show-completion"}  # what Typer itsel
 INTERRUPTED = 130
 PIPE_CLOSED = 141  # what a shell sees of any program that a closed pipe ended
 
-_COMMANDS = ("caption", "ask", "draw", "vary", "interleave", "chat", "models", "export", "report")
+_COMMANDS = {
+    each.__name__.rpartition(".")[2]: each for each in (caption, ask, draw, vary, interleave, chat, models, export)
+}
 
 EXAMPLES = """\b
 Examples:
@@ -39,9 +41,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a bug keeps its own traceback
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 10**4},  # as wide as the terminal
 )
-for _room in (caption, ask, draw, vary, interleave, chat, models, export):
-    _name = _room.__name__.rpartition(".")[2]
-    app.command(_name, cls=HeadedCommand, epilog=_room.EXAMPLES)(getattr(_room, _name))
+for _name, _file in _COMMANDS.items():
+    app.command(_name, cls=HeadedCommand, epilog=_file.EXAMPLES)(getattr(_file, _name))
 _report_examples = export.EXAMPLES.replace("mmgen export", "mmgen report")
 app.command("report", cls=HeadedCommand, epilog=_report_examples, hidden=True)(export.export)
 
@@ -108,7 +109,7 @@ def _replace_closed_streams() -> None:
 
 def _usage_error(error: typer.TyperException, arguments: Sequence[str]) -> UsageError:
     message = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
-    command = next((word for word in arguments if word in _COMMANDS), None)
+    command = next((word for word in arguments if word in (*_COMMANDS, "report")), None)
     return UsageError(message[:1].lower() + message[1:], f"see {f'mmgen {command}' if command else 'mmgen'} --help")
 
 

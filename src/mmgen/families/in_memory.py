@@ -19,9 +19,7 @@ from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.loading import ran_out_of_memory
 from mmgen.errors import MmgenError, OutOfMemoryError
 from mmgen.model import Abilities, Model
-from mmgen.request import BOTH, Done, Loading, Piece, Request
-
-_MOST_REQUESTS = 16  # in one group; more gain little, and the first result comes later
+from mmgen.request import BOTH, GROUP, Done, Loading, Piece, Request
 
 _Piece = TypeVar("_Piece")
 Numbered = tuple[int, Request]
@@ -43,7 +41,7 @@ class InMemoryModel(Model):
 
     model: Any = None
     prompter: Any
-    most_rows = _MOST_REQUESTS
+    most_rows = GROUP
     n_lanes = 0
 
     def __init__(
@@ -162,7 +160,7 @@ def _groups(requests: Iterable[Request | None]) -> Iterator[list[Numbered]]:
         if request is not None:
             group.append((n_pulled, request))
             n_pulled += 1
-        if group and (request is None or len(group) == _MOST_REQUESTS):
+        if group and (request is None or len(group) == GROUP):
             yield group
             group = []
     if group:

@@ -1,6 +1,7 @@
 """An item (what is asked for), its result (what came of it), and the record of both: the only JSON.
 
-Knows neither models nor files; pictures are opened when an item is asked.
+An item has an id, which records call its `place`: which of the command's items it is, the same in every run; and a key,
+which stands for all that its result depends on. Knows neither models nor files.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ VERSION = 1  # of the record: raised when a field changes its meaning, not when 
 
 # The fields of sampling that have always been part of a key. One that is added later counts only where it differs
 # from its default, so that no journal becomes stale by a new option.
-_ALWAYS_IN_KEY = {
+_KEY_FIELDS_OF_VERSION_1 = {
     "text": {"temperature", "top_p", "top_k", "repetition_penalty", "max_tokens"},
     "image": {"temperature", "top_p", "top_k", "guidance", "image_guidance", "negative_prompt", "ratio"},
 }
@@ -136,7 +137,11 @@ class Item:
         greedy = self.request.want == WORDS and self.request.text.temperature == 0
         seed: object = self.request.seed if self.own_seed else f"drawn + {self.number}"
         sampling = {
-            kind: {name: v for name, v in values.items() if name in _ALWAYS_IN_KEY[kind] or v != _DEFAULTS[kind][name]}
+            kind: {
+                name: v
+                for name, v in values.items()
+                if name in _KEY_FIELDS_OF_VERSION_1[kind] or v != _DEFAULTS[kind][name]
+            }
             for kind, values in sampling_of(self.request).items()
         }
         return {

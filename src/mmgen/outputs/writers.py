@@ -54,8 +54,9 @@ class Writer(ABC):
     ) -> AbstractContextManager[Path | None]:
         """Prepare a result, and put it in its place when the `with` block ends.
 
-        The block gets the file that will be replaced, if any. In it the record is written: if we are killed in between,
-        the file is not there and is made again; the other way round it would be somebody else's.
+        The block gets the file that will be replaced, if any, and writes the record. So the order is: temporary file,
+        record, rename. Killed after the record, the file is missing and is made again; had it been renamed first, the
+        next run would find a file without a record, take it for somebody else's, and refuse to touch it.
 
         Args:
             record: is filled in with what came.
