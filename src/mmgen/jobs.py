@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice, takewhile
-from textwrap import shorten
 
 from mmgen.errors import CannotGoOnError, MmgenError
 from mmgen.files import aside, first_interrupt
@@ -24,7 +23,7 @@ from mmgen.outputs.records import FileEntry, Item, Origin, Record, Result, in_or
 from mmgen.outputs.terminal import Drawing, Notes, emit, how_far, pace
 from mmgen.outputs.writers import Writer
 from mmgen.request import GROUP, Done, Limits, Picture, Piece, Progress, Request
-from mmgen.text import as_line
+from mmgen.text import as_line, folded
 
 _READERS = 4  # threads; what they do, reading and decoding pictures, runs side by side
 
@@ -143,7 +142,7 @@ class Job:
 
     def _look(self, item: Item, opens: bool = True) -> _Entry | None:
         """Find out what is to be done about an item, and open its pictures; None: it is another shard's. In threads."""
-        entry, journal, last = _Entry(item, key_of(item.item_id)), self.journal, None
+        entry, journal = _Entry(item, key_of(item.item_id)), self.journal
         try:
             if item.error is not None:
                 raise item.error
@@ -160,10 +159,11 @@ class Job:
             if not self.limits.takes(entry.key):
                 return None
             if journal is not None:
-                entry.state, last = journal.state(entry.key, item.item_id), journal.last(item.item_id)
+                entry.state = journal.state(entry.key, item.item_id)
             if entry.state == "done" and journal and self.writer.is_there(item, lambda: journal.result(entry.key)):
                 entry.skip = True
             else:
+                last = journal.last(item.item_id) if journal is not None else None
                 entry.skip = entry.is_foreign = self.writer.is_foreign(item, last)
             entry.is_settled = entry.skip
             if opens and not entry.skip:
@@ -230,7 +230,9 @@ class Job:
         # Ctrl-C finishes what is in hand; of a few items that were named, the first one ends it all.
         if self.journal is not None or self._n_items is None or self._n_items > GROUP:
             self._undo.enter_context(first_interrupt(self._stop))
-        yield from model.replies(chain(first, [None], waiting))
+        group = deque([*first, None])
+        first.clear()  # lest its images stay to the end
+        yield from model.replies(chain((group.popleft() for _ in range(len(group))), waiting))
 
     def _take(self, number: int, piece: Piece | Done | MmgenError) -> None:
         """Take what came of an item."""
@@ -306,7 +308,7 @@ class Job:
         self.counts["failed"] += 1
         if self._n_items == 1 and item.line is None:
             raise error
-        about = f"line {item.line}" if item.line else item.image or shorten(item.prompt, 60, placeholder=" …")
+        about = f"line {item.line}" if item.line else item.image or folded(item.prompt)[:60]
         self.notes.error(error, about="" if item.image and item.image in error.message else about)
         self._stopping = self._stopping or self.limits.fail_fast
 

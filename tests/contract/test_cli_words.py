@@ -128,6 +128,13 @@ def test_a_failed_answer_as_json_says_its_error(model: Scripted) -> None:
     assert result.err == "error: too long\nhint: shorten it\n"
 
 
+def test_of_a_folder_one_picture_has_its_path_before_it_on_a_terminal_too(model: Scripted) -> None:
+    Path("one").mkdir()
+    shutil.copy("a.png", "one/a.png")
+    for terminal in (False, True):
+        assert run("caption", "one", terminal=terminal).out.endswith("one/a.png\tA snowman.\n")
+
+
 class InTurn(Scripted):
     """Answers two requests a few words at a time, in turn."""
 

@@ -177,6 +177,23 @@ def test_a_place_is_what_the_first_journals_called_it(model: Scripted) -> None:
     assert [row["place"] for row in rows("asked.jsonl")] == ["a cat", "a dog", "a cat\0" + "1"]
 
 
+def test_one_question_uses_the_seed_that_its_journal_began_with(model: Scripted) -> None:
+    for question in ("what?", "where?"):
+        assert run("ask", question, "--temperature", "1", "--jsonl", "asked.jsonl").code == 0
+    seeds = {row["seed"] for row in rows("asked.jsonl")}
+    assert seeds == {row["drawn_seed"] for row in rows("asked.jsonl")}
+    assert len(seeds) == 1
+
+
+def test_a_folder_in_the_place_of_a_picture_is_left_alone(model: Scripted) -> None:
+    Path("prompts.txt").write_text("a cat\na dog\n")
+    Path("out/1.png").mkdir(parents=True)
+    result = run("draw", "--prompts", "prompts.txt", "-o", "out/{index}.png", "-f")
+    assert result.code == 1
+    assert "out/1.png is a folder" in result.err
+    assert sorted(path.name for path in Path("out").iterdir()) == ["1.png", "2.png", "mmgen.jsonl"]
+
+
 def test_fail_fast_stops_at_the_first(model: Scripted) -> None:
     Path("photos/3.png").write_text("no picture")
     assert caption("--fail-fast", "--batch-size", "1").code == 1

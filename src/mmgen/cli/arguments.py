@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from threading import Event
 from typing import NamedTuple, TypeAlias
 
 import typer
 
 from mmgen.checkpoints import catalog, fit
 from mmgen.checkpoints.catalog import Checkpoint
-from mmgen.cli.naming import check_outputs, check_page
+from mmgen.cli.naming import check_outputs, check_page, no_path
 from mmgen.cli.options import FindOptions, JobOptions
 from mmgen.errors import MmgenError, UsageError
 from mmgen.files import noticed, raise_on_interrupt, uninterrupted
@@ -35,7 +36,7 @@ from mmgen.outputs.writers import Sidecars, Writer
 from mmgen.request import GROUP, Kind, Limits, Loading, Request, fresh_seed
 from mmgen.text import is_text
 
-Lines: TypeAlias = Iterator[tuple[int | None, PromptLine | MmgenError]]  # prompts, with where they stand in their file
+PromptLines: TypeAlias = Iterator[tuple[int | None, PromptLine | MmgenError]]  # with where they stand in their file
 
 
 def read_prompt(words: str, hint: str) -> str:
@@ -64,7 +65,7 @@ def check_prompt(words: str, hint: str) -> str:
     return words
 
 
-def read_prompts(words: Sequence[str], file: str | None, hint: str) -> Lines:
+def read_prompts(words: Sequence[str], file: str | None, hint: str) -> PromptLines:
     """Take prompts from the command line or from a file.
 
     Raises:
@@ -93,8 +94,14 @@ class Pictures(NamedTuple):
     is_one: bool
 
 
-def find_pictures(names: Sequence[str], given: FindOptions, words: str | None = None) -> Pictures:
-    """Find the pictures that a command's words and options name; words: its prompt, as given.
+def find_pictures(
+    names: Sequence[str], given: FindOptions, words: str | None = None, *, counts: bool = True
+) -> Pictures:
+    """Find the pictures that a command's words and options name.
+
+    Args:
+        words: the command's prompt, as given.
+        counts: count them for whoever watches the progress.
 
     Raises:
         MmgenError: nothing was named, or something that is not there, or stdin was to hold two things.
@@ -111,14 +118,15 @@ def find_pictures(names: Sequence[str], given: FindOptions, words: str | None = 
         if not (is_url(name) or os.path.lexists(name)):
             check_file(name)
     is_one = listed_in is None and len(names) == len(plain) == 1 and not Path(names[0]).is_dir()
-    listed: Iterable[str] = () if listed_in is None else finding.read_names(listed_in, null=given.null)
     selection = Selection(given.recursive, tuple(given.include or ()), tuple(given.exclude or ()))
-    found: Iterable[Found | NotFoundError] = _some(finding.find(chain(names, listed), selection), listed_in)
+
+    def look() -> Iterator[Found | NotFoundError]:
+        listed = () if listed_in is None else finding.read_names(listed_in, null=given.null)
+        return _some(finding.find(chain(names, listed), selection), listed_in)
+
     comes_once = listed_in is not None and not Path(listed_in).is_file()  # stdin, <(find ...)
-    if is_one or (sys.stderr.isatty() and not comes_once):
-        found = list(found)
-        return Pictures(found, len(found), is_one)
-    return Pictures(found, None, is_one)
+    is_counted = counts and sys.stderr.isatty() and not comes_once
+    return Pictures(look(), 1 if is_one else sum(1 for _ in look()) if is_counted else None, is_one)
 
 
 def _some(found: Iterator[Found | NotFoundError], listed_in: str | None) -> Iterator[Found | NotFoundError]:
@@ -179,16 +187,6 @@ def _hide_broken_torchvision() -> None:
         sys.modules["torchvision"] = None  # type: ignore[assignment]  # so it is not found
 
 
-def no_path(item: Item, index: int, below: str) -> None:
-    """Name no file: the result goes elsewhere.
-
-    Raises:
-        UsageError: the item says which file.
-    """
-    if item.output is not None:
-        raise UsageError("an answer goes into no output file", 'leave "output" out of the line')
-
-
 # --- a command ----------------------------------------------------------------------------------------------------
 
 
@@ -216,7 +214,7 @@ class Command:
         """Whether the result is shown as it comes: there is one, and nothing else is wanted of it."""
         return n_items == 1 and not (self.job.as_json or self.job.is_batch)
 
-    def of_prompts(self, lines: Lines, seed: int, *, takes_images: bool = True) -> Iterator[tuple[Item, str]]:
+    def of_prompts(self, lines: PromptLines, seed: int, *, takes_images: bool = True) -> Iterator[tuple[Item, str]]:
         """Make items of prompts; see `items`."""
         for number, line in lines:
             if isinstance(line, MmgenError):
@@ -252,7 +250,7 @@ class Command:
             again = seen[mark] if item.image is None else 0  # a picture has its own name
             seen[mark] += 1
             for i in range(n):
-                request = replace(item.request, seed=item.request.seed + i)
+                request = replace(item.request, seed=item.request.seed + i, cancelled=Event())
                 one = replace(item, request=request, number=i, again=again)
                 try:
                     if item.error is not None:

@@ -111,7 +111,7 @@ def ask_each(command: Command, prompt: str, pictures: Pictures, texts: options.S
         lambda seed: command.items(command.of_pictures(pictures.found, prompt, seed), sidecar),
         Sidecars(texts.prefix, texts.suffix, overwrite=texts.existing == "overwrite")
         if texts.sidecar
-        else Lines(not (command.job.as_json or command.job.jsonl is not None), command.streams(pictures.n)),
+        else Lines(not (command.job.as_json or command.job.jsonl is not None), pictures.is_one and command.streams(1)),
         pictures.n,
     )
 
@@ -141,7 +141,7 @@ def _ask_once(command: Command, question: str | None, given: tuple[str, ...], hi
     item = Item(request, words, images=given, sources=given, own_seed=command.job.seed is not None)
     item = replace(item, request=item.open())
     writer = Lines(shown=False, streamed=command.streams(1))
-    command.run(lambda seed: [item], writer, 1)
+    command.run(lambda seed: [replace(item, request=replace(item.request, seed=seed))], writer, 1)
     if talk:
         asked = () if unanswered else insert_images(words, [entry(image, talk.path) for image in given])
         talk.add(asked, writer.said)

@@ -58,7 +58,7 @@ def interleave(
         )  # fmt: skip
         item = replace(item, request=item.open())
         writer = Stories(save.metadata, not job.as_json, streamed=command.streams(1), overwrite=True)
-        command.run(lambda seed: [item], writer, 1)
+        command.run(lambda seed: [replace(item, request=replace(item.request, seed=seed))], writer, 1)
         return
     if images:
         raise UsageError("--prompts has the prompts and their pictures", "leave out --image")

@@ -94,6 +94,16 @@ class Outputs:
             format_of(self._template)
 
 
+def no_path(item: Item, index: int, below: str) -> None:
+    """Name no file: the result goes elsewhere.
+
+    Raises:
+        UsageError: the item says which file.
+    """
+    if item.output is not None:
+        raise UsageError("an answer goes into no output file", 'leave "output" out of the line')
+
+
 def slug(prompt: str) -> str:
     """Make a prompt fit for a file's name: `A snowman!` is `a-snowman`."""
     words = re.sub(r"[\W_]+", "-", prompt.replace("<image>", " ").lower()).strip("-")

@@ -49,7 +49,7 @@ def vary(
     if find.files_from is not None and prompt is None:  # the pictures are in the list: the only word is the prompt
         source, prompt = None, source
     hint = "vary takes one picture, a folder or a pattern; the second word says what should change"
-    pictures = find_pictures([] if source is None else [source], find, prompt)
+    pictures = find_pictures([] if source is None else [source], find, prompt, counts=False)
     words = tasks.VARY if prompt is None else read_prompt(prompt, hint)
     n_items = save.n if pictures.is_one else None
     naming.check_stdout(save.output, n_items, job.as_json)

@@ -81,6 +81,7 @@ class InMemoryModel(Model):
             self.load_for([request for _, request in group])
             lanes = range(min(max(1, self.n_lanes), len(group)))
             yield from side_by_side([self._lane(group[lane :: len(lanes)]) for lane in lanes])
+            del group  # and its images, while the next is pulled
 
     def _lane(self, group: Sequence[Numbered]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         """Answer a group, batch by batch of what is decoded alike."""
@@ -130,7 +131,9 @@ class InMemoryModel(Model):
             hint = "ask for fewer at once, give smaller pictures, or try --quantize 4bit"
             error = OutOfMemoryError(f"{self.name} ran out of memory", hint)
         except MmgenError as failure:
-            error = failure
+            error = failure.with_traceback(None)  # which would keep this frame, and its images
+        if isinstance(error, OutOfMemoryError):
+            self.most_rows = max(1, len(numbers) // 2)  # of the batches to come, too
         if error is not None and len(numbers) == 1:
             yield numbers[0], error
             return

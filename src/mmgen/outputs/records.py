@@ -112,12 +112,10 @@ class Item:
         """Open the pictures and put them where they stand in the prompt.
 
         Raises:
-            MmgenError: one cannot be opened, or it was known that the item cannot be asked.
+            MmgenError: one cannot be opened.
         """
         from mmgen.inputs.images import open_image
 
-        if self.error is not None:
-            raise self.error
         if self.request.parts:
             return self.request
         images = [open_image(source) for source in self.sources]

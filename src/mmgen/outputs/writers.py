@@ -73,13 +73,10 @@ class Lines(Writer):
     Args:
         shown: on stdout; otherwise texts are only recorded.
         streamed: the only item's text as it comes, and as it is.
-
-    Attributes:
-        said: the last text.
     """
 
     def __init__(self, shown: bool = True, streamed: bool = False) -> None:
-        self.said = ""
+        self.said = ""  # the last text
         self._shown, self._streamed = shown, streamed
         self._held = ""  # space that is written once a word follows
 
@@ -125,6 +122,8 @@ class Files(Writer):
         return item.output != "-" and os.path.lexists(self.place(item))
 
     def is_foreign(self, item: Item, last: Record | None) -> bool:
+        if self.place(item).is_dir():
+            raise MmgenError(f"{self.place(item)} is a folder", "choose another place")
         if self._overwrite or item.output == "-" or not os.path.lexists(self.place(item)):
             return False
         return last is None or last.get("written") != _digest(self.place(item))
@@ -140,6 +139,8 @@ class Files(Writer):
         record["written"] = sha256(data).hexdigest()
         with uninterrupted(), whole_file(path) as file:  # or the old file would be aside, or gone
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # before the old one is put aside
             yield path
 
 
@@ -320,8 +321,7 @@ def markdown(parts: Sequence[RecordPart], link: Callable[[Path], str]) -> str:
             text += part["text"]
             continue
         n_images += 1
-        n_breaks = len(text) - len(text.rstrip("\n"))
-        gap = "\n" * max(0, 2 - n_breaks) if text else ""
+        gap = "\n" * max(0, 2 - (len(text) - len(text.rstrip("\n")))) if text else ""
         text += f"{gap}![picture {n_images}]({link(Path(part['image']))})\n\n"
     return text
 
