@@ -135,7 +135,7 @@ def tie(model: AutoregressiveModel, request: Request, codes: Sequence[int], plac
     fed = [[*prompts[kind], v.begin_image, *so_far] for kind in weights]
     hidden = extend(network, Cache(len(fed), max(len(ids) for ids in fed)), range(len(fed)), fed)
     mixed = mix(network.code_head(hidden)[None], list(weights.values()))  # [1, K]
-    log_p = log_probabilities(mixed, sampling.temperature, sampling.top_k, 1.0)[0].cpu()
+    log_p = log_probabilities(mixed, replace(sampling, top_p=1.0))[0].cpu()
     noise = Noise(request.seed)
     gumbel = [noise.row(len(log_p)) for _ in range(place + 1)][-1]
     pair = [codes[place], other]
@@ -168,7 +168,7 @@ def seconds_of_pass(model: AutoregressiveModel, n_pictures: int, n_kinds: int, w
         started = clock.now()
         logits = network.code_head(forward(network, cache, rows, ids))  # [B * G, T, K]
         mixed = mix(logits.view(n_pictures, n_kinds, *logits.shape[1:]), weights)
-        pick(log_probabilities(mixed, sampling.temperature, sampling.top_k, sampling.top_p), gumbel)
+        pick(log_probabilities(mixed, sampling), gumbel)
         spent.append(clock.now() - started)
     return sorted(spent[2:])[repeat // 2]
 

@@ -74,7 +74,7 @@ def scores(
         return mixed
     noise = Noise(seed)
     gumbel = torch.stack([noise.row(mixed.shape[-1]) for _ in ends])
-    return log_probabilities(mixed, sampling.temperature, sampling.top_k, sampling.top_p) + gumbel
+    return log_probabilities(mixed, sampling) + gumbel
 
 
 def margin(model: AutoregressiveModel, request: Request, codes: Sequence[int], place: int) -> float:

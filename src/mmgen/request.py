@@ -85,6 +85,8 @@ class ImageSampling:
             raise UsageError(f"{self.ratio!r} is no ratio", "give width:height in whole numbers, as in 16:9")
 
 
+Sampling: TypeAlias = TextSampling | ImageSampling
+
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Quantize = Literal["4bit", "8bit", "quanto-int8"]
 Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]

@@ -154,7 +154,7 @@ def _with_noise(row: Tensor, request: Request, ids: Sequence[int], n_words: int)
         return torch.stack([row, row])
     noise = Noise(request.seed, words=True)
     gumbel = [noise.row(len(row)) for _ in range(n_words + 1)][-1]
-    log_p = [log_probabilities(row, each.temperature, each.top_k, each.top_p) for each in at_edge(sampling)]
+    log_p = [log_probabilities(row, each) for each in at_edge(sampling)]
     return torch.stack(log_p) + gumbel
 
 

@@ -89,6 +89,6 @@ class RowSampler:
         if self._sampling.temperature > 0:
             s = self._sampling
             gumbel = torch.stack([noise.row(len(codes)) for noise in self._noises])
-            allowed = log_probabilities(allowed, s.temperature, s.top_k, s.top_p) + gumbel
+            allowed = log_probabilities(allowed, s) + gumbel
         picks = allowed.argmax(-1)
         return torch.full_like(scores, -torch.inf).scatter(-1, codes[picks][:, None], 0.0)

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from mmgen.decoding.sampling import Noise, guidance_weights, log_probabilities, mix, penalise_repetition, pick
+from mmgen.request import ImageSampling
 
 
 def random_logits(seed: int, *shape: int) -> torch.Tensor:
@@ -31,7 +32,7 @@ def random_logits(seed: int, *shape: int) -> torch.Tensor:
 )
 def test_cuts_keep_what_transformers_keeps(seed: int, temperature: float, top_k: int, top_p: float) -> None:
     logits = random_logits(seed, 2, 50)
-    ours = log_probabilities(logits, temperature, top_k, top_p)
+    ours = log_probabilities(logits, ImageSampling(temperature, top_p, top_k))
     theirs = TemperatureLogitsWarper(temperature)(None, logits)
     if top_k:
         theirs = TopKLogitsWarper(top_k)(None, theirs)
@@ -42,13 +43,13 @@ def test_cuts_keep_what_transformers_keeps(seed: int, temperature: float, top_k:
 
 
 def test_the_likeliest_always_stays() -> None:
-    kept = log_probabilities(random_logits(0, 4, 100), 1.0, 0, 1e-9)
+    kept = log_probabilities(random_logits(0, 4, 100), ImageSampling(1.0, 1e-9))
     assert (kept > -torch.inf).sum(-1).tolist() == [1, 1, 1, 1]
 
 
 def test_what_is_as_likely_as_the_last_that_stays_stays_too() -> None:
     logits = torch.tensor([[1.0, 0, 2, 1, 1], [0, 0, 0, 0, 0]])
-    kept = log_probabilities(logits, 1.0, 0, 0.6)  # e² / (e² + 3e + 1) = 0.446: the second likeliest is needed
+    kept = log_probabilities(logits, ImageSampling(1.0, 0.6))  # e² / (e² + 3e + 1) = 0.446: one more is needed
     assert (kept > -torch.inf).tolist() == [[True, False, True, True, True], [True] * 5]
 
 
@@ -94,6 +95,6 @@ def test_noise_depends_on_seed_and_position_only() -> None:
 @pytest.mark.parametrize("temperature", [1e-39, 1e-6, 1e9])
 def test_no_temperature_breaks_the_choice(temperature: float) -> None:
     logits = torch.tensor([[1.0, 5.0, 3.0, -torch.inf]])
-    p = log_probabilities(logits, temperature, 0, 1.0).exp()
+    p = log_probabilities(logits, ImageSampling(temperature, 1.0)).exp()
     expected = [0, 1, 0, 0] if temperature < 1 else [1 / 3, 1 / 3, 1 / 3, 0]
     torch.testing.assert_close(p[0], torch.tensor(expected, dtype=torch.float32))

@@ -125,7 +125,7 @@ def picture(
         else:
             n_places, n_codes = mixed.shape[1:]
             gumbel = torch.stack([draft.noise_of(n_places, n_codes) for draft in drafts])
-            chosen = pick(log_probabilities(mixed, sampling.temperature, sampling.top_k, sampling.top_p), gumbel)
+            chosen = pick(log_probabilities(mixed, sampling), gumbel)
         yield [(draft.index, draft.settle(codes)) for draft, codes in zip(drafts, chosen.tolist(), strict=True)]
         for slot, draft in enumerate(drafts):
             for kind, start in enumerate(draft.starts):

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mmgen.request import Sampling
+
 _WORDS_STREAM = 0x776F7264  # so that words and the first picture of one seed do not share noise
 
 
@@ -61,7 +63,7 @@ def penalise_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     return logits.index_put((seen,), torch.where(scores < 0, scores * penalty, scores / penalty))
 
 
-def log_probabilities(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+def log_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     """Temper and cut: logits [..., K] -> log P [..., K] float32, minus infinity where cut.
 
     Temperature first, then the `top_k` likeliest (0 keeps all), then the smallest set whose probability reaches
@@ -69,15 +71,16 @@ def log_probabilities(logits: Tensor, temperature: float, top_k: int, top_p: flo
     first would be up to the sorting.
     """
     logits = logits.float()
-    logits = (logits - logits.amax(-1, keepdim=True)) / temperature  # the largest at 0: no temperature overflows it
-    if 0 < top_k < logits.shape[-1]:
-        kth = logits.topk(top_k, dim=-1).values[..., -1:]
+    logits = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature  # the largest at 0: none overflows it
+    if 0 < sampling.top_k < logits.shape[-1]:
+        kth = logits.topk(sampling.top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < kth, -torch.inf)
     log_p = logits.log_softmax(-1)
-    if top_p < 1:
+    if sampling.top_p < 1:
         ordered = _descending(log_p)
         p = ordered.exp()
-        n_kept = (p.cumsum(-1) - p < top_p).sum(-1, keepdim=True)  # before each stands the probability of likelier ones
+        # Before each stands the probability of likelier ones.
+        n_kept = (p.cumsum(-1) - p < sampling.top_p).sum(-1, keepdim=True)
         log_p = log_p.masked_fill(log_p < ordered.gather(-1, (n_kept - 1).clamp(min=0)), -torch.inf).log_softmax(-1)
     return log_p
 
@@ -96,8 +99,8 @@ def pick(log_p: Tensor, noise: Tensor) -> Tensor:
     return (log_p + noise.to(log_p.device)).argmax(-1)
 
 
-def choose(logits: Tensor, temperature: float, top_k: int, top_p: float, noises: Sequence[Noise]) -> Tensor:
+def choose(logits: Tensor, sampling: Sampling, noises: Sequence[Noise]) -> Tensor:
     """Choose one in each row under that row's noise, or the likeliest at temperature 0: logits [B, K] -> [B] int64."""
-    if temperature == 0:
+    if sampling.temperature == 0:
         return logits.argmax(-1)
-    return pick(log_probabilities(logits, temperature, top_k, top_p), gumbel(noises, logits.shape[-1]))
+    return pick(log_probabilities(logits, sampling), gumbel(noises, logits.shape[-1]))

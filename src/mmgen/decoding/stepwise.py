@@ -172,7 +172,7 @@ def words(
                 so_far = torch.tensor(seen[row], device=scores.device)
                 scores = penalise_repetition(scores, so_far, sampling.repetition_penalty)
             allowed = (scores + masks[step])[None]
-            id_ = int(choose(allowed, sampling.temperature, sampling.top_k, sampling.top_p, [noises[row]]))
+            id_ = int(choose(allowed, sampling, [noises[row]]))
             grammar.saw_word(id_)
             seen[row].append(id_)
             last[row] = id_
@@ -213,7 +213,7 @@ def picture(
             continue
         logits = network.code_head(hidden)  # [B * G, K]
         mixed = mix(logits.view(len(noises), len(weights), -1), weights)
-        codes = choose(mixed, sampling.temperature, sampling.top_k, sampling.top_p, noises)
+        codes = choose(mixed, sampling, noises)
         yield [(index, [code]) for index, code in enumerate(codes.tolist())]
         if place < canvas.n_places - 1:
             fed = network.code_ids[codes.to(network.code_ids.device)][:, None]

@@ -53,7 +53,7 @@ def stream(
             rows = zip(scores, said, strict=True)
             # Some heads have no row for the id that stands for an image in the prompt.
             scores = torch.stack([penalise_repetition(row, own[own < len(row)], penalty) for row, own in rows])
-        chosen = choose(scores, sampling.temperature, sampling.top_k, sampling.top_p, noises)
+        chosen = choose(scores, sampling, noises)
         return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)
 
     def pass_on(ids: Tensor, scores: Tensor, **_: object) -> Tensor:
