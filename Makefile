@@ -17,7 +17,7 @@ endif
 help:
 	@echo "make demo        draw a snowman and caption it (make demo TORCH=cpu: with a small torch, for CPUs alone)"
 	@echo "make test        lint, types and tests: what a change is held to"
-	@echo "make test-slow   the long trials: every window, kills at 100 moments, 100,000 paths (an hour)"
+	@echo "make test-slow   the long trials: every window, kills at 100 moments, 100,000 paths"
 	@echo "make lint        lint and types alone"
 	@echo "make format      put the code in shape"
 	@echo "make checkpoint  train the built-in model again (about six hours on two cores)"

@@ -48,7 +48,8 @@ def caption(
     seed: int | None = None,
 ) -> str:
     """Describe a picture."""
-    return _words(model, tasks.ask(prompt, _open(image), text=text, seed=seed))
+    (opened,) = _open(image)
+    return _words(model, tasks.caption(opened, prompt, text=text, seed=seed))
 
 
 def ask(

@@ -21,7 +21,29 @@ BAD = (
     ("huge.png", {"huge.png": HUGE}, "huge.png is too large: 30000 x 30000 pixels", "the limit is"),
 )
 
+LONG = "x" * 300  # no file system takes it
+LONG_NAMES = (
+    ("caption {}.png", 1),
+    ("vary {}.png -o out.png", 1),
+    ("ask --files-from {} --each", 2),
+    ("draw 'a cat' -o {}.png", 2),
+    ("draw 'a cat' -o {}/", 2),
+    ("interleave 'a cat' -o {}", 2),
+    ("export {}", 2),
+)
+
 PICTURES = (
+    *(
+        Row(
+            f"a name that is too long is told in a line: {words.format('…')}",
+            f"mmgen {words.format(LONG)}",
+            code=code,
+            error="cannot open",
+            hint="",
+        )
+        for words, code in LONG_NAMES
+    ),
+    Row("a folder is no journal", "mmgen export .", code=2, error=". is a folder", hint="name a file in it"),
     *(
         Row(
             f"it is an error before anything loads: {words.format(name)}",

@@ -129,6 +129,18 @@ LISTS = (
                 "-o has an unknown field: {colour}",
                 "fields are stem, slug, seed, index, n",
             ),
+            (
+                "a template's fields are whole",
+                "draw a -o '{seed.real}.png' -m ./nowhere",
+                "-o has an unknown field: {seed.real}",
+                "fields are stem",
+            ),
+            (
+                "pictures of one prompt have a bound",
+                "draw a -n 1000001",
+                "-n 1000001 is out of range",
+                "it is a number from",
+            ),
             ("a template can be filled in", "draw a -o '{seed' -m ./nowhere", "-o {seed cannot be filled in", "as in"),
             ("prompts are in a list or not", "draw a --prompts prompts.txt", "prompts both on", "leave one out"),
             (

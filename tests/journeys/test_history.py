@@ -144,7 +144,7 @@ def test_a_picture_s_name_need_not_be_utf_8(model: Scripted) -> None:
         ('[{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]', "message 2"),
         ('[{"role": "user", "content": 7}]', "message 1"),
         ('[{"role": "user", "content": ""}]', "message 1 is empty"),
-        ('[{"role": "user", "content": "\\ud800"}]', "message 1"),
+        ('[{"role": "user", "content": "\\ud800"}]', "message 1 has a part that is neither text nor a picture"),
         ('[{"role": "user", "content": ["a"]}]', "message 1"),
         ('[{"role": "user", "content": [{"type": "video", "path": "a.mp4"}]}]', "a.mp4"),
         ('[{"role": "user", "content": [{"type": "image"}]}]', "message 1"),

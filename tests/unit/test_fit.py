@@ -86,8 +86,8 @@ def test_the_cache_is_that_of_the_layers_that_speak(seven: Checkpoint) -> None:
     )
     idefics = shaped(Idefics2Config())  # its resampler has keys and values too
     assert fit.cache_per_token(idefics, "bfloat16") == 2 * 32 * 8 * 128 * 2
-    fused = replace(seven, tensors={"model.layers.0.qkv_proj.weight": TensorInfo("F32", [12, 4], (0, 192))})
-    assert fit.cache_per_token(fused, "bfloat16") == 12 * 2  # with the queries, rather too much than too little
+    fused = replace(seven, tensors={"model.layers.0.qkv_proj.weight": TensorInfo("F32", [4, 4], (0, 64))})
+    assert fit.cache_per_token(fused, "bfloat16") == 2 * 32 * 4096 * 2  # by the config
 
 
 def test_a_picture_is_as_many_tokens_as_its_vq_makes(seven: Checkpoint, tmp_path: Path) -> None:

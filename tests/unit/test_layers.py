@@ -43,7 +43,6 @@ ROOMS = {
     "httpx2": (),
     "numpy": (),
     "rich": (),
-    "tqdm": (),
 }
 LIGHT = (
     "decoding.grammar",

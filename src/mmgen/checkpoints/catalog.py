@@ -79,7 +79,7 @@ def find(name: str, *, revision: str | None = None, offline: bool = False) -> Ch
     # 1) Where its files are
     target = ALIASES[name].target if name in ALIASES else name
     path = os.path.expanduser(target)  # noqa: PTH111 -- pathlib raises on ~nobody, and on names that are too long
-    is_folder = isinstance(target, Path) or bool(name and (_PATH.match(target) or os.path.exists(path)))  # noqa: PTH110
+    is_folder = isinstance(target, Path) or bool(name and (_PATH.match(target) or os.path.exists(path)))  # noqa: PTH110 -- likewise
     if is_folder and revision is not None:
         raise UsageError(f"{name} is a folder on this machine: it has no revision {revision}", "leave --revision out")
     if not is_folder and "/" not in path:
@@ -193,7 +193,7 @@ def _unknown(name: str) -> MmgenError:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    if not os.path.exists(folder):  # noqa: PTH110
+    if not os.path.exists(folder):  # noqa: PTH110 -- Path raises on names that are too long
         raise MmgenError(f"no such folder: {folder}", "check the path; a Hub id is org/name")
     if not path.is_file():
         what = f": {folder} has no config.json" if folder.is_dir() else f" but a file: {folder}"

@@ -28,7 +28,7 @@ TOKENS = 2000  # of a usual prompt and its answer
 _SIZES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "4bit": 0.5 + 4 / 64, "8bit": 1.0, "quanto-int8": 1.0}
 _WORKSPACE = 700_000_000  # torch and transformers themselves (400 MB), and what is in passing
 _LINEAR = re.compile(r"(?!.*(embed|lm_head)).*\.weight")  # is quantised if it has two dimensions
-_KEYS_AND_VALUES = ("k_proj.weight", "v_proj.weight", "query_key_value.weight")  # and qkv_proj: with queries, too many
+_KEYS_AND_VALUES = (".k_proj.weight", ".v_proj.weight")
 _CGROUP = Path("/sys/fs/cgroup")
 _OTHER_PARTS = re.compile(r"vision|visual|image|audio|encoder|resampler|vq")  # with attention, and without a cache
 
@@ -161,7 +161,13 @@ def weights_bytes(checkpoint: Checkpoint, dtype: str, quantize: str | None = Non
 
 def cache_per_token(checkpoint: Checkpoint, dtype: str) -> int:
     """Say how many bytes of keys and values a token leaves in the language model's layers."""
-    return round(_SIZES[dtype] * _widths(checkpoint, across=False))
+    widths = _widths(checkpoint, across=False)
+    if not widths:  # fused with the queries, or compressed: by the config, rather too much
+        text = checkpoint.config.get("text_config") or checkpoint.config
+        n_heads = text.get("num_attention_heads") or 0
+        head_size = text.get("head_dim") or text.get("hidden_size", 0) // max(1, n_heads)
+        widths = 2 * text.get("num_hidden_layers", 0) * (text.get("num_key_value_heads") or n_heads) * head_size
+    return round(_SIZES[dtype] * widths)
 
 
 def cache_per_look(checkpoint: Checkpoint, dtype: str) -> int:
@@ -257,7 +263,7 @@ def _gpus() -> tuple[Gpu, ...]:
         properties = cuda.get_device_properties(number)
         try:
             free = cuda.mem_get_info(number)[0]
-        except RuntimeError:
+        except RuntimeError:  # torch has no type of its own for a card without room for its context
             free = 0
         found.append(Gpu(properties.name, free, properties.total_memory))
     return tuple(found)

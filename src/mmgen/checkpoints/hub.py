@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -34,17 +35,15 @@ def describe(repo: str, revision: str | None, offline: bool) -> Path:
     """
     with _explained(repo, revision):
         from huggingface_hub import snapshot_download
-        from tqdm import tqdm
 
         raise_on_interrupt()
-        silent: Any = partial(tqdm, disable=True)
         folder = snapshot_download(
             repo,
             revision=revision,
             local_files_only=offline,
             allow_patterns=_SMALL_FILES,
             ignore_patterns=_SECOND_COPIES,
-            tqdm_class=silent,
+            tqdm_class=_silent_bar(),
         )
         _remove_leftovers(Path(folder).parents[1])
         return Path(folder)
@@ -120,25 +119,42 @@ def _remove_leftovers(storage: Path) -> None:
 
 @contextmanager
 def _progress(repo: str, n_bytes: int) -> Iterator[Any]:
-    """Show one bar for all files, if stderr is a terminal and nobody asked for silence; give the class of its parts."""
-    from tqdm import tqdm
-
+    """Show one bar for all files, if stderr is a terminal and nobody asked for silence; give the client its class."""
     silent = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").upper() in ("1", "ON", "YES", "TRUE")
-    look: dict[str, Any] = {"unit": "B", "unit_scale": True, "dynamic_ncols": True, "leave": False}
-    with tqdm(desc=f"fetching {repo}", total=n_bytes, disable=silent or None, **look) as shown:  # None: on no terminal
+    if silent or not sys.stderr.isatty():
+        yield _silent_bar()
+        return
+    from huggingface_hub.utils import tqdm
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-        class Part(tqdm):  # type: ignore[misc]
-            """The bar of one file, as the Hub's client wants it: it shows nothing, and advances the one for all."""
+    sys.stderr.write("\r\x1b[K")  # a line that says what is being done may stand here
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(f"fetching {repo}", total=n_bytes)
 
-            update_transfer = set_transfer_postfix_str = lambda *_, **__: None  # Xet counts what it has written, too
+        class Bar(tqdm):
+            """The client's bar of one file, with the last two methods for Xet: what came, beside what is written."""
 
             def __init__(self, *_: object, **__: object) -> None:
-                super().__init__(disable=True)
+                super().__init__(disable=True)  # type: ignore[no-untyped-call]
 
             def update(self, n: float | None = 1) -> None:
-                shown.update(n)
+                shown.advance(task, n or 0)
 
-        yield Part
+            def update_transfer(self, n: float | None = 1) -> None:
+                return
+
+            def set_transfer_postfix_str(self, *_: object, **__: object) -> None:
+                return
+
+        yield Bar
+
+
+def _silent_bar() -> Any:
+    from huggingface_hub.utils import tqdm
+
+    return partial(tqdm, disable=True)
 
 
 @contextmanager

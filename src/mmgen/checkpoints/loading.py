@@ -143,7 +143,9 @@ def choose_device_map(loading: Loading) -> str | dict[str, Any] | None:
     known = ["cpu", "disk", *numbers, *(f"cuda:{number}" for number in numbers)]
     for device in device_map.values():
         if device not in known:
-            raise MmgenError(f"no CUDA device {device}: this machine has {len(numbers)}", f"there are {known}")
+            raise MmgenError(
+                f"no CUDA device {device}: this machine has {len(numbers)}", f"one of {', '.join(map(str, known))}"
+            )
     return device_map
 
 

@@ -5,6 +5,7 @@ Light on purpose: what commands need is imported in their bodies, so that `mmgen
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -19,7 +20,7 @@ import typer
 from mmgen import __version__
 from mmgen.cli import ask, caption, chat, draw, export, interleave, models, vary
 from mmgen.cli.options import HeadedCommand
-from mmgen.errors import MmgenError, UsageError
+from mmgen.errors import MmgenError, UsageError, reason
 from mmgen.outputs.terminal import Notes, PipeClosedError, stdout_failure
 
 _TYPERS = {"-h", "--help", "--version", "--show-completion"}  # what Typer itself writes
@@ -91,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MmgenError as error:
         return _report(error, error)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # raised by whoever only asks whether a path is there
+            return _report(UsageError(f"cannot open {error.filename}: {reason(error)}", "give a shorter name"), error)
         if not _TYPERS & set(arguments):  # all else has told stdout's failures
             raise
         failure = stdout_failure(error)

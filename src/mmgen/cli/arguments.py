@@ -113,7 +113,7 @@ def find_pictures(
         raise UsageError("missing IMAGE", "name files, folders or addresses, or a list of them with --files-from")
     if given.null and listed_in is None:
         raise UsageError("-0 says how paths in --files-from end", "leave it out, or add --files-from")
-    plain = [name for name in names if is_url(name) or Path(name).is_file() or not any(sign in name for sign in "*?[")]
+    plain = [name for name in names if is_url(name) or os.path.lexists(name) or not any(sign in name for sign in "*?[")]
     for name in plain:
         if not (is_url(name) or os.path.lexists(name)):
             check_file(name)
@@ -279,10 +279,10 @@ class Command:
         from mmgen.jobs import Job
 
         job, loading, notes = self.job, self.loading, self.notes
+        listed: list[Item] | None = None
         if force is not None and n_items is not None and job.jsonl is None:
             listed = list(items(self.first_seed))
             check_outputs([item.output for item in listed if item.output not in (None, "-")], force)
-            items = lambda seed: listed  # noqa: E731
         with self._journal(own_journal) as journal:
             # 1) The seed: the one that was given, or that the journal began with
             kept = journal.drawn_seed if journal else None
@@ -298,16 +298,17 @@ class Command:
                 return model
 
             # 3) The items
+            found = items(seed) if listed is None else listed
             model_id = catalog.identity(checkpoint) if journal else ""
             origin = Origin(
                 self.name, checkpoint.name, checkpoint.revision, model_id, seed if job.seed is None else None
             )
             running = Job(origin, writer, notes, opened, self.limits, journal, job.as_json)
             if job.plan:
-                emit(", ".join(f"{name} {n}" for name, n in running.plan(items(seed)).items()) + "\n")
+                emit(", ".join(f"{name} {n}" for name, n in running.plan(found).items()) + "\n")
                 return
             try:
-                running.run(items(seed), n_items)
+                running.run(found, n_items)
             finally:
                 notes.clear()
                 counts, is_silent = running.counts, isinstance(writer, Sidecars)  # on stdout

@@ -39,6 +39,8 @@ def export(
     from mmgen.outputs.terminal import Notes, emit
 
     source = Path(journal)
+    if not source.name:
+        raise UsageError(f"{journal} is a folder", "name a file in it that --jsonl wrote")
     out = source.with_suffix(".html") if output is None else Path(output)
     if out.suffix.lower() not in FORMATS:
         endings = ", ".join(FORMATS)

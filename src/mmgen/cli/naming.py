@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import string
 import sys
 from collections.abc import Callable, Sequence
 from itertools import chain, count
@@ -15,6 +16,7 @@ from mmgen.inputs.finding import PICTURE_ENDINGS
 from mmgen.outputs.records import Item
 
 _LONGEST = 40  # letters of a prompt in a file's name
+_FIELDS = ("stem", "slug", "seed", "index", "n")
 JOURNAL = "mmgen.jsonl"  # of a folder of pictures
 _PAGE = b'<meta name="generator" content="mmgen">'  # in pages of ours
 
@@ -54,12 +56,11 @@ class Outputs:
         else:
             self._template = output.replace("}", "}}")
         try:
+            for _, name, _, _ in string.Formatter().parse(self._template):
+                if name is not None and name not in _FIELDS:  # nor {seed.real}, {slug[0]}
+                    raise UsageError(f"-o has an unknown field: {{{name}}}", f"fields are {', '.join(_FIELDS)}")
             self._template.format(stem="a", slug="a", seed=1, index=1, n=1)
-        except KeyError as failure:
-            raise UsageError(
-                f"-o has an unknown field: {{{failure.args[0]}}}", "fields are stem, slug, seed, index, n"
-            ) from failure
-        except (ValueError, IndexError, AttributeError, TypeError) as failure:
+        except (ValueError, IndexError, KeyError) as failure:
             hint = "as in 'out/{index:04d}-{slug}.png'"
             raise UsageError(f"-o {output} cannot be filled in: {failure}", hint) from failure
 
@@ -158,7 +159,7 @@ def check_page(path: Path) -> None:
     """Check that a page can be written, and that what it replaces is one of ours."""
     if path.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{path} is not a name for a page", "end it in .html, as in --html report.html")
-    if os.path.lexists(path) and not (path.is_file() and _PAGE in path.read_bytes()):
+    if (path.exists() or path.is_symlink()) and not (path.is_file() and _PAGE in path.read_bytes()):
         raise UsageError(f"{path} exists, and is no page of mmgen's", "choose another name with --html")
     check_writable(path.parent)
 
@@ -168,7 +169,7 @@ def check_folder(output: str | None, force: bool) -> str:
     if output is None:
         raise UsageError("no folder for the story", "name one with -o, as in -o story")
     folder = Path(output)
-    if not os.path.lexists(folder):
+    if not (folder.exists() or folder.is_symlink()):
         check_writable(folder.absolute().parent)
     elif not folder.is_dir():
         raise UsageError(f"{output} is not a folder", "choose another place with -o")

@@ -19,6 +19,7 @@ from mmgen.outputs.terminal import Notes
 from mmgen.request import ImageSampling, Limits, Loading, TextSampling, check_seed, option
 from mmgen.text import is_text
 
+_MOST_PICTURES = 10**6  # of one prompt: their names are all looked at before the first is drawn
 RESULT, SAMPLING, MODEL, MANY = HEADINGS = ("Result", "Sampling", "Model", "Many")
 
 
@@ -70,7 +71,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         command(**given)
 
     del run.__wrapped__  # Typer would look through it
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # which inspect looks for first
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
@@ -243,8 +244,8 @@ Prompts = Annotated[
 
 def check_seeds(seed: int | None, n: int = 1) -> None:
     """Check how many pictures are wanted, and their seeds."""
-    if n < 1:
-        raise UsageError(f"-n {n} is out of range", "it is a number of at least 1")
+    if not 1 <= n <= _MOST_PICTURES:
+        raise UsageError(f"-n {n} is out of range", f"it is a number from 1 to {_MOST_PICTURES}")
     if seed is not None:
         check_seed(seed)
         check_seed(seed + n - 1)

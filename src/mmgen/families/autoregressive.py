@@ -33,10 +33,10 @@ class CodecInFloat32:
     """Keeps the image codec of the stock class that it is inherited with in float32, and on one device."""
 
     # In bfloat16 the choice of the nearest code flips.
-    _keep_in_fp32_modules_strict: set[str] | list[str] | None = ["vqmodel"]  # noqa: RUF012
+    _keep_in_fp32_modules_strict: set[str] | list[str] | None = ["vqmodel"]  # noqa: RUF012 -- as transformers declares it
 
     def __init__(self, config: Any) -> None:
-        super().__init__(config)  # type: ignore[call-arg]
+        super().__init__(config)  # type: ignore[call-arg]  # the stock class comes after this one
         model = cast(PreTrainedModel, self)
         model._no_split_modules = {*(model._no_split_modules or ()), type(model.get_submodule(_CODEC)).__name__}
 

@@ -64,7 +64,7 @@ class Prompter(TemplatePrompter):
             image = image.resize((2 * image.width, 2 * image.height))
         try:
             return self.image_processor(images=[image.convert("RGB")], return_tensors="pt")
-        except ValueError as error:
+        except ValueError as error:  # which is how its smart_resize refuses
             raise refusal(self.name, error) from error
 
     def image_ids(self, encoded: Tensor) -> list[int]:

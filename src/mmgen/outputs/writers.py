@@ -122,7 +122,7 @@ class Files(Writer):
         return item.output != "-" and os.path.lexists(self.place(item))
 
     def is_foreign(self, item: Item, last: Record | None) -> bool:
-        if self.place(item).is_dir():
+        if os.path.isdir(self.place(item)):  # noqa: PTH112 -- Path raises on names that are too long
             raise MmgenError(f"{self.place(item)} is a folder", "choose another place")
         if self._overwrite or item.output == "-" or not os.path.lexists(self.place(item)):
             return False
@@ -241,13 +241,13 @@ class Stories(Files):
 
     def is_there(self, item: Item, recorded: Callable[[], Record]) -> bool:
         page = self.place(item)
-        if not page.is_file():
+        if not os.path.isfile(page):  # noqa: PTH113 -- likewise
             return False
         images = re.findall(r"\]\((\d{3,}\.png)\)", page.read_text("utf-8", "replace"))
         return all((page.parent / image).is_file() for image in images)
 
     def is_foreign(self, item: Item, last: Record | None) -> bool:
-        if self.place(item).is_file() and super().is_foreign(item, last):
+        if os.path.isfile(self.place(item)) and super().is_foreign(item, last):  # noqa: PTH113 -- likewise
             raise MmgenError(f"{item.output} has a story", "choose another place with -o, or overwrite it with -f")
         return False
 
