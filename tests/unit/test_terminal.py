@@ -153,6 +153,7 @@ def test_words_before_a_picture_stay_as_they_are(tmp_path: Path) -> None:
 def test_where_pictures_are_not_wanted_a_line_tells_how_far_it_is(
     tmp_path: Path, flags: list[str], environment: dict[str, str]
 ) -> None:
+    (tmp_path / "slow").touch()
     with mmgen_on(tmp_path, *DRAW, *flags, **environment) as terminal:
         terminal.expect("drawing 1/144", LOADING)
         terminal.expect(" left")
