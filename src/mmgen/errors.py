@@ -1,4 +1,4 @@
-"""What can go wrong in a way the user can mend. Knows nothing else of the project."""
+"""Failures that the user can mend. Knows nothing else of the project."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def end_on_interrupt() -> None:
 
 
 def raise_on_interrupt() -> None:
-    """Let Ctrl-C be an exception again, if it was to end our own process: what is written now is not left half done."""
+    """Let Ctrl-C be an exception again, if it was to end our own process: a write under way is not left half done."""
     global _ends_at_once
     if _ends_at_once and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _raise)

@@ -1,4 +1,4 @@
-"""The values every room speaks: what goes into a model and what comes out. Knows neither torch nor any model.
+"""The values every room speaks: a model's inputs and its outputs. Knows neither torch nor any model.
 
 Each option that Python has too is a field here: its default, its help and its check stand in no other place.
 """
@@ -205,7 +205,7 @@ class Picture:
 
     @property
     def effort(self) -> str:
-        """What it took, in words."""
+        """Say in words how many passes it took."""
         if not self.codes or not self.passes:
             return f"seed {self.seed}"
         n = len(self.codes)

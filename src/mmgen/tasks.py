@@ -1,6 +1,6 @@
 """The five tasks as requests, made here by the Python API and by chat. No torch.
 
-What a user leaves out is filled in: the default prompts, where pictures stand in a prompt, and the seed.
+Whatever a user leaves out is filled in: the default prompts, where pictures stand in a prompt, and the seed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Text as it goes in and out: what a terminal or a file can hold, and JSON lines. Knows nothing of the project."""
+"""Text as it goes in and out, fit for a terminal or a file, and JSON lines. Knows nothing of the project."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CONTROL = dict.fromkeys(code for code in (*range(32), *range(127, 160)) if chr(
 
 
 def clean(text: str) -> str:
-    """Drop control characters, all but newline and tab: what a model or a file name says must not steer a terminal."""
+    """Drop control characters, all but newline and tab: no model and no file name may steer a terminal."""
     return text.translate(_CONTROL)
 
 

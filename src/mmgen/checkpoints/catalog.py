@@ -65,8 +65,8 @@ def stored_bytes(*tensors: TensorInfo) -> int:
 def find(name: str, *, revision: str | None = None, offline: bool = False) -> Checkpoint:
     """Find a checkpoint by alias, folder or Hub id, and check what can be checked without weights.
 
-    What looks like a path or exists is a folder; an alias comes before a folder of the same name. Of a checkpoint on
-    the Hub everything but the weights is fetched, and of those their headers: see `fetch`.
+    A name that looks like a path or exists is a folder; an alias comes before a folder of the same name. Of a
+    checkpoint on the Hub everything but the weights is fetched, and of those their headers: see `fetch`.
 
     Args:
         name: `demo`, `./folder`, `org/name`.

@@ -1,4 +1,4 @@
-"""The Hub, through its own client: what a repository says of itself, the headers of its weights, the weights.
+"""The Hub, through its own client: the description of a repository, the headers of its weights, the weights.
 
 Knows files and failures; refuses to know what a checkpoint is. The HF_… variables mean what they mean everywhere.
 """
@@ -81,7 +81,7 @@ def no_weights(file: str, where: str | Path, files: Sequence[str]) -> MmgenError
 
 
 def fetch(repo: str, commit: str, files: Sequence[str], n_bytes: int) -> None:
-    """Fetch files into the Hub's cache, with progress on a terminal. What is whole is kept, whatever comes between.
+    """Fetch files into the Hub's cache, with progress on a terminal. A whole file is kept, whatever comes after it.
 
     One after the other, and in the caller's thread: so Ctrl-C ends whatever is being waited for, another process that
     fetches the same file too. Xet fetches the parts of a file side by side.

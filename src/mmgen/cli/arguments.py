@@ -1,4 +1,4 @@
-"""From a command's flags to items that run: what was named, where results go, the model. The same for every command."""
+"""From a command's flags to items that run: inputs, destinations, the model. The same for every command."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def _hide_broken_torchvision() -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """What the flags say of all items of a command.
+    """A command's flags, as they hold for all its items.
 
     Attributes:
         shape: the request of every item, but for its own parts and its own seed.

@@ -33,7 +33,7 @@ class Outputs:
         default: the template for a folder.
 
     Attributes:
-        folder: what all files are under, if `-o` says a folder or a template.
+        folder: above all files, if `-o` says a folder or a template.
     """
 
     def __init__(self, output: str | None, default: str, n_items: int | None) -> None:

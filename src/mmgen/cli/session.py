@@ -145,7 +145,7 @@ class Session:
             raise UsageError("nothing to take back", "the conversation is at its beginning")
 
     def save(self, path: str) -> None:
-        """Save the conversation as Markdown. What this conversation has saved before it may overwrite."""
+        """Save the conversation as Markdown. Files that this conversation saved before may be overwritten."""
         if not path:
             raise UsageError("no file to save to", "name one, as in /save story.md")
         talk = [*self._talk, *([Turn("user", tuple(self._waiting))] if self._waiting else [])]

@@ -63,7 +63,7 @@ class PromptIds:
     Attributes:
         ids: all of it.
         images: the pictures alone, each from begin-image to end-of-image.
-        unconditional: what stands before a picture in the row that guidance leads away from; if empty, a bos alone.
+        unconditional: ids before a picture in the row that guidance leads away from; if empty, a bos alone.
         canvas: of the picture to draw; None is the vocabulary's.
     """
 
@@ -78,7 +78,7 @@ Step = Literal["words", "words or a picture", "end"]
 
 @dataclass
 class Grammar:
-    """What may come next in the reply to one request.
+    """Says which tokens may come next in the reply to one request.
 
     Attributes:
         context: most positions, prompt included.

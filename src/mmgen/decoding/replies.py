@@ -1,7 +1,7 @@
 """Whole replies: words, pictures, or both over one cache. Joins the loops, the grammar and the pieces; knows no files.
 
 Every function takes requests that are decoded alike and their prompts, and yields (index of the request, piece), a Done
-last. What a request gets does not depend on the others beside it.
+last. The reply to a request does not depend on the others beside it.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def _guidance_row(v: Vocabulary, kind: str, prompt: PromptIds) -> tuple[int, ...
 
 
 class Detokenizer:
-    """Turn ids into text as they come: what is returned is final, half a character waits for its other half.
+    """Turn ids into text as they come: returned text is final, half a character waits for its other half.
 
     Args:
         decode: ids -> text.

@@ -87,7 +87,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class Network:
-    """What the loops need of a language model.
+    """A language model, as far as the loops need it.
 
     Attributes:
         body: ids [r, T], positions [r, T], cache, visible slots (see Cache.aim) -> hidden [r, T, D].
@@ -105,7 +105,7 @@ class Network:
 def forward(network: Network, cache: Cache, rows: range, ids: Tensor) -> Tensor:
     """Make one pass over the next positions of neighbouring rows: ids [r, T] -> hidden [r, T, D].
 
-    What it wrote to the cache stands only as far as `cache.lengths` is then moved.
+    The entries that it wrote to the cache stand only as far as `cache.lengths` is then moved.
     """
     starts = torch.tensor([cache.lengths[row] for row in rows], device=ids.device)
     positions = starts[:, None] + torch.arange(ids.shape[1], device=ids.device)

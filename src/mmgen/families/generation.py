@@ -30,7 +30,7 @@ def stream(
 ) -> Generator[list[int]]:
     """Generate in another thread and yield the ids of each step, one for each row, as they come.
 
-    A row that has ended goes on with padding. What breaks the thread is raised here; closing the stream ends it.
+    A row that has ended goes on with padding. An exception in the thread is raised here; closing the stream ends it.
 
     Args:
         inputs: `input_ids` [B, T] int64, padded on the left, `attention_mask` [B, T], and what else the model takes.

@@ -54,7 +54,7 @@ class RecordPart(TypedDict, total=False):
 
 
 class Record(TypedDict, total=False):
-    """What is recorded of an item, in this order: a line of a journal, or of `--json`."""
+    """All that is recorded of an item, in this order: a line of a journal, or of `--json`."""
 
     key: str  # in journals: 32 hex digits that stand for all that the result depends on
     place: str  # in journals: which of the command's items it is (Item.item_id)
@@ -83,7 +83,7 @@ class Item:
     """One thing asked for, as the user put it.
 
     Attributes:
-        request: what is wanted, the seed and the sampling; its parts are put in by `open`.
+        request: the kinds wanted, the seed and the sampling; its parts are put in by `open`.
         prompt: the words.
         image: the picture it is about, as given, where a command takes exactly one.
         images: the pictures, as given, where a command takes any number.
@@ -153,7 +153,7 @@ class Item:
 
 @dataclass
 class Result:
-    """What came of an item: its pieces, or an error, after which pieces do not count.
+    """An item's outcome: its pieces, or an error, after which pieces do not count.
 
     Attributes:
         copied: a picture's file that was written for an equal item, with its record.
@@ -171,7 +171,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Origin:
-    """What all records of one command share."""
+    """The fields that all records of one command share."""
 
     command: str
     model: str

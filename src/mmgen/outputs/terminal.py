@@ -29,7 +29,7 @@ _PROGRESS_SECONDS = 0.4  # from one line of progress to the next, at least
 SKETCH_SECONDS, SKETCH_SHARE = 0.1, 0.04  # between two sketches, at least; the share of the time that they take
 _MOST_CELLS, _LEAST_LINES = 48, 10  # width of a sketch; height of a terminal that shows it
 
-# What stands before the cursor where stdout and stderr are one terminal: words that go on, or were broken off for
+# The text before the cursor where stdout and stderr are one terminal: words that go on, or were broken off for
 # progress.
 _before: Literal["nothing", "words", "break"] = "nothing"
 
