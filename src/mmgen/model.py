@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mmgen.errors import MmgenError, UsageError
-from mmgen.request import BOTH, PICTURES, WORDS, Done, Kind, Piece, Request
+from mmgen.request import BOTH, PICTURES, WORDS, Done, Kind, Picture, Piece, Request
 
 _ABLE = "-m demo (built in) or -m anole-7b"
 
@@ -84,6 +84,20 @@ class Model(ABC):
             (number of the request, None not counted; its next piece, or what ends it: one Done or one error). The
             pieces of one request come in order; those of different requests may come in turn.
         """
+
+    def score(self, request: Request, answers: Sequence[str | Picture]) -> list[float]:
+        """Say how likely whole answers are: the logarithm of each one's probability, in nats.
+
+        It is that of sampling at temperature 1, nothing cut, without guidance. Words count with the end after them, so
+        that a long answer can be compared with its own beginning; a picture counts by its codes.
+
+        Args:
+            answers: all words, or all pictures of this model.
+
+        Raises:
+            MmgenError: the model cannot tell.
+        """
+        raise MmgenError(f"{self.name} cannot say how likely an answer is", "use another model")
 
     def reply(self, request: Request) -> Iterator[Piece]:
         """Answer one request, piece by piece.

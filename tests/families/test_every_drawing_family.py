@@ -49,6 +49,36 @@ def drawings(model: Any, image_sampling: ImageSampling) -> list[Request]:
     return requests
 
 
+def test_a_picture_is_as_likely_as_the_choices_that_made_it(model: Any) -> None:
+    sampling = replace(FREE, guidance=1.0)
+    requests = [tasks.draw("a cat", image=sampling, seed=seed) for seed in (7, 8)]
+    chances: list[torch.Tensor] = []  # of all codes, at each step of drawing one code at a time
+
+    def seen(hidden: torch.Tensor) -> torch.Tensor:
+        logits = plain.network.code_head(hidden)
+        chances.append(logits[0].double().log_softmax(-1))
+        return logits
+
+    plain = model.language_model
+    for request in requests:
+        [drawn] = mmgen.draw(model, "a cat", image=sampling, seed=request.seed)
+        chances.clear()
+        model.language_model = replace(plain, network=replace(plain.network, code_head=seen), window=1)
+        try:
+            [slowly] = mmgen.draw(model, "a cat", image=sampling, seed=request.seed)
+        finally:
+            model.language_model = plain
+        assert slowly.codes == drawn.codes
+        likely = sum(float(chance[code]) for chance, code in zip(chances, drawn.codes or (), strict=True))
+        assert model.score(request, [drawn, drawn]) == pytest.approx([likely, likely], abs=1e-3)
+
+
+def test_words_and_pictures_are_not_scored_together(model: Any) -> None:
+    [picture] = mmgen.draw(model, "a cat", seed=7)
+    with pytest.raises(MmgenError, match="neither words nor codes"):
+        model.score(tasks.draw("a cat"), ["a cat", picture])
+
+
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_a_picture_is_the_same_alone_and_in_any_batch(family: Family, model: Any, guidance: float) -> None:
     sampling = replace(FREE, guidance=guidance)

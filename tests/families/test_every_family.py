@@ -5,8 +5,10 @@ In float32, and up to near ties. What is one family's alone stands in a file of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,12 @@ import torch
 from PIL import Image
 
 from mmgen import tasks
+from mmgen.decoding.grammar import forbidden
 from mmgen.errors import MmgenError, OutOfMemoryError, TooLongError
 from mmgen.families import autoregressive, chat
 from mmgen.families.chat import Chat
 from mmgen.request import Done, Loading, Request, TextSampling, Turn
-from tests.support.every_family import FAMILIES, N_TOKENS, Family, pieces_of
+from tests.support.every_family import FAMILIES, N_TOKENS, Family, Stock, pieces_of
 from tests.support.near_ties import assert_same, assert_same_alone, words_alone
 from tests.support.opening import opened
 from tests.support.replies import ends, gathered, image, said, without_end
@@ -76,7 +79,46 @@ def length(model: Any, request: Request) -> int:
     return len(model.prompts([request])[0].ids)
 
 
+@dataclass(frozen=True)
+class Scoring(Stock):
+    """Stock transformers, asked how likely ids are instead of what it answers."""
+
+    said: Sequence[int] = ()
+    never: Sequence[int] = ()
+
+    def answer(self, inputs: Any, **more: Any) -> Any:
+        """Feed the prompt with the ids after it, and add up what log-softmax says of each and of an end."""
+        n = inputs["input_ids"].shape[1]
+        shape, fed = inputs["input_ids"].shape, dict(inputs)
+        for key, value in inputs.items():  # Mllama's cross-attention has a row for each token, which stays as it was
+            if isinstance(value, torch.Tensor) and value.shape[:2] == shape:
+                last = value[:, -1:] if value.ndim > 2 or key == "attention_mask" else torch.zeros_like(value[:, -1:])
+                fed[key] = torch.cat([value, *[last] * len(self.said)], dim=1)
+        fed["input_ids"][0, n:] = torch.tensor(self.said)
+        with torch.no_grad():
+            logits = self.network(**fed).logits[0, n - 1 :].double()
+        logits[:, self.never] = -torch.inf
+        p = logits.softmax(-1)
+        each = [float(p[i, id_]) for i, id_ in enumerate(self.said)]
+        return sum(map(math.log, each)) + math.log(float(p[-1, sorted(self.ends())].sum()))
+
+
 # --- words ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("i", [0, 1, 2])
+def test_an_answer_is_as_likely_as_stock_transformers_say(family: Family, folder: Path, model: Any, i: int) -> None:
+    request, stock = ask(i), family.stock(folder)
+    answers = ["red", "a red cat on the grass", "a red cat"]
+    never = () if isinstance(model, Chat) else forbidden(model.prompter.vocabulary, "words")
+    with family.clear_codes(model.model) if i else nullcontext():
+        scores = model.score(request, answers)
+    for answer, score in zip(answers, scores, strict=True):
+        ids = stock.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        scoring = Scoring(stock.network, stock.processor, ids, never)
+        with family.clear_codes(stock.network) if i else nullcontext():
+            expected = family.answer(scoring, QUESTIONS[i][0], request.images)
+        assert score == pytest.approx(expected, abs=1e-3)  # sums of float32 in another order
 
 
 def test_greedy_answers_are_those_of_the_documented_snippet(family: Family, folder: Path, model: Any) -> None:

@@ -20,11 +20,12 @@ from mmgen.checkpoints.loading import load_model
 from mmgen.checkpoints.x86 import ask_twice, packed
 from mmgen.decoding.grammar import PromptIds
 from mmgen.decoding.replies import LanguageModel, draw, generate_text, interleave
+from mmgen.decoding.scoring import score_pictures, score_words
 from mmgen.decoding.stepwise import Cache, Network
 from mmgen.errors import MmgenError, OutOfMemoryError
 from mmgen.families.in_memory import InMemoryModel
 from mmgen.families.prompting import TokenPrompter
-from mmgen.request import BOTH, PICTURES, WORDS, Done, Piece, Request
+from mmgen.request import BOTH, PICTURES, WORDS, Done, Picture, Piece, Request
 
 _CODEC = "model.vqmodel"
 
@@ -114,6 +115,18 @@ class AutoregressiveModel(InMemoryModel):
             raise OutOfMemoryError(f"{self.name} has no memory for {len(requests)} requests at once")
         ways = {WORDS: generate_text, PICTURES: draw, BOTH: interleave}
         yield from ways[requests[0].want](self.language_model, requests, prompts)
+
+    def score(self, request: Request, answers: Sequence[str | Picture]) -> list[float]:
+        """Say how likely whole answers are, in nats; see Model."""
+        words = [self.prompter.text_ids(answer) for answer in answers if isinstance(answer, str)]
+        codes = [answer.codes for answer in answers if isinstance(answer, Picture) and answer.codes]
+        with torch.inference_mode():
+            [prompt] = self.prompts([request])
+            if len(words) == len(answers):
+                return score_words(self.language_model, prompt, words)
+            if len(codes) == len(answers):
+                return score_pictures(self.language_model, prompt, codes)
+        raise MmgenError("some answers have neither words nor codes", "give words, or pictures that this model drew")
 
     def prompts(self, requests: Sequence[Request]) -> list[PromptIds]:
         """Write the prompts of requests, all their images seen together.

@@ -26,10 +26,10 @@ from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.loading import load_model, read_config
 from mmgen.decoding.replies import Detokenizer
 from mmgen.errors import MmgenError, TooLongError
-from mmgen.families.generation import stream
+from mmgen.families.generation import log_likelihoods, stream
 from mmgen.families.in_memory import InMemoryModel
 from mmgen.families.prompting import load_processor, messages, refusal, written
-from mmgen.request import Done, Piece, Reason, Request
+from mmgen.request import Done, Picture, Piece, Reason, Request
 
 # Small, and some have inputs of four dimensions, on which bitsandbytes' search for outliers fails (0.50.2,
 # backends/default/ops.py).
@@ -194,6 +194,16 @@ class Chat(InMemoryModel):
                         yield row, Done(reason, under_way.pop(row))
                 if not under_way:
                     return
+
+    def score(self, request: Request, answers: Sequence[str | Picture]) -> list[float]:
+        """Say how likely whole answers are, in nats; see Model."""
+        words = [answer for answer in answers if isinstance(answer, str)]
+        if len(words) < len(answers):
+            return super().score(request, answers)
+        self.load_for([request])
+        ids = self.prompter.tokenizer(words, add_special_tokens=False)["input_ids"]
+        inputs = self._moved(self.prompter.write([request] * len(ids)))
+        return log_likelihoods(self.model, inputs, ids, self._stops())
 
     def _moved(self, inputs: BatchFeature) -> dict[str, torch.Tensor]:
         """Bring inputs to the model's device, and images into the type of its weights."""

@@ -6,7 +6,7 @@ its own, so that it says in any batch what it says alone, and the ids come while
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Event
@@ -62,18 +62,7 @@ def stream(
         return torch.full((len(ids),), closed.is_set(), device=ids.device)
 
     def run() -> None:
-        with torch.inference_mode():  # it holds for one thread alone
-            cast(Any, model).generate(
-                **inputs,
-                do_sample=False,
-                num_beams=1,
-                num_return_sequences=1,
-                max_new_tokens=n_tokens,
-                eos_token_id=list(stops) or None,
-                repetition_penalty=1.0,
-                logits_processor=[choice],
-                stopping_criteria=[pass_on],
-            )
+        _generate(model, inputs, n_tokens, stops, choice, pass_on)
 
     with ThreadPoolExecutor(1, "generate") as executor:
         running = executor.submit(run)
@@ -84,3 +73,55 @@ def stream(
             running.result()  # raises what broke it
         finally:
             closed.set()
+
+
+def log_likelihoods(
+    model: PreTrainedModel, inputs: Mapping[str, Tensor], answers: Sequence[Sequence[int]], stops: Sequence[int]
+) -> list[float]:
+    """Add up the log-probabilities of each row's answer and of any stop after it, in nats.
+
+    `generate` is made to say the answers, so that every model is asked in its own way.
+
+    Args:
+        inputs: as for `stream`, a row for each answer.
+        stops: ids that end a row.
+    """
+    totals = [0.0] * len(answers)
+    places = iter(range(1 + max(map(len, answers))))
+
+    def choice(_: Tensor, scores: Tensor) -> Tensor:
+        """Take note of scores [B, V], and let nothing but the answers' next ids come."""
+        place, log_p = next(places), scores.double().log_softmax(-1)
+        said = [answer[place] if place < len(answer) else 0 for answer in answers]
+        for row, answer in enumerate(answers):
+            if place <= len(answer):
+                counted = [said[row]] if place < len(answer) else list(stops)
+                totals[row] += float(log_p[row, counted].logsumexp(0))
+        chosen = torch.tensor(said, device=scores.device)
+        return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)
+
+    _generate(model, inputs, 1 + max(map(len, answers)), (), choice)
+    return totals
+
+
+def _generate(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Tensor],
+    n_tokens: int,
+    stops: Sequence[int],
+    choice: Callable[[Tensor, Tensor], Tensor],
+    *criteria: Callable[..., Tensor],
+) -> None:
+    """Run `generate` with every choice made by `choice`: ids [B, T], scores [B, V] -> zero for the one, else -inf."""
+    with torch.inference_mode():  # it holds for one thread alone
+        cast(Any, model).generate(
+            **inputs,
+            do_sample=False,
+            num_beams=1,
+            num_return_sequences=1,
+            max_new_tokens=n_tokens,
+            eos_token_id=list(stops) or None,
+            repetition_penalty=1.0,
+            logits_processor=[choice],
+            stopping_criteria=list(criteria),
+        )
