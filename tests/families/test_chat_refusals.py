@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoProcessor
+from transformers import AutoProcessor, Idefics3Processor
 
 from mmgen import tasks
 from mmgen.errors import MmgenError
@@ -109,7 +109,7 @@ def test_a_template_that_refuses_a_conversation_is_quoted(folders: dict[str, Pat
             f"pip install torchvision torch=={version('torch')}",  # which leaves torch as it is
         ),
         (
-            ValueError("Qwen2VLVideoProcessor requires `torchvision` to be installed."),
+            ValueError("Llama4ImageProcessor requires `torchvision` to be installed."),
             f"pip install torchvision torch=={version('torch')}",
         ),
         (ImportError("Package `num2words` is required to run SmolVLM processor."), "pip install num2words"),
@@ -121,7 +121,7 @@ def test_a_package_that_a_processor_needs_is_named(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(AutoProcessor, "from_pretrained", fail)
+    monkeypatch.setattr(Idefics3Processor, "from_pretrained", fail)
     found = refusal(folders["idefics3"])
     assert f"needs the package {command.split()[2]}" in found.message
     assert found.hint.partition(" --index-url ")[0] == command

@@ -46,12 +46,13 @@ _CORPUS = (
 _WIDE = 0.2  # standard deviation of the weights: wide enough that random logits are no near ties
 
 
-def make_tokenizer(special: Sequence[str], **named: str) -> PreTrainedTokenizerFast:
-    """Train a byte-level tokenizer that puts its bos before a text, as those of all four families do.
+def make_tokenizer(special: Sequence[str], *, adds_bos: bool = True, **named: str) -> PreTrainedTokenizerFast:
+    """Train a byte-level tokenizer.
 
     Args:
-        special: tokens with ids from 0 on, bos first.
-        named: what the tokenizer calls some of them: `pad_token`, `image_token`, …
+        special: tokens with ids from 0 on.
+        adds_bos: it puts its bos before a text.
+        named: how the tokenizer calls some of them: `pad_token`, `image_token`, …; the first is `bos_token` if none is.
     """
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
@@ -63,12 +64,13 @@ def make_tokenizer(special: Sequence[str], **named: str) -> PreTrainedTokenizerF
         show_progress=False,
     )
     tokenizer.train_from_iterator(_CORPUS, trainer)
-    tokenizer.post_processor = TemplateProcessing(single=f"{special[0]} $A", special_tokens=[(special[0], 0)])
-    usual = {name: value for name, value in named.items() if name in ("eos_token", "pad_token")}
+    if adds_bos:
+        bos = named.setdefault("bos_token", special[0])
+        tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, special.index(bos))])
+    usual = {name: value for name, value in named.items() if name in PreTrainedTokenizerFast.SPECIAL_TOKENS_ATTRIBUTES}
     extra = {name: value for name, value in named.items() if name not in usual}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token=special[0],
         clean_up_tokenization_spaces=False,
         extra_special_tokens=extra,
         **usual,

@@ -27,7 +27,8 @@ TOKENS = 2000  # of a usual prompt and its answer
 # 2305.14314, without its double quantisation); 8 bits and a number for each row, which is next to nothing.
 _SIZES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "4bit": 0.5 + 4 / 64, "8bit": 1.0, "quanto-int8": 1.0}
 _WORKSPACE = 700_000_000  # torch and transformers themselves (400 MB), and what is in passing
-_LINEAR = re.compile(r"(?!.*(embed|lm_head)).*\.weight")  # is quantised if it has two dimensions
+# Is quantised if it has two dimensions; those of experts become one of three dimensions, which is not.
+_LINEAR = re.compile(r"(?!.*(embed|lm_head|\.experts\.\d+\.)).*\.weight")
 _KEYS_AND_VALUES = (".k_proj.weight", ".v_proj.weight")
 _CGROUP = Path("/sys/fs/cgroup")
 _OTHER_PARTS = re.compile(r"vision|visual|image|audio|encoder|resampler|vq")  # with attention, and without a cache
@@ -205,12 +206,24 @@ def _room(loading: Loading, machine: Machine) -> int | None:
 
 def install_command(package: str) -> str:
     """Say how to install a package in such a way that torch stays as it is."""
-    if package != "torchvision":  # each of which goes with one torch alone
+    if package not in ("torchvision", "timm"):  # the second needs the first, each of which goes with one torch alone
         return f"pip install {package}"
     version = importlib.metadata.version("torch")  # such as 2.13.0+cpu
     _, _, build = version.partition("+")
-    index = f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
-    return f"pip install torchvision torch=={version}{index}"
+    if package == "torchvision":
+        index = f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
+    else:
+        package, index = (
+            "timm torchvision",
+            f" --extra-index-url https://download.pytorch.org/whl/{build}" if build else "",
+        )
+    return f"pip install {package} torch=={version}{index}"
+
+
+def needed_package(error: Exception) -> str | None:
+    """Name the package that a library says it lacks, if that is what it says."""
+    found = re.search(r"\b(torchvision|timm|num2words)\b|requires the (\w+) library", str(error), re.IGNORECASE)
+    return found and (found[1] or found[2]).lower()
 
 
 def check_torchvision() -> None:

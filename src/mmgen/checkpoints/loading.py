@@ -18,7 +18,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available, is_optimu
 
 from mmgen.checkpoints import catalog
 from mmgen.checkpoints.catalog import Checkpoint
-from mmgen.checkpoints.fit import dtype_name
+from mmgen.checkpoints.fit import dtype_name, install_command, needed_package
 from mmgen.checkpoints.x86 import leave_files, pack
 from mmgen.errors import MmgenError, UsageError, refused
 from mmgen.request import Loading
@@ -177,9 +177,14 @@ def _build_empty(model_class: type[PreTrainedModel], checkpoint: Checkpoint, att
     said = f"config.json of {checkpoint.name} does not fit", "fetch it again"
     if attention is not None:
         said = f"{checkpoint.name} cannot use --attn {attention}", "leave --attn out"
-    with refused(*said, *_IMPOSSIBLE), torch.device("meta"):
-        config_class = cast(type[PreTrainedConfig], model_class.config_class)
-        return model_class(config_class.from_pretrained(checkpoint.folder, attn_implementation=attention))
+    try:
+        with refused(*said, *_IMPOSSIBLE), torch.device("meta"):
+            config_class = cast(type[PreTrainedConfig], model_class.config_class)
+            return model_class(config_class.from_pretrained(checkpoint.folder, attn_implementation=attention))
+    except ImportError as error:
+        package = needed_package(error)
+        hint = install_command(package) if package else "install it"
+        raise MmgenError(f"{checkpoint.name} needs a package: {one_line(error)}", hint) from error
 
 
 def _choose_quantization(
@@ -190,14 +195,21 @@ def _choose_quantization(
         return None
     if "quantization_config" in checkpoint.config:
         raise MmgenError(f"{checkpoint.name} is stored quantised already", "leave --quantize out")
-    whole = ["lm_head", *keep_whole]  # a list here replaces transformers' own, which would have kept the head whole
+    # Vision towers cast pixels to the type of these weights, which is bytes once they are quantised.
+    patches = [name for name, _ in model.named_modules() if "patch_embed" in name]
+    whole = [
+        "lm_head",
+        *keep_whole,
+        *patches,
+    ]  # a list here replaces transformers' own, which would have kept the head whole
     if loading.quantize == "quanto-int8":
         if not is_optimum_quanto_available():  # all else that it asks for is here: torch is not to be replaced
             raise MmgenError("quanto-int8 needs a package", "pip install --no-deps optimum-quanto ninja")
         return QuantoConfig(weights="int8", modules_to_not_convert=whole)
     is_4bit = loading.quantize == "4bit"
-    if is_4bit and not on_gpu:  # there bitsandbytes packs the inputs of a layer by 64
-        whole += [name for name, layer in model.named_modules() if getattr(layer, "in_features", 0) % 64]
+    if is_4bit and not on_gpu:  # there bitsandbytes packs the inputs of a layer by 64, and its outputs by 32
+        layers = [(name, each) for name, each in model.named_modules() if isinstance(each, torch.nn.Linear)]
+        whole += [name for name, each in layers if each.in_features % 64 or each.out_features % 32]
     return BitsAndBytesConfig(
         load_in_4bit=is_4bit,
         load_in_8bit=not is_4bit,

@@ -28,7 +28,8 @@ from mmgen.decoding.replies import Detokenizer
 from mmgen.errors import MmgenError, TooLongError
 from mmgen.families.generation import log_likelihoods, stream
 from mmgen.families.in_memory import InMemoryModel
-from mmgen.families.prompting import load_processor, messages, refusal, written
+from mmgen.families.processors import load_processor
+from mmgen.families.prompting import messages, refusal, written
 from mmgen.request import Done, Picture, Piece, Reason, Request
 
 # Small, and some have inputs of four dimensions, on which bitsandbytes' search for outliers fails (0.50.2,

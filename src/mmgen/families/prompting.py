@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer
 
 from mmgen.decoding.grammar import Canvas, PromptIds, Vocabulary
-from mmgen.errors import MmgenError, TooLongError, first_line
+from mmgen.errors import MmgenError, TooLongError
+from mmgen.families.processors import load_processor
 from mmgen.request import WORDS, Part, Request
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from mmgen.checkpoints.catalog import Checkpoint
 
 _FIND_STAND_IN = re.compile("\ufdd0(\\d+)\ufdd1")  # noncharacters (Unicode 15, section 23.7) around its number
-_EXTRAS = ("torchvision", "num2words")  # packages that some processors want
 
 
 class TokenPrompter(ABC):
@@ -243,26 +243,3 @@ def refusal(name: str, error: Exception) -> MmgenError:
     return MmgenError(
         f"{name} cannot take this prompt: {' '.join(str(error).split())}", "change the prompt, or the pictures in it"
     )
-
-
-def load_processor(checkpoint: Checkpoint) -> Any:
-    """Load what prepares text and images, and see that it can do both."""
-    from transformers.models.auto.processing_auto import AutoProcessor
-
-    from mmgen.checkpoints import fit
-
-    try:
-        processor = AutoProcessor.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
-        _ = processor.tokenizer, processor.image_processor
-    except (ImportError, ValueError, OSError, AttributeError) as error:
-        package = next((name for name in _EXTRAS if name in str(error).lower()), None)
-        if package is not None and not isinstance(error, OSError):  # which may have it in a path
-            raise MmgenError(
-                f"{checkpoint.name} needs the package {package} to prepare pictures", fit.install_command(package)
-            ) from error
-        why = first_line(error).partition(". If you were")[0]  # it goes on about the Hub
-        raise MmgenError(
-            f"{checkpoint.name} has no processor for text and pictures: {why}",
-            "copy processor_config.json or preprocessor_config.json beside the weights",
-        ) from error
-    return processor
