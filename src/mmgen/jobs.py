@@ -9,51 +9,22 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice, takewhile
 
 from mmgen.errors import CannotGoOnError, MmgenError
 from mmgen.files import aside, first_interrupt
-from mmgen.inputs.finding import check_file, is_url
 from mmgen.model import Model
 from mmgen.outputs.journal import Journal
-from mmgen.outputs.records import FileEntry, Item, Origin, Record, Result, in_order, key_of
+from mmgen.outputs.looking import Entry, ahead, caught, look
+from mmgen.outputs.records import Item, Origin, Record, Result, in_order
 from mmgen.outputs.terminal import Drawing, Notes, emit, how_far, pace
 from mmgen.outputs.writers import Writer
 from mmgen.request import GROUP, Done, Limits, Picture, Piece, Progress, Request
 from mmgen.text import as_line, folded
 
 _READERS = 4  # threads; what they do, reading and decoding pictures, runs side by side
-
-
-@dataclass
-class _Entry:
-    """An item on its way.
-
-    Attributes:
-        key: stands for all that its result depends on.
-        state: how it stands in the journal (see outputs.journal.State).
-        skip: nothing is to be done; is_foreign: as somebody else wrote what stands in its place.
-        request: what to compute, if anything is.
-        result: what is known of it so far; all of it, when it is settled.
-        began, seconds: on the engine's shared clock when it was given to the model, and its share when it was done.
-        followers: equal items, which get its result.
-    """
-
-    item: Item
-    key: str
-    state: str = "new"
-    files: list[FileEntry] = field(default_factory=list)
-    skip: bool = False
-    is_foreign: bool = False
-    request: Request | None = None
-    result: Result = field(default_factory=Result)
-    is_settled: bool = False
-    began: float = 0.0
-    seconds: float = 0.0
-    followers: list[_Entry] = field(default_factory=list)
 
 
 @dataclass
@@ -72,10 +43,11 @@ class Job:
     _n_items: int | None = None
     _stopping: bool = False
     _interrupted: bool = False
-    _entries: dict[int, _Entry] = field(default_factory=dict)  # by number: those that are not written yet
+    _entries: dict[int, Entry] = field(default_factory=dict)  # by number: those that are not written yet
     _next: int = 0  # the number of the first of them
     _asked: list[int] = field(default_factory=list)  # the numbers of those that were given to the model, in turn
     _under_way: dict[int, float] = field(default_factory=dict)  # those not answered yet: how much of each is done
+    _own_failure: Exception | None = None  # raised by what the model pulls from
     _started: float = 0.0
     _ticked: float = 0.0
     _clock: float = 0.0  # goes on by 1/n seconds a second while n items are under way, so that each gets its share
@@ -90,7 +62,7 @@ class Job:
         Where there is some, also: left, as somebody else wrote it, and rewrite, which takes no model.
         """
         counts: Counter[str] = Counter({"new": 0, "done": 0, "stale": 0, "failed": 0})
-        for entry in _ahead(lambda item: self._look(item, opens=False), items, 2 * GROUP):
+        for entry in ahead(lambda item: self._look(item, opens=False), items, 2 * GROUP):
             if entry is None:
                 continue
             item, state = entry.item, entry.state
@@ -119,8 +91,8 @@ class Job:
         try:
             with ExitStack() as self._undo:
                 waiting = self._undo.enter_context(closing(self._waiting(items)))
-                for index, piece in self._undo.enter_context(closing(self._answers(waiting))):
-                    self._take(self._asked[index], piece)
+                for number, piece in self._undo.enter_context(closing(self._answers(waiting))):
+                    self._take(number, piece)
                     self._write_settled()
                 self._write_settled()
         except BaseException as failure:
@@ -138,47 +110,15 @@ class Job:
         said = ", ".join(f"{self.counts[ending]} {ending}" for ending in ("done", "skipped", "failed"))
         return f"{said} in {seconds:.1f} s" + (f", {pace(done / seconds)}" if done and seconds > 0 else "")
 
-    # 1) Look: what is to be done about an item
+    # 1) Compute: the model pulls requests, and its pieces come back
 
-    def _look(self, item: Item, opens: bool = True) -> _Entry | None:
-        """Find out what is to be done about an item, and open its pictures; None: it is another shard's. In threads."""
-        entry, journal = _Entry(item, key_of(item.item_id)), self.journal
-        try:
-            if item.error is not None:
-                raise item.error
-            # What the result depends on. Without a journal to compare with, pictures are told by their names.
-            contents = []
-            for source in item.sources:
-                if journal is None or is_url(source):
-                    contents.append(source)
-                else:
-                    check_file(source)
-                    entry.files.append(journal.file_entry(source))
-                    contents.append(entry.files[-1]["sha256"])
-            entry.key = self.origin.key(item, contents)
-            if not self.limits.takes(entry.key):
-                return None
-            if journal is not None:
-                entry.state = journal.state(entry.key, item.item_id)
-            if entry.state == "done" and journal and self.writer.is_there(item, lambda: journal.result(entry.key)):
-                entry.skip = True
-            else:
-                last = journal.last(item.item_id) if journal is not None else None
-                entry.skip = entry.is_foreign = self.writer.is_foreign(item, last)
-            entry.is_settled = entry.skip
-            if opens and not entry.skip:
-                entry.request = item.open()
-        except MmgenError as error:
-            entry.result, entry.is_settled = Result(error=error), True
-            entry.state = entry.state if journal is None or opens else "failed"
-        return entry if self.limits.takes(entry.key) else None
-
-    # 2) Compute: the model pulls requests, and its pieces come back
+    def _look(self, item: Item, opens: bool = True) -> Entry | None:
+        return look(item, self.origin, self.writer, self.limits, self.journal, opens=opens)
 
     def _waiting(self, items: Iterable[Item]) -> Generator[Request | None]:
         """Give the requests that are to be computed; None where the model should answer what it has."""
         n_computed = 0
-        numbered = enumerate(entry for entry in _ahead(self._look, items, 2 * self.limits.group) if entry is not None)
+        numbered = enumerate(entry for entry in ahead(self._look, items, 2 * self.limits.group) if entry is not None)
         for number, entry in numbered:
             if self._stopping or n_computed == self.limits.limit:
                 break
@@ -207,7 +147,7 @@ class Job:
                 yield None
             self._write_settled()
 
-    def _recall(self, entry: _Entry) -> None:
+    def _recall(self, entry: Entry) -> None:
         """Bring back the result of an equal item, if the journal has one by now."""
         if self.journal is None or entry.is_settled:
             return
@@ -222,17 +162,53 @@ class Job:
         if not first:
             return
         asked = [self._entries[number].item for number in self._asked]
-        is_same = (
-            len({(item.prompt, len(item.sources)) for item in asked}) == 1
-        )  # then, if the first is too long, all are
-        model = self.open_model([request for request in first if request is not None] if is_same else [])
+        is_same = len({(item.prompt, len(item.sources)) for item in asked}) == 1  # if its words are too long, all are
+        known = [request for request in first if request is not None]
+        model = self.open_model(known if is_same and (len(known) > 1 or self._n_items == 1) else [])
         self._started = self._ticked = time.monotonic()
         # Ctrl-C finishes what is in hand; of a few items that were named, the first one ends it all.
         if self.journal is not None or self._n_items is None or self._n_items > GROUP:
             self._undo.enter_context(first_interrupt(self._stop))
         group = deque([*first, None])
         first.clear()  # lest its images stay to the end
-        yield from model.replies(chain((group.popleft() for _ in range(len(group))), waiting))
+        known.clear()
+        n_before = 0  # that were asked of earlier streams
+        while True:
+            stream = chain((group.popleft() for _ in range(len(group))), self._pulled(waiting))
+            try:
+                for index, piece in model.replies(stream):
+                    yield self._asked[n_before + index], piece
+                return
+            except Exception as failure:
+                if isinstance(failure, MmgenError) or failure is self._own_failure:
+                    raise
+                group.clear()
+                yield from self._ask_again(model, failure)
+                n_before = len(self._asked)
+
+    def _pulled(self, waiting: Iterator[Request | None]) -> Iterator[Request | None]:
+        """Hand requests to a model, and take note of a failure that is not the model's."""
+        try:
+            yield from waiting
+        except Exception as failure:
+            self._own_failure = failure
+            raise
+
+    def _ask_again(self, model: Model, failure: Exception) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
+        """Ask one at a time what a model had taken as it failed: an item over which it fails alone has the error."""
+        left = [self._entries[number] for number in self._under_way]
+        for number, entry in zip(list(self._under_way), left, strict=True):
+            if len(left) == 1 or entry.request is None:
+                yield number, caught(failure, entry.item)
+                return
+            entry.result = Result()
+            try:
+                for _, piece in model.replies([entry.request]):
+                    yield number, piece
+            except MmgenError:
+                raise
+            except Exception as again:  # noqa: BLE001 -- the net: one item never ends the others
+                yield number, caught(again, entry.item)
 
     def _take(self, number: int, piece: Piece | Done | MmgenError) -> None:
         """Take what came of an item."""
@@ -267,7 +243,7 @@ class Job:
         self._interrupted = self._stopping = True
         self.notes.say("finishing what is in hand; Ctrl-C again stops at once")
 
-    # 3) Write: results in the order of the items, a record before its file
+    # 2) Write: results in the order of the items, a record before its file
 
     def _write_settled(self) -> None:
         """Write results as far as they are there without a gap."""
@@ -281,7 +257,7 @@ class Job:
                 self._write(entry, entry.result)
             self._show_progress()
 
-    def _write(self, entry: _Entry, result: Result) -> None:
+    def _write(self, entry: Entry, result: Result) -> None:
         item, error = entry.item, result.error
         last = self.journal.last(item.item_id) if self.journal is not None else None
         begun: Record = {**self.origin.record(item), "seconds": round(entry.seconds, 3)}
@@ -312,7 +288,7 @@ class Job:
         self.notes.error(error, about="" if item.image and item.image in error.message else about)
         self._stopping = self._stopping or self.limits.fail_fast
 
-    def _keep(self, entry: _Entry, record: Record, meanwhile: AbstractContextManager[None]) -> None:
+    def _keep(self, entry: Entry, record: Record, meanwhile: AbstractContextManager[None]) -> None:
         """Write a record into the journal, if there is one."""
         if self.journal is None:
             return
@@ -332,19 +308,3 @@ class Job:
         in_hand = n_held + sum(self._under_way.values())  # in items
         speed = (done + in_hand) / max(seconds, 1e-3)
         self.notes.progress(how_far(self._next, self._n_items, in_hand, speed))
-
-
-def _ahead(make: Callable[[Item], _Entry | None], items: Iterable[Item], n_ahead: int) -> Iterator[_Entry | None]:
-    """Apply a function in threads, a bounded number of steps ahead of who reads; results come in order."""
-    with ThreadPoolExecutor(_READERS, "mmgen-reader") as readers:
-        waiting: deque[Future[_Entry | None]] = deque()
-        try:
-            for item in items:
-                waiting.append(readers.submit(make, item))
-                if len(waiting) > n_ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Union, get_args
 
@@ -187,6 +187,10 @@ class Request:
     def turns(self) -> tuple[Turn, ...]:
         """The conversation: earlier turns and this one."""
         return (*self.history, Turn("user", self.parts))
+
+    def without_images(self) -> Request:
+        """Give the same request, of words alone."""
+        return replace(self, parts=tuple(part for part in self.parts if isinstance(part, str)))
 
     @property
     def images(self) -> list[Image.Image]:

@@ -259,8 +259,12 @@ def test_a_request_that_fails_is_the_command_s_error_and_leaves_nothing(model: S
     assert sorted(Path().iterdir()) == before
 
 
-def test_a_bug_keeps_its_own_traceback(model: Scripted) -> None:
-    model.scripts = [[ZeroDivisionError("a bug")]]
+def test_a_bug_keeps_its_own_traceback(model: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(model, "open", fail)
+    install(monkeypatch, model)
     with pytest.raises(ZeroDivisionError):
         run("ask", "what")
 

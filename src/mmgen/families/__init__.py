@@ -67,8 +67,9 @@ def open_model(
 
     Args:
         want: what has to come out of it.
-        requests: what it will be asked first, if known: a prompt that is too long fails before anything heavy, and
-            what only pictures need may be left out if there are none.
+        requests: what it will be asked first, if known, in the same words: a prompt that is too long fails before
+            anything heavy, of several by its words alone; and what only pictures need may be left out if there are
+            none.
         before_torch: is called before anything heavy is imported.
 
     Raises:
@@ -81,8 +82,8 @@ def open_model(
     catalog.check_tokenizer(checkpoint)
     before_torch()
     prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)
-    for request in requests:
-        prompter.check(request)
+    for request in requests[:1]:
+        prompter.check(request if len(requests) == 1 else request.without_images())
     model: Model = import_module(f"mmgen.families.{family.module}").load(checkpoint, loading, able, prompter, requests)
     return model
 

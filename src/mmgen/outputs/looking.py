@@ -1,0 +1,125 @@
+"""What is to be done about each item: found out, and its pictures opened, in threads ahead of the model.
+
+Knows items, writers and the journal; refuses to know models. The net for an item stands here, too.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmgen.errors import MmgenError, OutOfMemoryError, first_line
+from mmgen.inputs.finding import check_file, is_url
+from mmgen.outputs.journal import Journal
+from mmgen.outputs.records import FileEntry, Item, Origin, Result, key_of
+from mmgen.outputs.writers import Writer
+from mmgen.request import Limits, Request
+
+_READERS = 4  # threads; what they do, reading and decoding pictures, runs side by side
+
+
+@dataclass
+class Entry:
+    """An item on its way.
+
+    Attributes:
+        key: stands for all that its result depends on.
+        state: how it stands in the journal (see outputs.journal.State).
+        skip: nothing is to be done; is_foreign: as somebody else wrote what stands in its place.
+        request: what to compute, if anything is.
+        result: what is known of it so far; all of it, when it is settled.
+        began, seconds: on the engine's shared clock when it was given to the model, and its share when it was done.
+        followers: equal items, which get its result.
+    """
+
+    item: Item
+    key: str
+    state: str = "new"
+    files: list[FileEntry] = field(default_factory=list)
+    skip: bool = False
+    is_foreign: bool = False
+    request: Request | None = None
+    result: Result = field(default_factory=Result)
+    is_settled: bool = False
+    began: float = 0.0
+    seconds: float = 0.0
+    followers: list[Entry] = field(default_factory=list)
+
+
+def look(
+    item: Item, origin: Origin, writer: Writer, limits: Limits, journal: Journal | None, *, opens: bool = True
+) -> Entry | None:
+    """Find out what is to be done about an item, and open its pictures; None: it is another shard's. In threads."""
+    entry = Entry(item, key_of(item.item_id))
+    try:
+        if item.error is not None:
+            raise item.error
+        # What the result depends on. Without a journal to compare with, pictures are told by their names.
+        contents = []
+        for source in item.sources:
+            if journal is None or is_url(source):
+                contents.append(source)
+            else:
+                check_file(source)
+                entry.files.append(journal.file_entry(source))
+                contents.append(entry.files[-1]["sha256"])
+        entry.key = origin.key(item, contents)
+        if not limits.takes(entry.key):
+            return None
+        if journal is not None:
+            entry.state = journal.state(entry.key, item.item_id)
+        if entry.state == "done" and journal and writer.is_there(item, lambda: journal.result(entry.key)):
+            entry.skip = True
+        else:
+            last = journal.last(item.item_id) if journal is not None else None
+            entry.skip = entry.is_foreign = writer.is_foreign(item, last)
+        entry.is_settled = entry.skip
+        if opens and not entry.skip:
+            entry.request = item.open()
+    except MmgenError as error:
+        entry.result, entry.is_settled = Result(error=error), True
+    except Exception as failure:  # noqa: BLE001 -- the net: one bad picture never ends the others
+        entry.result, entry.is_settled = Result(error=caught(failure, item)), True
+    if entry.result.error is not None:
+        entry.state = entry.state if journal is None or opens else "failed"
+    return entry if limits.takes(entry.key) else None
+
+
+def caught(failure: Exception, item: Item) -> MmgenError:
+    """Make an item's error of whatever was raised over it: its file, the type and the place, with a request to report.
+
+    With MMGEN_DEBUG=1 the traceback is printed.
+    """
+    if os.environ.get("MMGEN_DEBUG", "0") not in ("", "0"):
+        traceback.print_exception(failure)
+    name = item.image or ", ".join(item.sources)
+    about = f"{name}: " if name else ""
+    if isinstance(failure, MemoryError):
+        return OutOfMemoryError(f"{about}memory does not suffice", "give a smaller picture, or ask for fewer at once")
+    innermost = traceback.extract_tb(failure.__traceback__)[-1]
+    place = f"{'/'.join(Path(innermost.filename).parts[-2:])}:{innermost.lineno}"
+    return MmgenError(
+        f"{about}{type(failure).__name__} in {place}: {first_line(failure)}",
+        "please report this with the file; MMGEN_DEBUG=1 shows where it came from",
+    )
+
+
+def ahead(make: Callable[[Item], Entry | None], items: Iterable[Item], n_ahead: int) -> Iterator[Entry | None]:
+    """Apply a function in threads, a bounded number of steps ahead of who reads; results come in order."""
+    with ThreadPoolExecutor(_READERS, "mmgen-reader") as readers:
+        waiting: deque[Future[Entry | None]] = deque()
+        try:
+            for item in items:
+                waiting.append(readers.submit(make, item))
+                if len(waiting) > n_ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
