@@ -8,7 +8,7 @@ print(mmgen.caption(model, picture.image))
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
@@ -46,10 +46,11 @@ def caption(
     *,
     text: TextSampling | None = None,
     seed: int | None = None,
+    system: str | None = None,
+    template_args: Mapping[str, object] | None = None,
 ) -> str:
-    """Describe a picture."""
-    (opened,) = _open(image)
-    return _words(model, tasks.caption(opened, prompt, text=text, seed=seed))
+    """Describe a picture; see `ask`."""
+    return ask(model, prompt, image, text=text, seed=seed, system=system, template_args=template_args)
 
 
 def ask(
@@ -61,6 +62,8 @@ def ask(
     seed: int | None = None,
     complete: bool = False,
     history: Sequence[Turn] = (),
+    system: str | None = None,
+    template_args: Mapping[str, object] | None = None,
 ) -> str:
     """Answer a question about pictures, or about none.
 
@@ -68,9 +71,20 @@ def ask(
         images: stand before the question, or where its `<image>` marks are.
         complete: continue the text instead of answering it.
         history: earlier questions and answers, in turn.
+        system: how to answer.
+        template_args: variables of the model's chat template, such as enable_thinking.
     """
-    opened = _open(images)
-    return _words(model, tasks.ask(question, opened, text=text, seed=seed, complete=complete, history=history))
+    request = tasks.ask(
+        question,
+        _open(images),
+        text=text,
+        seed=seed,
+        complete=complete,
+        history=history,
+        system=system,
+        template_args=template_args,
+    )
+    return _words(model, request)
 
 
 def draw(

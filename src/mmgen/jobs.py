@@ -21,8 +21,8 @@ from mmgen.outputs.looking import Entry, ahead, caught, look
 from mmgen.outputs.records import Item, Origin, Record, Result, in_order
 from mmgen.outputs.terminal import Drawing, Notes, emit, how_far, pace
 from mmgen.outputs.writers import Writer
-from mmgen.request import GROUP, Done, Limits, Picture, Piece, Progress, Request
-from mmgen.text import as_line, folded
+from mmgen.request import GROUP, Done, Limits, Picture, Piece, Progress, Request, Thought
+from mmgen.text import as_line, clean, folded
 
 _READERS = 4  # threads; what they do, reading and decoding pictures, runs side by side
 
@@ -219,6 +219,8 @@ class Job:
             if number == next((each for each, share in self._under_way.items() if share), number):
                 of = f" of {self._n_items}" if self._n_items else ""
                 self._drawing.show(piece, "" if self._n_items == 1 else f"picture {number + 1}{of}, ")
+        elif isinstance(piece, Thought):
+            entry.result.thoughts += piece.text
         elif isinstance(piece, str | Picture):
             self._under_way[number] = 0.0
             if isinstance(piece, Picture):
@@ -231,6 +233,8 @@ class Job:
             entry.result.error = piece if isinstance(piece, MmgenError) else None
             entry.seconds = self._clock - entry.began
             del self._under_way[number]
+            if entry.result.thoughts:
+                self.notes.detail(f"thought: {folded(entry.result.thoughts)}")
             for each in (entry, *entry.followers):
                 each.result, each.is_settled = entry.result, True
 
@@ -261,6 +265,8 @@ class Job:
         item, error = entry.item, result.error
         last = self.journal.last(item.item_id) if self.journal is not None else None
         begun: Record = {**self.origin.record(item), "seconds": round(entry.seconds, 3)}
+        if result.thoughts:
+            begun["thoughts"] = clean(result.thoughts).strip()
         record = begun.copy()
         if error is None:
             try:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Kind: TypeAlias = Literal["text", "image"]
-Role: TypeAlias = Literal["user", "assistant"]
+Role: TypeAlias = Literal["system", "user", "assistant"]
 Part: TypeAlias = Union[str, "Image.Image"]
 Reason: TypeAlias = Literal["end", "length", "cancelled"]
 
@@ -53,11 +53,17 @@ class TextSampling:
     # Divides the logits of what was said already (Keskar et al., arXiv 1909.05858).
     repetition_penalty: float = option(1.0, "Above 1: avoid words that were said; 1 is no penalty.", metavar="R")
     max_tokens: int = option(256, "Maximum length of an answer, in tokens of words.", metavar="N")
+    # Of models that think before they answer.
+    max_thought_tokens: int | None = option(
+        None, "Maximum length of thoughts, in tokens; as the context allows if not given.", metavar="N"
+    )
 
     def __post_init__(self) -> None:
         _at_least("temperature", self.temperature, 0)
         _check_tops(self.top_p, self.top_k)
         _at_least("max tokens", self.max_tokens, 1)
+        if self.max_thought_tokens is not None:
+            _at_least("max thought tokens", self.max_thought_tokens, 1)
         if not (math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
             raise UsageError(f"repetition penalty {self.repetition_penalty:g} is not above 0", "1 is no penalty")
 
@@ -160,10 +166,21 @@ class Limits:
 
 @dataclass(frozen=True)
 class Turn:
-    """An earlier turn of a conversation."""
+    """An earlier turn of a conversation; one of the system, which says how to answer, stands before all others."""
 
     role: Role
     parts: tuple[Part, ...]
+
+
+def system_turns(words: str | None) -> tuple[Turn, ...]:
+    """Give the turn that a conversation begins with, if a system prompt is given.
+
+    Raises:
+        UsageError: it is empty.
+    """
+    if words is not None and not words.strip():
+        raise UsageError("the system prompt is empty", "say how to answer, or leave --system out")
+    return () if words is None else (Turn("system", (words,)),)
 
 
 @dataclass(frozen=True)
@@ -181,6 +198,7 @@ class Request:
     seed: int = 0
     completion: bool = False  # continue the text: no end-of-turn after the prompt
     history: tuple[Turn, ...] = ()
+    template_args: tuple[tuple[str, object], ...] = ()  # variables of the checkpoint's chat template
     cancelled: Event = field(default_factory=Event, compare=False, repr=False)
 
     @property
@@ -191,6 +209,12 @@ class Request:
     def without_images(self) -> Request:
         """Give the same request, of words alone."""
         return replace(self, parts=tuple(part for part in self.parts if isinstance(part, str)))
+
+    @property
+    def system(self) -> str | None:
+        """The system prompt, if there is one."""
+        parts = [part for turn in self.history if turn.role == "system" for part in turn.parts]
+        return "".join(part for part in parts if isinstance(part, str)) if parts else None
 
     @property
     def images(self) -> list[Image.Image]:
@@ -214,6 +238,13 @@ class Picture:
             return f"seed {self.seed}"
         n = len(self.codes)
         return f"seed {self.seed}: {n} image tokens in {self.passes} passes, {n / self.passes:.1f} each"
+
+
+@dataclass(frozen=True)
+class Thought:
+    """Newly finished words of a model's thoughts, which are no part of its answer."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -243,7 +274,7 @@ class Done:
     n_tokens: int = 0
 
 
-Piece: TypeAlias = str | Picture | Progress  # str is newly finished text: print it as it comes
+Piece: TypeAlias = str | Thought | Picture | Progress  # str is newly finished text: print it as it comes
 
 WORDS: frozenset[Kind] = frozenset({"text"})
 PICTURES: frozenset[Kind] = frozenset({"image"})

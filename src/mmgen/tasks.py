@@ -5,7 +5,7 @@ Whatever a user leaves out is filled in: the default prompts, where pictures sta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mmgen.request import (
@@ -19,6 +19,7 @@ from mmgen.request import (
     check_seed,
     fresh_seed,
     insert_images,
+    system_turns,
 )
 
 if TYPE_CHECKING:
@@ -31,10 +32,16 @@ INTERLEAVE_TEXT = TextSampling(temperature=0.7)  # greedy words beside sampled p
 
 
 def caption(
-    image: Image.Image, prompt: str = CAPTION, *, text: TextSampling | None = None, seed: int | None = None
+    image: Image.Image,
+    prompt: str = CAPTION,
+    *,
+    text: TextSampling | None = None,
+    seed: int | None = None,
+    system: str | None = None,
+    template_args: Mapping[str, object] | None = None,
 ) -> Request:
-    """Describe a picture."""
-    return ask(prompt, [image], text=text, seed=seed)
+    """Describe a picture; see `ask`."""
+    return ask(prompt, [image], text=text, seed=seed, system=system, template_args=template_args)
 
 
 def ask(
@@ -45,15 +52,24 @@ def ask(
     seed: int | None = None,
     complete: bool = False,
     history: Sequence[Turn] = (),
+    system: str | None = None,
+    template_args: Mapping[str, object] | None = None,
 ) -> Request:
     """Answer a question about pictures, or about none; with `complete`, continue the text instead.
 
     Args:
         history: earlier questions and answers, in turn.
+        system: how to answer, if it does not stand in the history.
+        template_args: variables of the model's chat template, such as enable_thinking.
     """
-    parts = insert_images(question, images)
     return Request(
-        parts, WORDS, text or TextSampling(), seed=_settled(seed), completion=complete, history=tuple(history)
+        insert_images(question, images),
+        WORDS,
+        text or TextSampling(),
+        seed=_settled(seed),
+        completion=complete,
+        history=(*system_turns(system), *history),
+        template_args=tuple((template_args or {}).items()),
     )
 
 

@@ -43,33 +43,33 @@ def model(folder: Path) -> Any:
     return opened(folder, Loading(dtype="float32", device_map="cpu"))
 
 
-def ask(case: str) -> Request:
-    return tasks.ask(QUESTION, PICTURES[case], text=SHORT, seed=0)
+def ask(name: str, case: str) -> Request:
+    return tasks.ask(QUESTION, PICTURES[case], text=SHORT, seed=0, template_args=row(name).get("arguments"))
 
 
 def test_its_answers_are_those_of_plain_transformers(name: str, model: Chat) -> None:
     answers = row(name)["answers"]
     cases = [case for case, ids in answers.items() if isinstance(ids, list)]
     assert len(cases) >= 5
-    assert_same([words_alone(model, ask(case)) for case in cases], [answers[case] for case in cases])
+    assert_same([words_alone(model, ask(name, case)) for case in cases], [answers[case] for case in cases])
 
 
-def test_it_says_something_else_of_another_picture(model: Chat) -> None:
-    one, other = (next_word(model, ask(case), [])[0] for case in ("one", "other"))
+def test_it_says_something_else_of_another_picture(name: str, model: Chat) -> None:
+    one, other = (next_word(model, ask(name, case), [])[0] for case in ("one", "other"))
     assert (one - other).abs().max() > 1e-2
 
 
 def test_its_answers_are_the_same_in_a_mixed_batch(name: str, model: Chat) -> None:
     cases = [case for case, ids in row(name)["answers"].items() if isinstance(ids, list)]
-    assert_same_alone(model, [ask(case) for case in [*cases, "one", "none"]])
+    assert_same_alone(model, [ask(name, case) for case in [*cases, "one", "none"]])
 
 
 @pytest.mark.parametrize("quantize", ["4bit", "8bit"])
 def test_quantised_it_sees_the_picture(name: str, folder: Path, model: Chat, quantize: Quantize) -> None:
     if quantize == "4bit" and name not in FINE_IN_4_BITS:
         return
-    one, other = (next_word(model, ask(case), [])[0] for case in ("one", "other"))
+    one, other = (next_word(model, ask(name, case), [])[0] for case in ("one", "other"))
     quantised = opened(folder, Loading(dtype="float32", device_map="cpu", quantize=quantize))
-    assert torch.dist(next_word(quantised, ask("one"), [])[0], one) < torch.dist(one, other)
+    assert torch.dist(next_word(quantised, ask(name, "one"), [])[0], one) < torch.dist(one, other)
     told = fit.weights_bytes(catalog.find(str(folder)), "float32", quantize)
     assert 0.8 < quantised.model.get_memory_footprint() / told < 1.25

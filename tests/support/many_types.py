@@ -83,7 +83,7 @@ def build(name: str, folder: Path) -> Path:
     return folder
 
 
-def plain_answer(model: Any, processor: Any, images: Sequence[Image.Image]) -> list[int]:
+def plain_answer(model: Any, processor: Any, images: Sequence[Image.Image], arguments: dict[str, Any]) -> list[int]:
     """Ask as transformers' chat guide does (docs/source/en/chat_templating_multimodal.md); ids without an end."""
     content = [*({"type": "image", "image": each} for each in images), {"type": "text", "text": QUESTION}]
     inputs = processor.apply_chat_template(
@@ -92,6 +92,7 @@ def plain_answer(model: Any, processor: Any, images: Sequence[Image.Image]) -> l
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
+        **arguments,
     )
     out = model.generate(**inputs, max_new_tokens=N_TOKENS, do_sample=False)
     ends = model.generation_config.eos_token_id
@@ -116,7 +117,7 @@ def main() -> None:
             answers: dict[str, Any] = {}
             for case, images in PICTURES.items():
                 try:
-                    answers[case] = plain_answer(model, processor, images)
+                    answers[case] = plain_answer(model, processor, images, row(name).get("arguments", {}))
                 except RuntimeError as error:  # transformers itself cannot take it
                     answers[case] = str(error).splitlines()[0]
             about = {key: value for key, value in row(name).items() if key != "answers"}

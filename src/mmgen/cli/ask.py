@@ -13,7 +13,7 @@ from mmgen.cli import naming, options
 from mmgen.errors import UsageError
 from mmgen.inputs.finding import is_url
 from mmgen.outputs.records import Item
-from mmgen.request import IMAGE_MARK, WORDS, Limits, Loading, Request, TextSampling, Turn, insert_images, option
+from mmgen.request import IMAGE_MARK, Limits, Loading, TextSampling, Turn, insert_images, option
 
 if TYPE_CHECKING:
     from mmgen.cli.arguments import Command, Pictures
@@ -51,6 +51,7 @@ def ask(
     find: options.FindOptions,
     beside: options.SidecarOptions,
     text: TextSampling,
+    talk: options.TalkOptions,
     job: options.JobOptions,
     limits: Limits,
     loading: Annotated[Loading, options.without("window")],
@@ -64,8 +65,8 @@ def ask(
     from mmgen.outputs.terminal import Notes
     from mmgen.outputs.writers import Lines
 
-    shape = Request((), WORDS, text, completion=way.complete)
-    command = Command("ask", shape, job, limits, loading, Notes(job.quiet))
+    shape = talk.shape(text, completion=way.complete)
+    command = Command("ask", shape, job, limits, loading, Notes(job.quiet, talk.verbose))
     given = tuple(images or ())
     if way.each and prompts is None and way.history is None:
         pictures = find_pictures(given, find, question)
@@ -127,6 +128,8 @@ def _ask_once(command: Command, question: str | None, given: tuple[str, ...], hi
     if history is not None and shape.completion:
         raise UsageError("--complete and --history do not go together", "a text that is continued has no turns")
     talk = None if history is None else read_messages(history)
+    if talk and shape.history and talk.history and talk.history[0].role == "system":
+        raise UsageError(f"{history} begins with a system prompt of its own", "leave out --system")
     unanswered = talk.unanswered if talk else None
     if unanswered and (given or question is not None):
         raise UsageError(
@@ -135,7 +138,7 @@ def _ask_once(command: Command, question: str | None, given: tuple[str, ...], hi
     if question is None and not given and not unanswered:
         raise UsageError("nothing to ask", 'give a question, as in mmgen ask "what is a snowman?", or an --image')
     words = tasks.ASK if question is None else read_prompt(question, "give pictures with --image")
-    request = replace(shape, seed=command.first_seed, history=talk.history if talk else ())
+    request = replace(shape, seed=command.first_seed, history=shape.history + (talk.history if talk else ()))
     if unanswered:
         words, request = _words(unanswered), replace(request, parts=unanswered.parts)
     item = Item(request, words, images=given, sources=given, own_seed=command.job.seed is not None)
@@ -144,7 +147,7 @@ def _ask_once(command: Command, question: str | None, given: tuple[str, ...], hi
     command.run(lambda seed: [replace(item, request=replace(item.request, seed=seed))], writer, 1)
     if talk:
         asked = () if unanswered else insert_images(words, [entry(image, talk.path) for image in given])
-        talk.add(asked, writer.said)
+        talk.add(asked, writer.said, shape.system)
 
 
 def _words(turn: Turn) -> str:

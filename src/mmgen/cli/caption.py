@@ -9,7 +9,7 @@ import typer
 from mmgen import tasks
 from mmgen.cli import options
 from mmgen.cli.ask import ask_each
-from mmgen.request import WORDS, Limits, Loading, Request, TextSampling
+from mmgen.request import Limits, Loading, TextSampling
 
 EXAMPLES = """\b
 Examples:
@@ -30,6 +30,7 @@ def caption(
     find: options.FindOptions,
     beside: options.SidecarOptions,
     text: TextSampling,
+    talk: options.TalkOptions,
     job: options.JobOptions,
     limits: Limits,
     loading: Annotated[Loading, options.without("window")],
@@ -43,5 +44,5 @@ def caption(
     from mmgen.outputs.terminal import Notes
 
     pictures = find_pictures(images or [], find)
-    command = Command("caption", Request((), WORDS, text), job, limits, loading, Notes(job.quiet))
+    command = Command("caption", talk.shape(text), job, limits, loading, Notes(job.quiet, talk.verbose))
     ask_each(command, tasks.CAPTION, pictures, beside)

@@ -35,6 +35,7 @@ def chat(
     *,
     text: TextSampling,
     image: Annotated[ImageSampling, options.only("guidance", "image_guidance", temperature="image_temperature")],
+    talk: options.TalkOptions,
     save: Annotated[options.PictureOptions, options.only("previews")],
     job: Annotated[options.JobOptions, options.only("seed", "model", "quiet")],
     loading: Loading,
@@ -49,7 +50,7 @@ def chat(
     from mmgen.cli.session import Session, show
     from mmgen.outputs.records import plain_name
 
-    notes = save.notes(job.quiet)
+    notes = Notes(job.quiet, talk.verbose, save.previews)
     image = replace(image, top_p=text.top_p, top_k=text.top_k)
     used_seed = fresh_seed() if job.seed is None else job.seed
     shown = [show(source) for source in images or ()]
@@ -58,7 +59,7 @@ def chat(
     if job.seed is None and text.temperature > 0:
         notes.say(f"seed: {used_seed}")
 
-    session = Session(opened, notes, text, image, used_seed, shown)
+    session = Session(opened, notes, talk.shape(text), image, used_seed, shown)
     if is_prompted():
         notes.say(f"Talk with {plain_name(opened.name)}. /help lists commands, Ctrl-D leaves.")
     n_failed = _converse(session, notes)

@@ -30,7 +30,7 @@ def interleave(
     prompts: options.Prompts = None,
     *,
     save: Annotated[options.PictureOptions, options.without("output", "n")],
-    text: TextSampling = tasks.INTERLEAVE_TEXT,
+    text: Annotated[TextSampling, options.without("max_thought_tokens")] = tasks.INTERLEAVE_TEXT,
     image: Annotated[ImageSampling, options.only("guidance", "image_guidance", temperature="image_temperature")],
     job: options.JobOptions,
     limits: Limits,

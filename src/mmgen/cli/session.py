@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from mmgen.outputs.pictures import save_image
 from mmgen.outputs.records import Item, Origin, plain_name
 from mmgen.outputs.terminal import Notes, emit
 from mmgen.outputs.writers import Lines, PictureFiles, Writer, link
-from mmgen.request import MAX_SEED, ImageSampling, Limits, Request, TextSampling, Turn
+from mmgen.request import MAX_SEED, ImageSampling, Limits, Request, Turn, insert_images
 from mmgen.text import clean, folded
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Session:
 
     Args:
         model: opened.
+        shape: of its questions.
         seed: of the first reply; each one after it has the next.
         shown: pictures that the first question is about.
 
@@ -53,14 +54,14 @@ class Session:
         self,
         model: Model,
         notes: Notes,
-        text: TextSampling,
+        shape: Request,
         image: ImageSampling,
         seed: int,
         shown: Sequence[Image.Image] = (),
     ) -> None:
         self.ended = False
         self._model, self._notes = model, notes
-        self._text, self._image, self._seed = text, image, seed
+        self._shape, self._image, self._seed = shape, image, seed
         self._talk: list[Turn] = []  # user and assistant in turn
         self._waiting = list(shown)  # pictures that the next question is about
         self._own: set[str] = set()  # files that /save has written
@@ -94,7 +95,12 @@ class Session:
     def ask(self, words: str) -> None:
         """Ask about the pictures that wait, and about all that was said."""
         arguments.check_prompt(words, "show it with /image")
-        request = tasks.ask(words, self._waiting, text=self._text, seed=self._next_seed(), history=self._talk)
+        request = replace(
+            self._shape,
+            parts=insert_images(words, self._waiting),
+            seed=self._next_seed(),
+            history=(*self._shape.history, *self._talk),
+        )
         answer = Lines(streamed=True)
         try:
             self._run("ask", Item(request, words), answer)

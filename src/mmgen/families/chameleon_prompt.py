@@ -70,6 +70,8 @@ class Prompter(TokenPrompter):
 
     def lay_out(self, request: Request, images: Sequence[Sequence[int]]) -> PromptIds:
         """Write a request's prompt: every turn but the last ends, and that too unless it is to be continued."""
+        if any(turn.role == "system" for turn in request.history) or request.template_args:
+            raise MmgenError(f"{self.name} was made without a chat template and system prompts", "leave them out")
         ids, waiting = [self.vocabulary.bos], iter(images)
         for turn in request.turns:
             for part in turn.parts:

@@ -29,8 +29,8 @@ from mmgen.errors import MmgenError, TooLongError
 from mmgen.families.generation import log_likelihoods, stream
 from mmgen.families.in_memory import InMemoryModel
 from mmgen.families.processors import load_processor
-from mmgen.families.prompting import messages, refusal, written
-from mmgen.request import Done, Picture, Piece, Reason, Request
+from mmgen.families.templates import Template, refusal
+from mmgen.request import Done, Picture, Piece, Reason, Request, Thought
 
 # Small, and some have inputs of four dimensions, on which bitsandbytes' search for outliers fails (0.50.2,
 # backends/default/ops.py).
@@ -43,6 +43,8 @@ class Prompter:
     Attributes:
         config: of the checkpoint.
         context: most positions of prompt and reply, if the config says.
+        template: writes conversations.
+        thought_marks: ids that begin and end thoughts; none, if the model does not think before it answers.
 
     Raises:
         MmgenError: transformers does not list it as image-text-to-text, or it has no processor that can run here.
@@ -59,9 +61,12 @@ class Prompter:
         self._name = checkpoint.name
         self._processor = load_processor(checkpoint)
         self.tokenizer: Any = self._processor.tokenizer
+        self.template = Template(self._processor, checkpoint.name)
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        ids = self.tokenizer.convert_tokens_to_ids(self.template.thoughts or ())
+        self.thought_marks: tuple[int, ...] = tuple(ids)
         # Special tokens, and any other added token of the template, stand for more than their letters.
         template = str(self._processor.chat_template or "")
         found = {
@@ -79,7 +84,7 @@ class Prompter:
             MmgenError: a question to a checkpoint without a chat template, a control token among the words that were
                 typed, or a prompt that is too long by its words alone.
         """
-        text = written(self._processor, self._name, request)
+        text = self.template.written(request)
         typed = [turn.parts for turn in request.turns if turn.role == "user"]  # an answer is the checkpoint's own
         words = [part for parts in typed for part in parts if isinstance(part, str)]
         for token in self._control_tokens:
@@ -96,18 +101,24 @@ class Prompter:
         Raises:
             MmgenError: any of them is too long with its images, or has one that the processor cannot take.
         """
-        if requests[0].completion:
+        request = requests[0]
+        if request.completion or self.template.takes_strings:
             images = [[image.convert("RGB") for image in request.images] for request in requests]
-            text = [written(self._processor, self._name, request) for request in requests]
-            prepare = partial(self._processor, text=text, images=images if any(images) else None, padding=True)
+            text = [self.template.written(request) for request in requests]
+            bos = self.tokenizer.bos_token  # which a template may have written
+            marked = {"add_special_tokens": False} if bos and text[0].startswith(bos) else {}
+            prepare = partial(
+                self._processor, text=text, images=images if any(images) else None, padding=True, **marked
+            )
         else:
             prepare = partial(
                 self._processor.apply_chat_template,
-                [messages(request) for request in requests],
+                [self.template.messages(request) for request in requests],
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
                 processor_kwargs={"padding": True},
+                **dict(request.template_args),
             )
         try:
             inputs: BatchFeature = prepare(return_tensors="pt")
@@ -125,6 +136,68 @@ class Prompter:
     def _check_length(self, request: Request, length: int) -> None:
         if length + 1 > self.context:
             raise TooLongError(length, 1, self.context, in_conversation=bool(request.history))
+
+
+class Reply:
+    """One reply under way: its thoughts, if the model thinks before it answers, and its answer.
+
+    Args:
+        prompt: ids before it, which may open the thoughts.
+        room: tokens that are left of the context.
+
+    Attributes:
+        most_tokens: that it may take in all.
+    """
+
+    def __init__(self, prompter: Prompter, request: Request, prompt: Sequence[int], room: int) -> None:
+        self._request, self._room, sampling = request, room, request.text
+        self._decode, self._marks = prompter.decode, prompter.thought_marks
+        self._text = Detokenizer(prompter.decode, strip=not request.completion)
+        if request.completion:
+            self._text.push(prompt[-1])  # a first word keeps the space before it only after another
+        self._n_thoughts = self._n_words = 0
+        marks = [id_ for id_ in prompt if id_ in self._marks]
+        self._thinks = bool(marks) and marks[-1] == self._marks[0]  # the prompt opens them
+        self._most_thoughts = min(sampling.max_thought_tokens or room, room)
+        self._most_words = sampling.max_tokens
+        self.most_tokens = min(room, self._most_words + self._most_thoughts * bool(self._marks))
+        self.is_over = False
+
+    def push(self, id_: int) -> Iterator[Piece | Done | MmgenError]:
+        """Take one more id."""
+        begin, end = self._marks or (None, None)
+        if self._thinks or (id_ == begin and not self._n_words):
+            self._n_thoughts += 1
+            new = "" if id_ in (begin, end) else self._text.push(id_)
+            if id_ == end:
+                new = self._text.end()
+                self._text = Detokenizer(self._decode, strip=True)
+            self._thinks = id_ != end
+            if new:
+                yield Thought(new)
+        else:
+            self._n_words += 1
+            if new := self._text.push(id_):
+                yield new
+        if self._request.cancelled.is_set():
+            yield from self.end("cancelled")
+        n_left = min(self._most_words - self._n_words, self._room - self._n_words - self._n_thoughts)
+        if not self.is_over and (n_left == 0 or (self._thinks and self._n_thoughts == self._most_thoughts)):
+            yield from self.end("length")
+
+    def end(self, reason: Reason) -> Iterator[Piece | Done | MmgenError]:
+        """End it: in an error, if there were thoughts and no answer."""
+        self.is_over = True
+        new = self._text.end()
+        if new:
+            yield Thought(new) if self._thinks else new
+        if self._n_thoughts and not self._n_words and reason != "cancelled":
+            yield MmgenError(
+                f"{self._n_thoughts} tokens of thought, and no answer",
+                "allow more with --max-thought-tokens, or try --template-arg enable_thinking=false",
+            )
+        else:
+            yield Done(reason, self._n_words)
 
 
 class Chat(InMemoryModel):
@@ -164,36 +237,23 @@ class Chat(InMemoryModel):
         # Its weights are here by now: the next load must not ask the network for them.
         self.checkpoint = replace(self.checkpoint, missing=(), missing_bytes=0)
 
-    def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done]]:
+    def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         """Answer requests of one kind."""
         inputs = self.prompter.write(requests)
-        lengths = inputs["attention_mask"].sum(1).tolist()
-        limits = [min(requests[0].text.max_tokens, self.prompter.context - length) for length in lengths]
-        texts = [Detokenizer(self.prompter.decode, strip=not request.completion) for request in requests]
-        if requests[0].completion:
-            for text, last in zip(texts, inputs["input_ids"][:, -1].tolist(), strict=True):
-                text.push(last)  # a first word keeps the space before it only after another
+        rooms = [self.prompter.context - length for length in inputs["attention_mask"].sum(1).tolist()]
+        prompts = inputs["input_ids"].tolist()
+        replies = {row: Reply(self.prompter, request, prompts[row], rooms[row]) for row, request in enumerate(requests)}
+        n_tokens = max(reply.most_tokens for reply in replies.values())
         stops, seeds = self._stops(), [request.seed for request in requests]
-        under_way = dict.fromkeys(range(len(requests)), 0)  # the words that each has
-        with closing(stream(self.model, self._moved(inputs), requests[0].text, seeds, max(limits), stops)) as steps:
+        with closing(stream(self.model, self._moved(inputs), requests[0].text, seeds, n_tokens, stops)) as steps:
             for ids in chain(steps, [None]):  # None: the checkpoint has a way of its own to stop
-                for row in list(under_way):
-                    reason: Reason | None = None
-                    if ids is None or ids[row] in stops:
-                        reason = "end"
-                    else:
-                        under_way[row] += 1
-                        if new := texts[row].push(ids[row]):
-                            yield row, new
-                        if requests[row].cancelled.is_set():
-                            reason = "cancelled"
-                        elif under_way[row] == limits[row]:
-                            reason = "length"
-                    if reason is not None:
-                        if new := texts[row].end():
-                            yield row, new
-                        yield row, Done(reason, under_way.pop(row))
-                if not under_way:
+                for row, reply in list(replies.items()):
+                    is_over = ids is None or ids[row] in stops
+                    for piece in reply.end("end") if ids is None or is_over else reply.push(ids[row]):
+                        yield row, piece
+                    if reply.is_over:
+                        del replies[row]
+                if not replies:
                     return
 
     def score(self, request: Request, answers: Sequence[str | Picture]) -> list[float]:

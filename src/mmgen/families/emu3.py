@@ -20,7 +20,8 @@ from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.decoding.grammar import Canvas, PromptIds
 from mmgen.errors import MmgenError
 from mmgen.families.autoregressive import AutoregressiveModel, CodecInFloat32, unnormalise
-from mmgen.families.prompting import TemplatePrompter, refusal
+from mmgen.families.prompting import TemplatePrompter
+from mmgen.families.templates import refusal
 from mmgen.request import WORDS, Request
 
 _CODE = "<|visual token {:06}|>"

@@ -19,7 +19,7 @@ from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.loading import ran_out_of_memory
 from mmgen.errors import MmgenError, OutOfMemoryError
 from mmgen.model import Abilities, Model
-from mmgen.request import BOTH, GROUP, Done, Loading, Piece, Request
+from mmgen.request import BOTH, GROUP, Done, Loading, Piece, Request, Thought
 
 _Piece = TypeVar("_Piece")
 Numbered = tuple[int, Request]
@@ -65,11 +65,11 @@ class InMemoryModel(Model):
         """
 
     @abstractmethod
-    def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done]]:
+    def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         """Answer requests that are decoded alike: of one kind, and with equally many pictures.
 
         Yields:
-            (index among them, its next piece, or the Done that ends it).
+            (index among them, its next piece, or the Done or the error that ends it).
 
         Raises:
             MmgenError: one of them cannot be answered, or memory does not suffice for all.
@@ -95,7 +95,14 @@ class InMemoryModel(Model):
                 continue
             # Padding with pictures would not be without effect: where cross-attention finds nothing that it may look
             # at, before the first picture, it looks at all there is.
-            kind = (request.want, request.text, request.image, request.completion, len(request.images))
+            kind = (
+                request.want,
+                request.text,
+                request.image,
+                request.completion,
+                len(request.images),
+                str(request.template_args),
+            )
             alike.setdefault(number if request.want == BOTH else kind, []).append((number, request))
         for batch in alike.values():
             for start in range(0, len(batch), self.most_rows):
@@ -109,7 +116,8 @@ class InMemoryModel(Model):
         """
         left = {number: request for number, request in batch if not request.cancelled.is_set()}
         yield from ((number, Done("cancelled")) for number, _ in batch if number not in left)
-        numbers, words = list(left), dict.fromkeys(left, "")
+        numbers = list(left)
+        words, thoughts = dict.fromkeys(left, ""), dict.fromkeys(left, "")
         pieces = self.answer(list(left.values()))
         error: MmgenError | None = None
         try:
@@ -117,11 +125,16 @@ class InMemoryModel(Model):
                 with torch.inference_mode(), self._threads():  # anew each time: neither must leak to the caller
                     row, piece = next(pieces)
                 number = numbers[row]
-                if isinstance(piece, str) and len(numbers) > 1:
-                    words[number] += piece
+                if isinstance(piece, str | Thought) and len(numbers) > 1:
+                    if isinstance(piece, str):
+                        words[number] += piece
+                    else:
+                        thoughts[number] += piece.text
                     continue
-                if isinstance(piece, Done):
+                if isinstance(piece, Done | MmgenError):
                     del left[number]
+                    if thoughts[number]:
+                        yield number, Thought(thoughts[number])
                     if words[number]:
                         yield number, words[number]
                 yield number, piece

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 from mmgen.decoding.grammar import Canvas, PromptIds, Vocabulary
 from mmgen.errors import MmgenError, TooLongError
 from mmgen.families.processors import load_processor
-from mmgen.request import WORDS, Part, Request
+from mmgen.families.templates import Template
+from mmgen.request import WORDS, Request
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -110,6 +111,7 @@ class TemplatePrompter(TokenPrompter):
     Attributes:
         config: the checkpoint's, as transformers reads it.
         image_processor: prepares images.
+        template: writes conversations.
         image_id: stands for an image in a rendered template.
         start: ids that every prompt begins with.
     """
@@ -122,6 +124,7 @@ class TemplatePrompter(TokenPrompter):
         self.context = self.config.get_text_config().max_position_embeddings
         self.image_processor = read_image_processor(checkpoint)
         self.processor = load_processor(checkpoint)
+        self.template = Template(self.processor, checkpoint.name)
         self.generation = checkpoint.read_json("generation_config.json")
         own = self.processor.tokenizer
         self._special = {token.content: id_ for id_, token in own.added_tokens_decoder.items() if token.special}
@@ -145,7 +148,7 @@ class TemplatePrompter(TokenPrompter):
             typed.append(word)
             return text.replace(word, f"\ufdd0{len(typed) - 1}\ufdd1", 1)
 
-        text = self.preface(request) + written(self.processor, self.name, request, stand_in)
+        text = self.preface(request) + self.template.written(request, stand_in)
         if self.start:
             text = text.removeprefix(self.processor.tokenizer.bos_token)
         waiting = iter(images)
@@ -189,57 +192,3 @@ class TemplatePrompter(TokenPrompter):
             code_ids=tuple(code_ids),
             canvas=canvas,
         )
-
-
-def written(processor: Any, name: str, request: Request, write: Callable[[str], str] = str) -> str:
-    """Write a prompt as text with a mark in place of each image: by the chat template, or as a text to be continued.
-
-    Args:
-        name: of the checkpoint.
-        write: changes what was typed.
-
-    Raises:
-        MmgenError: the processor or its template has no way to write this.
-    """
-    if not request.completion:
-        if processor.chat_template is None:
-            raise MmgenError(
-                f"{name} has no chat template: it continues texts and answers no questions",
-                "give it the beginning of a text, with --complete",
-            )
-        from jinja2 import TemplateError
-
-        try:
-            text: str = processor.apply_chat_template(
-                messages(request, write), add_generation_prompt=True, tokenize=False
-            )
-        except (TemplateError, TypeError, ValueError) as error:  # the template is the checkpoint's, not ours
-            raise refusal(name, error) from error
-        return text
-    if request.history:
-        raise MmgenError("a text to continue has no earlier turns", "leave out --complete, or the history")
-    mark: str | None = getattr(processor, "image_token", None)
-    if request.images and mark is None:
-        raise MmgenError(
-            f"{name} cannot continue a text with pictures: its processor names no token for them",
-            "leave out the pictures, or --complete",
-        )
-    return "".join(write(part) if isinstance(part, str) else mark or "" for part in request.parts)
-
-
-def messages(request: Request, write: Callable[[str], str] = str) -> list[dict[str, Any]]:
-    """Write a conversation as chat templates take it (transformers, docs/source/en/chat_templating_multimodal.md)."""
-
-    def content(part: Part) -> dict[str, Any]:
-        if isinstance(part, str):
-            return {"type": "text", "text": write(part)}
-        return {"type": "image", "image": part.convert("RGB")}
-
-    return [{"role": turn.role, "content": [content(part) for part in turn.parts]} for turn in request.turns]
-
-
-def refusal(name: str, error: Exception) -> MmgenError:
-    """Say in words of ours what a processor or its template said of a prompt."""
-    return MmgenError(
-        f"{name} cannot take this prompt: {' '.join(str(error).split())}", "change the prompt, or the pictures in it"
-    )

@@ -1,6 +1,7 @@
 """Read a conversation from a file of messages, and add to it. Refuses to know models.
 
-Messages are those of transformers' chat guide: a JSON list of {"role": "user" | "assistant", "content": text or parts}
+Messages are those of transformers' chat guide: a JSON list of {"role": "user" | "assistant", "content": text or parts},
+before which one of the role "system" may stand
 (huggingface.co/docs/transformers/chat_content_patterns).
 """
 
@@ -42,18 +43,20 @@ class Messages:
     history: tuple[Turn, ...]
     unanswered: Turn | None = None
 
-    def add(self, question: Sequence[str | Entry], answer: str) -> None:
+    def add(self, question: Sequence[str | Entry], answer: str, system: str | None = None) -> None:
         """Write the file anew, with one more question (if it does not stand there) and its answer after what it held.
 
         Args:
             question: words, and pictures as `entry` writes them.
+            system: how to answer; it begins a conversation that has not begun.
 
         Raises:
             MmgenError: the file has changed since it was read, or cannot be written.
         """
         held, _, after = (self.data.decode() if self.data.strip() else "[]\n").rpartition("]")
         comma = "," if self.history or self.unanswered else ""
-        new = ([_line("user", question)] if question else []) + [_line("assistant", [answer])]
+        new = [_line("system", [system])] if system is not None and not comma else []
+        new += ([_line("user", question)] if question else []) + [_line("assistant", [answer])]
         text = f"{held.rstrip()}{comma}\n  " + ",\n  ".join(new) + f"\n]{after}"
         file = Path(os.path.realpath(self.path))  # through a link, which stays one
         with _alone_in(file.parent):
@@ -79,7 +82,12 @@ def read_messages(path: str) -> Messages:
         raise MmgenError(f"{path} is not JSON text: {failure}", _LIKE_THIS) from failure
     if not isinstance(messages, list):
         raise MmgenError(f"{path} is not a list of messages", _LIKE_THIS)
-    turns = [_turn(path, number, message) for number, message in enumerate(messages, 1)]
+    begins = isinstance(messages[0], dict) and messages[0].get("role") == "system" if messages else False
+    roles: Sequence[Role] = ("user", "assistant")
+    turns = [
+        _turn(path, number, message, "system" if begins and number == 1 else roles[(number + begins) % 2 == 0])
+        for number, message in enumerate(messages, 1)
+    ]
     unanswered = turns.pop() if turns and turns[-1].role == "user" else None
     return Messages(path, data, tuple(turns), unanswered)
 
@@ -117,9 +125,8 @@ def _read(path: str) -> bytes:
         return file.read_bytes() if file.exists() else b""
 
 
-def _turn(path: str, number: int, message: Any) -> Turn:
+def _turn(path: str, number: int, message: Any, role: Role) -> Turn:
     where = f"{path}: message {number}"
-    role: Role = "user" if number % 2 else "assistant"
     match message:
         case {"role": said, "content": str() | list() as content}:
             pass
@@ -127,11 +134,13 @@ def _turn(path: str, number: int, message: Any) -> Turn:
             raise MmgenError(f"{where} has no role, or no content that is text or a list of parts", _LIKE_THIS)
     if said != role:
         said = as_line(said).strip()
-        raise MmgenError(f'{where} has the role {said}, not "{role}"', "user and assistant take turns; user begins")
+        raise MmgenError(
+            f'{where} has the role {said}, not "{role}"', "user and assistant take turns; user begins, or system"
+        )
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     parts = tuple(part for part in (_part(where, path, each) for each in content) if part != "")
-    if role == "user" and not parts:
+    if role != "assistant" and not parts:
         raise MmgenError(f"{where} is empty", "take it out, or say something in it")
     return Turn(role, parts)
 

@@ -19,9 +19,9 @@ from mmgen.text import clean
 
 VERSION = 1  # of the record: raised when a field changes its meaning, not when one is added
 
-# The fields of sampling that have always been part of a key. One that is added later counts only where it differs
-# from its default, so that no journal becomes stale by a new option.
-_KEY_FIELDS_OF_VERSION_1 = {
+# The fields of sampling that have always been part of records and keys. One that is added later is there only
+# where it differs from its default, so that no journal becomes stale by a new option.
+_FIELDS_OF_VERSION_1 = {
     "text": {"temperature", "top_p", "top_k", "repetition_penalty", "max_tokens"},
     "image": {"temperature", "top_p", "top_k", "guidance", "image_guidance", "negative_prompt", "ratio"},
 }
@@ -64,8 +64,11 @@ class Record(TypedDict, total=False):
     line: int  # where one of a file of many stands
     image: str  # as given, where a command takes exactly one
     images: list[str]  # as given, where a command takes any number
+    system: str  # the system prompt, where there is one
+    template_args: dict[str, object]  # variables of the chat template, where there are any
     prompt: str
     text: str  # the result in words
+    thoughts: str  # of a model that thought before it answered
     output: str  # the result's path
     parts: list[RecordPart]  # of a story
     passes: int | None  # of the network, to choose a picture's codes
@@ -134,19 +137,14 @@ class Item:
         """List what its result depends on, beside command and model; contents: digests of its pictures."""
         greedy = self.request.want == WORDS and self.request.text.temperature == 0
         seed: object = self.request.seed if self.own_seed else f"drawn + {self.number}"
-        sampling = {
-            kind: {
-                name: v
-                for name, v in values.items()
-                if name in _KEY_FIELDS_OF_VERSION_1[kind] or v != _DEFAULTS[kind][name]
-            }
-            for kind, values in sampling_of(self.request).items()
-        }
+        system, arguments = self.request.system, dict(self.request.template_args)
         return {
+            **({"system": system} if system is not None else {}),
+            **({"template_args": arguments} if arguments else {}),
             "prompt": self.prompt,
             "completion": self.request.completion,
             "pictures": list(contents),
-            "sampling": sampling,
+            "sampling": sampling_of(self.request),
             "seed": None if greedy else seed,
         }
 
@@ -156,11 +154,13 @@ class Result:
     """An item's outcome: its pieces, or an error, after which pieces do not count.
 
     Attributes:
+        thoughts: of a model that thought before it answered.
         copied: a picture's file that was written for an equal item, with its record.
     """
 
     pieces: list[str | Picture] = field(default_factory=list)
     error: MmgenError | None = None
+    thoughts: str = ""
     copied: tuple[bytes, Record] | None = None
 
     def text(self, item: Item) -> str:
@@ -192,6 +192,10 @@ class Origin:
             "prompt": item.prompt,
             "sampling": sampling_of(item.request),
         }
+        if item.request.system is not None:
+            record["system"] = item.request.system
+        if item.request.template_args:
+            record["template_args"] = dict(item.request.template_args)
         if item.line is not None:
             record["line"] = item.line
         if item.image is not None:
@@ -229,4 +233,8 @@ def is_random(request: Request) -> bool:
 def sampling_of(request: Request) -> dict[str, dict[str, Any]]:
     """Say how words and pictures, as far as they are wanted, are chosen."""
     by_kind = {"text": asdict(request.text), "image": asdict(request.image)}
-    return {kind: by_kind[kind] for kind in by_kind if kind in request.want}
+    return {
+        kind: {n: v for n, v in values.items() if n in _FIELDS_OF_VERSION_1[kind] or v != _DEFAULTS[kind][n]}
+        for kind, values in by_kind.items()
+        if kind in request.want
+    }
