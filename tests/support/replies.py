@@ -59,7 +59,8 @@ def said(model: AutoregressiveModel | Chat, requests: Sequence[Request]) -> list
 def ends(model: AutoregressiveModel | Chat) -> set[int]:
     """List the ids that end a model's replies."""
     if isinstance(model, Chat):
-        return set(model.model.generation_config.eos_token_id)
+        found = model.model.generation_config.eos_token_id
+        return set(found) if isinstance(found, list) else {found}
     return set(model.language_model.vocabulary.ends)
 
 

@@ -26,6 +26,16 @@ def caption(
             metavar="IMAGE", show_default=False, help="Pictures: files, folders, patterns or http(s) addresses."
         ),
     ] = None,
+    prompt: Annotated[
+        str,
+        typer.Option(
+            "--prompt",
+            metavar="WORDS",
+            rich_help_panel=options.RESULT,
+            help="Words to ask with; the model's usual ones if not given.",
+            show_default=False,
+        ),
+    ] = tasks.CAPTION,
     *,
     find: options.FindOptions,
     beside: options.SidecarOptions,
@@ -40,9 +50,9 @@ def caption(
     Prints the caption of one picture, or of several a line each: path, tab, caption. With --jsonl or --sidecar they
     go there instead, and the same command again does only what is missing or failed.
     """
-    from mmgen.cli.arguments import Command, find_pictures
+    from mmgen.cli.arguments import Command, check_prompt, find_pictures
     from mmgen.outputs.terminal import Notes
 
     pictures = find_pictures(images or [], find)
     command = Command("caption", talk.shape(text), job, limits, loading, Notes(job.quiet, talk.verbose))
-    ask_each(command, tasks.CAPTION, pictures, beside)
+    ask_each(command, check_prompt(prompt, "name pictures without --prompt"), pictures, beside)

@@ -12,7 +12,7 @@ from typing import Any
 
 from mmgen.checkpoints import catalog, fit
 from mmgen.checkpoints.catalog import Checkpoint
-from mmgen.families import chameleon_prompt
+from mmgen.families import chameleon_prompt, plain
 from mmgen.model import Abilities, Model
 from mmgen.request import BOTH, WORDS, Kind, Loading, Request
 
@@ -52,6 +52,7 @@ _FAMILIES = {
         lambda config: (config.get("vision_config") or {}).get("num_image_tokens", 576),
     ),
 }
+_CAPTIONER = Family("captioner", Abilities(WORDS), "captioner")  # those that have no chat template
 _CHAT = Family("chat", Abilities(WORDS), "chat")  # all others, as far as their templates and processors say
 _GUIDANCE_ROWS = 3  # of an image under way, at most
 
@@ -113,4 +114,4 @@ def picture_tokens(checkpoint: Checkpoint) -> int:
 
 
 def _family(checkpoint: Checkpoint) -> Family:
-    return _FAMILIES.get(checkpoint.model_type, _CHAT)
+    return _FAMILIES.get(checkpoint.model_type) or (_CHAT if plain.row(checkpoint) is None else _CAPTIONER)

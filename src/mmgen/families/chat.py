@@ -6,7 +6,7 @@ user types is text: words that the checkpoint would read as its own control toke
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -42,6 +42,8 @@ class Prompter:
 
     Attributes:
         config: of the checkpoint.
+        name: of the checkpoint, as the user called it.
+        processor: transformers', of text and pictures.
         context: most positions of prompt and reply, if the config says.
         template: writes conversations.
         thought_marks: ids that begin and end thoughts; none, if the model does not think before it answers.
@@ -58,24 +60,24 @@ class Prompter:
             )
         self.config = read_config(CONFIG_MAPPING[checkpoint.model_type], checkpoint)
         self.context: int = getattr(self.config.get_text_config(), "max_position_embeddings", None) or 2**31
-        self._name = checkpoint.name
-        self._processor = load_processor(checkpoint)
-        self.tokenizer: Any = self._processor.tokenizer
-        self.template = Template(self._processor, checkpoint.name)
+        self.name = checkpoint.name
+        self.processor = load_processor(checkpoint)
+        self.tokenizer: Any = self.processor.tokenizer
+        self.template = Template(self.processor, checkpoint.name)
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         ids = self.tokenizer.convert_tokens_to_ids(self.template.thoughts or ())
         self.thought_marks: tuple[int, ...] = tuple(ids)
         # Special tokens, and any other added token of the template, stand for more than their letters.
-        template = str(self._processor.chat_template or "")
+        template = str(self.processor.chat_template or "")
         found = {
             token.content
             for token in self.tokenizer.added_tokens_decoder.values()
             if token.special or (token.content.strip() and token.content in template)
         }
-        mark = getattr(self._processor, "image_token", None)
-        self._control_tokens = sorted({*found, mark or ""} - {""}, key=len, reverse=True)
+        mark = str(getattr(self.processor, "image_token", None) or "")  # some are an AddedToken
+        self._control_tokens = sorted({*found, mark} - {""}, key=len, reverse=True)
 
     def check(self, request: Request) -> None:
         """Refuse what cannot be answered, as far as that is known without looking at the images.
@@ -86,14 +88,17 @@ class Prompter:
         """
         text = self.template.written(request)
         typed = [turn.parts for turn in request.turns if turn.role == "user"]  # an answer is the checkpoint's own
-        words = [part for parts in typed for part in parts if isinstance(part, str)]
+        self.check_words([part for parts in typed for part in parts if isinstance(part, str)])
+        self.check_length(request, len(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+    def check_words(self, words: Sequence[str]) -> None:
+        """Refuse words that the checkpoint would read as its own control tokens."""
         for token in self._control_tokens:
             if any(token in part for part in words):
                 raise MmgenError(
-                    f"the prompt says {token}, which is a control token of {self._name}",
+                    f"the prompt says {token}, which is a control token of {self.name}",
                     f"write it in another way, such as {token[0]} {token[1:]}",
                 )
-        self._check_length(request, len(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
 
     def write(self, requests: Sequence[Request]) -> BatchFeature:
         """Write requests that were checked as one batch, padded on the left; all are questions, or to be continued.
@@ -107,12 +112,10 @@ class Prompter:
             text = [self.template.written(request) for request in requests]
             bos = self.tokenizer.bos_token  # which a template may have written
             marked = {"add_special_tokens": False} if bos and text[0].startswith(bos) else {}
-            prepare = partial(
-                self._processor, text=text, images=images if any(images) else None, padding=True, **marked
-            )
+            prepare = partial(self.processor, text=text, images=images if any(images) else None, padding=True, **marked)
         else:
             prepare = partial(
-                self._processor.apply_chat_template,
+                self.processor.apply_chat_template,
                 [self.template.messages(request) for request in requests],
                 add_generation_prompt=True,
                 tokenize=True,
@@ -120,20 +123,31 @@ class Prompter:
                 processor_kwargs={"padding": True},
                 **dict(request.template_args),
             )
+        return self.prepared(requests, prepare)
+
+    def prepared(self, requests: Sequence[Request], prepare: Callable[..., BatchFeature]) -> BatchFeature:
+        """Let a processor prepare requests, and check their lengths."""
         try:
-            inputs: BatchFeature = prepare(return_tensors="pt")
-        except ValueError as error:  # what a processor says of an image that it cannot take
-            raise refusal(self._name, error) from error
-        for request, length in zip(requests, inputs["attention_mask"].sum(1).tolist(), strict=True):
-            self._check_length(request, length)
+            inputs = prepare(return_tensors="pt")
+        except ValueError as error:  # of an image that it cannot take
+            raise refusal(self.name, error) from error
+        for request, ids in zip(requests, self.prompt_ids(inputs, len(requests)), strict=True):
+            self.check_length(request, len(ids))
         return inputs
+
+    def prompt_ids(self, inputs: BatchFeature, n_rows: int) -> list[list[int]]:
+        """List the ids that stand before each reply, without padding; none where an encoder reads them."""
+        if "input_ids" not in inputs or self.config.is_encoder_decoder:
+            return [[] for _ in range(n_rows)]
+        mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
+        return [ids[own.bool()].tolist() for ids, own in zip(inputs["input_ids"], mask, strict=True)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Turn a reply's ids into text, without the special ones."""
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
-    def _check_length(self, request: Request, length: int) -> None:
+    def check_length(self, request: Request, length: int) -> None:
         if length + 1 > self.context:
             raise TooLongError(length, 1, self.context, in_conversation=bool(request.history))
 
@@ -143,17 +157,17 @@ class Reply:
 
     Args:
         prompt: ids before it, which may open the thoughts.
-        room: tokens that are left of the context.
 
     Attributes:
         most_tokens: that it may take in all.
     """
 
-    def __init__(self, prompter: Prompter, request: Request, prompt: Sequence[int], room: int) -> None:
-        self._request, self._room, sampling = request, room, request.text
+    def __init__(self, prompter: Prompter, request: Request, prompt: Sequence[int]) -> None:
+        self._request, sampling = request, request.text
+        self._room = room = prompter.context - len(prompt)
         self._decode, self._marks = prompter.decode, prompter.thought_marks
         self._text = Detokenizer(prompter.decode, strip=not request.completion)
-        if request.completion:
+        if request.completion and prompt:
             self._text.push(prompt[-1])  # a first word keeps the space before it only after another
         self._n_thoughts = self._n_words = 0
         marks = [id_ for id_ in prompt if id_ in self._marks]
@@ -240,12 +254,11 @@ class Chat(InMemoryModel):
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         """Answer requests of one kind."""
         inputs = self.prompter.write(requests)
-        rooms = [self.prompter.context - length for length in inputs["attention_mask"].sum(1).tolist()]
-        prompts = inputs["input_ids"].tolist()
-        replies = {row: Reply(self.prompter, request, prompts[row], rooms[row]) for row, request in enumerate(requests)}
+        prompts = self.prompter.prompt_ids(inputs, len(requests))
+        replies = {row: Reply(self.prompter, request, prompts[row]) for row, request in enumerate(requests)}
         n_tokens = max(reply.most_tokens for reply in replies.values())
-        stops, seeds = self._stops(), [request.seed for request in requests]
-        with closing(stream(self.model, self._moved(inputs), requests[0].text, seeds, n_tokens, stops)) as steps:
+        stops = self.stops()
+        with closing(self.steps(inputs, requests, n_tokens)) as steps:
             for ids in chain(steps, [None]):  # None: the checkpoint has a way of its own to stop
                 for row, reply in list(replies.items()):
                     is_over = ids is None or ids[row] in stops
@@ -256,6 +269,11 @@ class Chat(InMemoryModel):
                 if not replies:
                     return
 
+    def steps(self, inputs: BatchFeature, requests: Sequence[Request], n_tokens: int) -> Generator[Sequence[int]]:
+        """Generate, and give the ids of each step, one for each request."""
+        seeds = [request.seed for request in requests]
+        yield from stream(self.model, self.moved(inputs), requests[0].text, seeds, n_tokens, self.stops())
+
     def score(self, request: Request, answers: Sequence[str | Picture]) -> list[float]:
         """Say how likely whole answers are, in nats; see Model."""
         words = [answer for answer in answers if isinstance(answer, str)]
@@ -263,16 +281,16 @@ class Chat(InMemoryModel):
             return super().score(request, answers)
         self.load_for([request])
         ids = self.prompter.tokenizer(words, add_special_tokens=False)["input_ids"]
-        inputs = self._moved(self.prompter.write([request] * len(ids)))
-        return log_likelihoods(self.model, inputs, ids, self._stops())
+        inputs = self.moved(self.prompter.write([request] * len(ids)))
+        return log_likelihoods(self.model, inputs, ids, self.stops())
 
-    def _moved(self, inputs: BatchFeature) -> dict[str, torch.Tensor]:
+    def moved(self, inputs: BatchFeature) -> dict[str, torch.Tensor]:
         """Bring inputs to the model's device, and images into the type of its weights."""
         device = "cpu" if self.model.device.type == "meta" else self.model.device  # offloaded, it fetches them itself
         moved = dict(inputs.to(device, dtype=self.model.dtype))
         return {name: moved[name] for name in ("input_ids", "attention_mask")} if not self._sees else moved
 
-    def _stops(self) -> list[int]:
+    def stops(self) -> list[int]:
         """List the ids that end a reply: the checkpoint's own, or else the tokenizer's."""
         stops = getattr(self.model.generation_config, "eos_token_id", None)
         if stops is None:

@@ -33,7 +33,7 @@ def stream(
     A row that has ended goes on with padding. An exception in the thread is raised here; closing the stream ends it.
 
     Args:
-        inputs: `input_ids` [B, T] int64, padded on the left, `attention_mask` [B, T], and what else the model takes.
+        inputs: what the model takes: `input_ids` [B, T] int64, padded on the left, `attention_mask` [B, T], pictures.
         seeds: of each row.
         n_tokens: most steps.
         stops: ids that end a row.
@@ -41,7 +41,9 @@ def stream(
     steps: SimpleQueue[list[int] | None] = SimpleQueue()
     closed = Event()
     noises = [Noise(seed, words=True) for seed in seeds]
-    starts = (inputs["attention_mask"] == 0).sum(1).tolist()  # of each row's own ids, after the padding
+    starts = [0] * len(seeds)  # of each row's own ids, after the padding
+    if "attention_mask" in inputs and not model.config.is_encoder_decoder:
+        starts = (inputs["attention_mask"] == 0).sum(1).tolist()
     penalty = sampling.repetition_penalty
     if penalty == 1 and model.generation_config is not None:
         penalty = model.generation_config.repetition_penalty or 1.0  # the checkpoint's own, as `generate` would take it
@@ -120,7 +122,7 @@ def _generate(
             num_beams=1,
             num_return_sequences=1,
             max_new_tokens=n_tokens,
-            eos_token_id=list(stops) or None,
+            **({"eos_token_id": list(stops)} if stops else {}),
             repetition_penalty=1.0,
             logits_processor=[choice],
             stopping_criteria=list(criteria),

@@ -75,6 +75,15 @@ class InMemoryModel(Model):
             MmgenError: one of them cannot be answered, or memory does not suffice for all.
         """
 
+    def kind(self, request: Request) -> object:
+        """Say which requests are decoded alike: those for which this is equal.
+
+        Padding with pictures would not be without effect: where cross-attention finds nothing that it may look at,
+        before the first picture, it looks at all there is.
+        """
+        arguments = str(request.template_args)
+        return request.want, request.text, request.image, request.completion, len(request.images), arguments
+
     def replies(self, requests: Iterable[Request | None]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         """Answer a stream of requests in groups; each gets what it would get alone."""
         for group in _groups(requests):
@@ -93,17 +102,7 @@ class InMemoryModel(Model):
             except MmgenError as error:
                 yield number, error
                 continue
-            # Padding with pictures would not be without effect: where cross-attention finds nothing that it may look
-            # at, before the first picture, it looks at all there is.
-            kind = (
-                request.want,
-                request.text,
-                request.image,
-                request.completion,
-                len(request.images),
-                str(request.template_args),
-            )
-            alike.setdefault(number if request.want == BOTH else kind, []).append((number, request))
+            alike.setdefault(number if request.want == BOTH else self.kind(request), []).append((number, request))
         for batch in alike.values():
             for start in range(0, len(batch), self.most_rows):
                 yield from self._batch(batch[start : start + self.most_rows])
