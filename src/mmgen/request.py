@@ -111,6 +111,7 @@ class Loading:
     revision: str | None = option(None, "Branch, tag or commit on the Hub.", metavar="REV")
     offline: bool = option(False, "Use only models that are on this machine.")
     fit_check: bool = option(True, "Load even what seems too large for this machine.", "--no-fit-check")
+    max_pixels: int | None = option(None, "Scale pictures with more than N pixels down, first of all.", metavar="N")
     window: int | None = option(
         None,
         "Image tokens looked at in one pass: in float32 the pictures are the same. Chosen by itself if not given.",
@@ -122,46 +123,13 @@ class Loading:
         _one_of("attention", self.attn, Attention)
         if self.quantize is not None:
             _one_of("quantisation", self.quantize, Quantize)
+        if self.max_pixels is not None:
+            _at_least("max pixels", self.max_pixels, 1)
         if self.window is not None:
             _at_least("window", self.window, 1)
 
 
 GROUP = 16  # requests that a model in memory answers together, at most; as many named items are few
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Which items are done, and how many at a time."""
-
-    fail_fast: bool = option(False, "Stop at the first that fails.", env=False)
-    limit: int | None = option(None, "Stop after N that had to be computed.", metavar="N", env=False)
-    shard: str | None = option(None, "Do only the I-th of N parts: one part a machine.", metavar="I/N", env=False)
-    batch_size: int | None = option(None, "Most at a time. Found by itself if not given.", metavar="N")
-
-    def __post_init__(self) -> None:
-        for flag, value in (("--batch-size", self.batch_size), ("--limit", self.limit)):
-            if value is not None and value < 1:
-                raise UsageError(f"{flag} {value} is out of range", "it is a number of at least 1")
-        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
-            raise UsageError(f"--shard {self.shard} is out of range", "as in 1/4 for the first of 4")
-
-    @property
-    def group(self) -> int:
-        """Most items at a time."""
-        return self.batch_size or GROUP
-
-    def takes(self, key: str) -> bool:
-        """Whether an item of this key, hex digits, is of the part that is to be done."""
-        i, n = self.part or (1, 1)
-        return int(key[:8], 16) % n == i - 1
-
-    @property
-    def part(self) -> tuple[int, int] | None:
-        """(i, n): only the i-th of n parts, from 1, chosen by key."""
-        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.shard or "", re.ASCII)
-        if self.shard is not None and found is None:
-            raise UsageError(f"--shard {self.shard} is not I/N", "as in --shard 1/4 for the first of four parts")
-        return (int(found[1]), int(found[2])) if found else None
 
 
 @dataclass(frozen=True)

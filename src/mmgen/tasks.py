@@ -6,6 +6,7 @@ Whatever a user leaves out is filled in: the default prompts, where pictures sta
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mmgen.request import (
@@ -13,6 +14,7 @@ from mmgen.request import (
     PICTURES,
     WORDS,
     ImageSampling,
+    Part,
     Request,
     TextSampling,
     Turn,
@@ -96,6 +98,24 @@ def interleave(
     """Answer in words and pictures, mixed. The prompt is continued without an end-of-turn, as Anole was trained."""
     parts = insert_images(prompt, images)
     return Request(parts, BOTH, text, image or ImageSampling(), seed=_settled(seed), completion=True)
+
+
+def scaled(request: Request, max_pixels: int | None) -> Request:
+    """Give a request whose pictures have no more pixels than this, in the proportions that they had."""
+    if all(max_pixels is None or image.width * image.height <= max_pixels for image in request.images):
+        return request
+
+    def turn(earlier: Turn) -> Turn:
+        return replace(earlier, parts=tuple(_scaled(part, max_pixels or 0) for part in earlier.parts))
+
+    return replace(request, parts=turn(request.turns[-1]).parts, history=tuple(map(turn, request.history)))
+
+
+def _scaled(part: Part, max_pixels: int) -> Part:
+    if isinstance(part, str) or part.width * part.height <= max_pixels:
+        return part
+    share = (max_pixels / (part.width * part.height)) ** 0.5
+    return part.resize((max(1, int(part.width * share)), max(1, int(part.height * share))), reducing_gap=3.0)
 
 
 def _settled(seed: int | None) -> int:

@@ -179,6 +179,28 @@ def cache_per_look(checkpoint: Checkpoint, dtype: str) -> int:
     return round(_SIZES[dtype] * widths * tiles * ((size // patch) ** 2 + 1)) if widths else 0
 
 
+def looking_bytes(checkpoint: Checkpoint, dtype: str, n_tokens: int, n_bytes: int) -> int:
+    """Say how many bytes it takes in passing to read a prompt with pictures: once the most of two moments.
+
+    As the processor prepares them, pictures are there in two and a half copies, as measured. As the model looks, each
+    patch and then each token is there with its hidden state in some copies, and the insides of a layer.
+
+    Args:
+        n_tokens: of the whole batch, padding included.
+        n_bytes: of its pictures in float32, as the processor gives them.
+    """
+    config = checkpoint.config
+    vision, text = config.get("vision_config") or {}, config.get("text_config") or config
+    patch = vision.get("patch_size") or 14
+    patch_area = patch * patch if isinstance(patch, int) else patch[0] * patch[1]
+    n_patches = n_bytes / 4 / (3 * patch_area * (vision.get("temporal_patch_size") or 1))
+    per_patch, per_token = (
+        8 * (part.get("hidden_size") or 0) + 3 * (part.get("intermediate_size") or 0) for part in (vision, text)
+    )
+    at_once = n_bytes + _SIZES[dtype] * max(n_patches * per_patch, n_tokens * per_token)
+    return round(max(2.5 * n_bytes, at_once))
+
+
 def _widths(checkpoint: Checkpoint, *, across: bool) -> int:
     """Add up the widths of keys and values in the language model's layers: its own, or those that look at pictures."""
     return sum(

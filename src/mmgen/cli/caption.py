@@ -9,7 +9,8 @@ import typer
 from mmgen import tasks
 from mmgen.cli import options
 from mmgen.cli.ask import ask_each
-from mmgen.request import Limits, Loading, TextSampling
+from mmgen.limits import Limits
+from mmgen.request import Loading, TextSampling
 
 EXAMPLES = """\b
 Examples:

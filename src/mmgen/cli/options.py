@@ -16,11 +16,11 @@ from typer.core import TyperCommand
 from mmgen.checkpoints import aliases
 from mmgen.errors import UsageError
 from mmgen.inputs.finding import PICTURE_ENDINGS
+from mmgen.limits import Limits
 from mmgen.outputs.terminal import Notes
 from mmgen.request import (
     WORDS,
     ImageSampling,
-    Limits,
     Loading,
     Request,
     TextSampling,

@@ -15,6 +15,7 @@ from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.families import chameleon_prompt, plain
 from mmgen.model import Abilities, Model
 from mmgen.request import BOTH, WORDS, Kind, Loading, Request
+from mmgen.tasks import scaled
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ _FAMILIES = {
     ),
 }
 _CAPTIONER = Family("captioner", Abilities(WORDS), "captioner")  # those that have no chat template
-_CHAT = Family("chat", Abilities(WORDS), "chat")  # all others, as far as their templates and processors say
+_CHAT = Family("chat", Abilities(WORDS), "chat_prompter")  # all others, as far as their templates and processors say
 _GUIDANCE_ROWS = 3  # of an image under way, at most
 
 
@@ -83,6 +84,7 @@ def open_model(
     catalog.check_tokenizer(checkpoint)
     before_torch()
     prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)
+    requests = [scaled(request, loading.max_pixels) for request in requests]
     for request in requests[:1]:
         prompter.check(request if len(requests) == 1 else request.without_images())
     model: Model = import_module(f"mmgen.families.{family.module}").load(checkpoint, loading, able, prompter, requests)

@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mmgen.checkpoints import fit
 from mmgen.checkpoints.fit import SMALL, cache_per_token
 from mmgen.checkpoints.loading import load_model
 from mmgen.checkpoints.x86 import ask_twice, packed
@@ -23,7 +22,7 @@ from mmgen.decoding.replies import LanguageModel, draw, generate_text, interleav
 from mmgen.decoding.scoring import score_pictures, score_words
 from mmgen.decoding.stepwise import Cache, Network
 from mmgen.errors import MmgenError, OutOfMemoryError
-from mmgen.families.in_memory import InMemoryModel
+from mmgen.families.in_memory import InMemoryModel, free_bytes
 from mmgen.families.prompting import TokenPrompter
 from mmgen.request import BOTH, PICTURES, WORDS, Done, Picture, Piece, Request
 
@@ -111,7 +110,7 @@ class AutoregressiveModel(InMemoryModel):
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done]]:
         """Answer requests that are decoded alike."""
         prompts = self.prompts(requests)
-        if len(requests) > 1 and self._cache_bytes(requests[0], prompts) > _free_bytes(self.model.device) // 2:
+        if len(requests) > 1 and self._cache_bytes(requests[0], prompts) > free_bytes(self.model.device) // 2:
             raise OutOfMemoryError(f"{self.name} has no memory for {len(requests)} requests at once")
         ways = {WORDS: generate_text, PICTURES: draw, BOTH: interleave}
         yield from ways[requests[0].want](self.language_model, requests, prompts)
@@ -187,10 +186,3 @@ def unnormalise(pixels: Tensor, image_processor: Any) -> Tensor:
     pixels = pixels.float()
     mean, std = pixels.new_tensor([image_processor.image_mean, image_processor.image_std])[..., None, None]
     return 2 * (pixels * std + mean) - 1
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        spare = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, and unused
-        return torch.cuda.mem_get_info(device)[0] + spare
-    return fit.ram()[0]

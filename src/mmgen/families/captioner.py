@@ -12,13 +12,13 @@ from transformers import BatchFeature
 
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.errors import MmgenError, UsageError
-from mmgen.families import chat, plain
+from mmgen.families import chat, chat_prompter, plain
 from mmgen.families.generation import stream
 from mmgen.request import Request
 from mmgen.tasks import CAPTION
 
 
-class Prompter(chat.Prompter):
+class Prompter(chat_prompter.Prompter):
     """Writes prompts for one checkpoint: its picture, and the user's words or those of its own kind.
 
     Attributes:

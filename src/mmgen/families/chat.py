@@ -6,150 +6,31 @@ user types is text: words that the checkpoint would read as its own control toke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from typing import Any, cast
 
 import torch
 from transformers import BatchFeature, PreTrainedModel
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
 
-from mmgen.checkpoints.catalog import Checkpoint
-from mmgen.checkpoints.loading import load_model, read_config
+from mmgen.checkpoints import fit
+from mmgen.checkpoints.loading import load_model
 from mmgen.decoding.replies import Detokenizer
-from mmgen.errors import MmgenError, TooLongError
+from mmgen.errors import MmgenError
+from mmgen.families.chat_prompter import Prompter
 from mmgen.families.generation import log_likelihoods, stream
-from mmgen.families.in_memory import InMemoryModel
-from mmgen.families.processors import load_processor
-from mmgen.families.templates import Template, refusal
+from mmgen.families.in_memory import InMemoryModel, free_bytes
 from mmgen.request import Done, Picture, Piece, Reason, Request, Thought
 
 # Small, and some have inputs of four dimensions, on which bitsandbytes' search for outliers fails (0.50.2,
 # backends/default/ops.py).
 _PROJECTOR = "model.multi_modal_projector"
-
-
-class Prompter:
-    """Writes prompts for one checkpoint.
-
-    Attributes:
-        config: of the checkpoint.
-        name: of the checkpoint, as the user called it.
-        processor: transformers', of text and pictures.
-        context: most positions of prompt and reply, if the config says.
-        template: writes conversations.
-        thought_marks: ids that begin and end thoughts; none, if the model does not think before it answers.
-
-    Raises:
-        MmgenError: transformers does not list it as image-text-to-text, or it has no processor that can run here.
-    """
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        if checkpoint.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-            raise MmgenError(
-                f'{checkpoint.name} is of model type "{checkpoint.model_type}", which mmgen does not know',
-                "it takes the image-text-to-text models of the transformers that is installed",
-            )
-        self.config = read_config(CONFIG_MAPPING[checkpoint.model_type], checkpoint)
-        self.context: int = getattr(self.config.get_text_config(), "max_position_embeddings", None) or 2**31
-        self.name = checkpoint.name
-        self.processor = load_processor(checkpoint)
-        self.tokenizer: Any = self.processor.tokenizer
-        self.template = Template(self.processor, checkpoint.name)
-        self.tokenizer.padding_side = "left"
-        if self.tokenizer.pad_token is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        ids = self.tokenizer.convert_tokens_to_ids(self.template.thoughts or ())
-        self.thought_marks: tuple[int, ...] = tuple(ids)
-        # Special tokens, and any other added token of the template, stand for more than their letters.
-        template = str(self.processor.chat_template or "")
-        found = {
-            token.content
-            for token in self.tokenizer.added_tokens_decoder.values()
-            if token.special or (token.content.strip() and token.content in template)
-        }
-        mark = str(getattr(self.processor, "image_token", None) or "")  # some are an AddedToken
-        self._control_tokens = sorted({*found, mark} - {""}, key=len, reverse=True)
-
-    def check(self, request: Request) -> None:
-        """Refuse what cannot be answered, as far as that is known without looking at the images.
-
-        Raises:
-            MmgenError: a question to a checkpoint without a chat template, a control token among the words that were
-                typed, or a prompt that is too long by its words alone.
-        """
-        text = self.template.written(request)
-        typed = [turn.parts for turn in request.turns if turn.role == "user"]  # an answer is the checkpoint's own
-        self.check_words([part for parts in typed for part in parts if isinstance(part, str)])
-        self.check_length(request, len(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
-
-    def check_words(self, words: Sequence[str]) -> None:
-        """Refuse words that the checkpoint would read as its own control tokens."""
-        for token in self._control_tokens:
-            if any(token in part for part in words):
-                raise MmgenError(
-                    f"the prompt says {token}, which is a control token of {self.name}",
-                    f"write it in another way, such as {token[0]} {token[1:]}",
-                )
-
-    def write(self, requests: Sequence[Request]) -> BatchFeature:
-        """Write requests that were checked as one batch, padded on the left; all are questions, or to be continued.
-
-        Raises:
-            MmgenError: any of them is too long with its images, or has one that the processor cannot take.
-        """
-        request = requests[0]
-        if request.completion or self.template.takes_strings:
-            images = [[image.convert("RGB") for image in request.images] for request in requests]
-            text = [self.template.written(request) for request in requests]
-            bos = self.tokenizer.bos_token  # which a template may have written
-            marked = {"add_special_tokens": False} if bos and text[0].startswith(bos) else {}
-            prepare = partial(self.processor, text=text, images=images if any(images) else None, padding=True, **marked)
-        else:
-            prepare = partial(
-                self.processor.apply_chat_template,
-                [self.template.messages(request) for request in requests],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                processor_kwargs={"padding": True},
-                **dict(request.template_args),
-            )
-        return self.prepared(requests, prepare)
-
-    def prepared(self, requests: Sequence[Request], prepare: Callable[..., BatchFeature]) -> BatchFeature:
-        """Let a processor prepare requests, and check their lengths."""
-        try:
-            inputs = prepare(return_tensors="pt")
-        except ValueError as error:  # of an image that it cannot take
-            raise refusal(self.name, error) from error
-        for request, ids in zip(requests, self.prompt_ids(inputs, len(requests)), strict=True):
-            self.check_length(request, len(ids))
-        return inputs
-
-    def prompt_ids(self, inputs: BatchFeature, n_rows: int) -> list[list[int]]:
-        """List the ids that stand before each reply, without padding; none where an encoder reads them."""
-        if "input_ids" not in inputs or self.config.is_encoder_decoder:
-            return [[] for _ in range(n_rows)]
-        mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
-        return [ids[own.bool()].tolist() for ids, own in zip(inputs["input_ids"], mask, strict=True)]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Turn a reply's ids into text, without the special ones."""
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
-
-    def check_length(self, request: Request, length: int) -> None:
-        if length + 1 > self.context:
-            raise TooLongError(length, 1, self.context, in_conversation=bool(request.history))
 
 
 class Reply:
@@ -222,7 +103,6 @@ class Chat(InMemoryModel):
     """
 
     prompter: Prompter
-    most_rows = 8
     _sees = False
 
     def load_for(self, requests: Sequence[Request]) -> None:
@@ -236,6 +116,8 @@ class Chat(InMemoryModel):
             return
         if self.model is None and len(requests) == 1:
             self.prompter.write(requests)  # looks at the images too; with many that would take as long as answering
+        if self.model is None and any(request.images for request in requests[:1]):
+            self._check_fit(requests[0])
         self.model = None  # to make room
         config = self.prompter.config
         model_class = cast(type[PreTrainedModel], MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)])
@@ -250,6 +132,41 @@ class Chat(InMemoryModel):
         )
         # Its weights are here by now: the next load must not ask the network for them.
         self.checkpoint = replace(self.checkpoint, missing=(), missing_bytes=0)
+
+    def _check_fit(self, request: Request) -> None:
+        """Refuse pictures for which there is no memory beside the weights; say so if they take much of the context."""
+        context, n_tokens = self.prompter.context, self.prompter.measure(request)[0]
+        if n_tokens > context // 4:
+            note = f"{n_tokens} of {context} tokens go to the pictures of one question; --max-pixels N makes them fewer"
+            self.note = f"{self.note}. {note}" if self.note else note
+        if self.loading.fit_check and self.checkpoint.n_bytes > fit.SMALL:
+            machine = fit.look(with_gpus=self.loading.device_map != "cpu")
+            fit.check(self.checkpoint, self.loading, machine, self.memory([request]))
+
+    def memory(self, requests: Sequence[Request]) -> fit.Reply:
+        """Say what memory requests take that are answered at once, beside the weights."""
+        measured = [self.prompter.measure(request) for request in requests]
+        lengths, n_bytes = [n for n, _ in measured], sum(n for _, n in measured)
+        n_padded = len(requests) * max(lengths)
+        dtype = fit.dtype_name(self.loading, self.checkpoint.n_bytes, on_gpu=torch.cuda.is_available())
+        passing = fit.looking_bytes(self.checkpoint, dtype, n_padded, n_bytes)
+        if len({*lengths}) > 1:  # then attention takes a mask: of truth values, and once more of numbers
+            passing += 5 * n_padded * max(lengths)
+        return fit.Reply(n_padded + len(requests) * requests[0].text.max_tokens, passing)
+
+    def count_fitting(self, requests: Sequence[Request]) -> int:
+        """Say how many of these, from the first, fit into half of the memory that is free."""
+        n_rows = len(requests)
+        if not any(request.images for request in requests):
+            return n_rows
+        room = free_bytes(self.model.device) // 2
+        per_token = fit.cache_per_token(self.checkpoint, str(self.model.dtype).removeprefix("torch."))
+        while n_rows > 1:
+            takes = self.memory(requests[:n_rows])
+            if takes.tokens * per_token + takes.decoding <= room:
+                break
+            n_rows -= 1
+        return n_rows
 
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         """Answer requests of one kind."""

@@ -15,11 +15,13 @@ from typing import Any, TypeVar
 
 import torch
 
+from mmgen.checkpoints import fit
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.loading import ran_out_of_memory
 from mmgen.errors import MmgenError, OutOfMemoryError
 from mmgen.model import Abilities, Model
 from mmgen.request import BOTH, GROUP, Done, Loading, Piece, Request, Thought
+from mmgen.tasks import scaled
 
 _Piece = TypeVar("_Piece")
 Numbered = tuple[int, Request]
@@ -75,6 +77,10 @@ class InMemoryModel(Model):
             MmgenError: one of them cannot be answered, or memory does not suffice for all.
         """
 
+    def count_fitting(self, requests: Sequence[Request]) -> int:
+        """Say how many of these, from the first, should be answered at once, as far as that is known beforehand."""
+        return len(requests)
+
     def kind(self, request: Request) -> object:
         """Say which requests are decoded alike: those for which this is equal.
 
@@ -87,6 +93,7 @@ class InMemoryModel(Model):
     def replies(self, requests: Iterable[Request | None]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         """Answer a stream of requests in groups; each gets what it would get alone."""
         for group in _groups(requests):
+            group = [(number, scaled(request, self.loading.max_pixels)) for number, request in group]
             self.load_for([request for _, request in group])
             lanes = range(min(max(1, self.n_lanes), len(group)))
             yield from side_by_side([self._lane(group[lane :: len(lanes)]) for lane in lanes])
@@ -104,8 +111,10 @@ class InMemoryModel(Model):
                 continue
             alike.setdefault(number if request.want == BOTH else self.kind(request), []).append((number, request))
         for batch in alike.values():
-            for start in range(0, len(batch), self.most_rows):
-                yield from self._batch(batch[start : start + self.most_rows])
+            while batch:
+                n_rows = max(1, min(self.most_rows, self.count_fitting([request for _, request in batch])))
+                yield from self._batch(batch[:n_rows])
+                del batch[:n_rows]
 
     def _batch(self, batch: Sequence[Numbered]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         """Answer a batch; if it fails, what is left of it in halves: one bad request must not end the others.
@@ -212,3 +221,11 @@ def side_by_side(lanes: Sequence[Iterator[_Piece]]) -> Iterator[_Piece]:
             stopping.set()
         for future in futures:
             future.result()
+
+
+def free_bytes(device: torch.device) -> int:
+    """Say how much memory is free where a model is."""
+    if device.type == "cuda":
+        spare = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, and unused
+        return torch.cuda.mem_get_info(device)[0] + spare
+    return fit.ram()[0]
