@@ -82,6 +82,7 @@ def _describe(found: Checkpoint, loading: Loading) -> tuple[list[Told], list[str
     """Tell of a checkpoint and the ways to load it, as --json does and for people."""
     from mmgen import families
     from mmgen.checkpoints import fit
+    from mmgen.families.standing import standing
 
     # 1) The model
     name, tensors, able, here = found.name, found.tensors.values(), families.abilities(found), fit.look()
@@ -95,6 +96,7 @@ def _describe(found: Checkpoint, loading: Loading) -> tuple[list[Told], list[str
         "model": {"name": name, "revision": found.revision},
         "repo": found.repo,
         "type": found.model_type,
+        "standing": standing(found.model_type),
         "gives": sorted(able.gives, reverse=True),
         "n_parameters": n_values,
         "n_bytes": found.n_bytes,
@@ -113,6 +115,7 @@ def _describe(found: Checkpoint, loading: Loading) -> tuple[list[Told], list[str
         "model": name + f" ({found.repo})" * (found.repo not in (None, name)),
         "revision": found.revision,
         "type": found.model_type,
+        "standing": told["standing"],
         "gives": "words, pictures" if draws else "words",
         "can": ", ".join(told["can"]),
         "licence": _licence(told),

@@ -13,6 +13,7 @@ from typing import Any
 from mmgen.checkpoints import catalog, fit
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.families import chameleon_prompt, plain
+from mmgen.families.standing import refuse_others
 from mmgen.model import Abilities, Model
 from mmgen.request import BOTH, WORDS, Kind, Loading, Request
 from mmgen.tasks import scaled
@@ -77,6 +78,7 @@ def open_model(
     Raises:
         MmgenError: of an unknown family, unable to do what is wanted, or too large.
     """
+    refuse_others(checkpoint.name, checkpoint.model_type)
     family, able = _family(checkpoint), abilities(checkpoint)
     able.check(checkpoint.name, want, requests)
     if loading.fit_check and checkpoint.n_bytes > fit.SMALL:
