@@ -89,7 +89,7 @@ def test_the_list_is_json_too_and_asks_no_network(tmp_path: Path) -> None:
     [
         ("mmgen draw x -m an", ["anole-7b"]),
         ("mmgen ask --model cham", ["chameleon-7b", "chameleon-30b"]),
-        ("mmgen models sm", ["smolvlm", "smolvlm-256m"]),
+        ("mmgen models sm", ["smolvlm", "smolvlm-256m", "smolvlm2-500m"]),
         ("mmgen models ./", []),
     ],
 )
