@@ -225,7 +225,7 @@ MODELS = (
                 },
                 {"model": {"name": "anole-7b"}, "repo": "leloy/Anole-7b-v0.1-hf", "gated": False},
                 {"model": {"name": "chameleon-7b"}, "can": ["caption", "ask"], "gated": True},
-                *({"model": {"name": ANY}, "repo": ANY, "n_bytes": ANY} for _ in range(10)),
+                *({"model": {"name": ANY}, "repo": ANY, "n_bytes": ANY} for _ in range(16)),
             ]
         },
         err="",
