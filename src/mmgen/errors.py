@@ -49,6 +49,7 @@ class TooLongError(MmgenError):
     """
 
     def __init__(self, length: int, least: int, context: int, *, in_conversation: bool = False) -> None:
+        self.length = length
         over = length + least - context
         super().__init__(
             f"the {'conversation' if in_conversation else 'prompt'} is {over} token{'s' * (over > 1)} too long: "

@@ -21,6 +21,7 @@ class Abilities:
         varies: it can draw from a picture.
         mixes: it can answer in words and pictures together.
         negative_prompt, ratio: it has a use for these two of ImageSampling.
+        asks: it takes questions, and not pictures alone.
     """
 
     gives: frozenset[Kind] = BOTH
@@ -28,13 +29,14 @@ class Abilities:
     mixes: bool = True
     negative_prompt: bool = False
     ratio: bool = False
+    asks: bool = True
 
     @property
     def tasks(self) -> list[str]:
         """The tasks that it is good for, as mmgen.tasks names them."""
         draws = self.gives >= PICTURES
         able = {"draw": draws, "vary": draws and self.varies, "interleave": draws and self.mixes}
-        return ["caption", "ask", *(task for task, possible in able.items() if possible)]
+        return ["caption", *["ask"] * self.asks, *(task for task, possible in able.items() if possible)]
 
     def check(self, name: str, want: frozenset[Kind], requests: Sequence[Request] = ()) -> None:
         """Raise MmgenError if the model of this name cannot do what is wanted."""

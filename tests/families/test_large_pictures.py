@@ -12,10 +12,11 @@ from PIL import Image
 
 from mmgen import tasks
 from mmgen.checkpoints import fit
-from mmgen.errors import MmgenError
+from mmgen.errors import MmgenError, TooLongError
 from mmgen.families import chat
-from mmgen.request import Loading, TextSampling
-from tests.support.every_family import FAMILIES
+from mmgen.request import Done, Loading, TextSampling
+from tests.support.chat_replies import copied
+from tests.support.every_family import FAMILIES, pieces_of
 from tests.support.many_types import CHATS, PICTURES, QUESTION, build
 from tests.support.opening import opened
 from tests.support.replies import image, said
@@ -67,6 +68,19 @@ def test_a_batch_is_as_large_as_memory_allows(model: Any, monkeypatch: pytest.Mo
         batches.clear()
         assert said(model, requests) == alone
         assert batches == expected
+
+
+def test_a_picture_that_is_too_long_does_not_end_the_others(folder: Path, tmp_path: Path) -> None:
+    small = copied(folder, tmp_path / "small")
+    config = json.loads((small / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 300
+    (small / "config.json").write_text(json.dumps(config))
+    model = opened(small, CPU)
+    sizes = [(56, 56), (560, 560), (64, 48)]
+    requests = [tasks.ask(QUESTION, [image(1, size)], text=SHORT, seed=0) for size in sizes]
+    first, second, third = pieces_of(model, requests)
+    assert isinstance(second[-1], TooLongError)
+    assert [type(first[-1]), type(third[-1])] == [Done, Done]
 
 
 def test_words_alone_are_not_measured(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,3 +60,11 @@ def test_models_says_what_is_known_of_a_type(tmp_path: Path, name: str) -> None:
     result = run("models", str(build(name, tmp_path / name)), "--device-map", "cpu")
     assert result.code == 0
     assert standing(row(name)["config"]["model_type"]) in result.out
+
+
+@pytest.mark.parametrize(
+    ("name", "can"), [("pix2struct", "caption"), ("git", "caption, ask"), ("llava", "caption, ask")]
+)
+def test_models_says_whether_a_model_takes_questions(tmp_path: Path, name: str, can: str) -> None:
+    out = run("models", str(build(name, tmp_path / name)), "--device-map", "cpu").out
+    assert [line.split(maxsplit=1)[1] for line in out.splitlines() if line.startswith("can:")] == [can]

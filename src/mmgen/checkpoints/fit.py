@@ -194,8 +194,9 @@ def looking_bytes(checkpoint: Checkpoint, dtype: str, n_tokens: int, n_bytes: in
     patch = vision.get("patch_size") or 14
     patch_area = patch * patch if isinstance(patch, int) else patch[0] * patch[1]
     n_patches = n_bytes / 4 / (3 * patch_area * (vision.get("temporal_patch_size") or 1))
-    per_patch, per_token = (
-        8 * (part.get("hidden_size") or 0) + 3 * (part.get("intermediate_size") or 0) for part in (vision, text)
+    widths = [[part.get(name) for name in ("hidden_size", "intermediate_size")] for part in (vision, text)]
+    per_patch, per_token = (  # a tower of several widths says them in a list, and is left to the workspace
+        sum(n * width for n, width in zip((8, 3), each, strict=True) if isinstance(width, int)) for each in widths
     )
     at_once = n_bytes + _SIZES[dtype] * max(n_patches * per_patch, n_tokens * per_token)
     return round(max(2.5 * n_bytes, at_once))

@@ -122,7 +122,7 @@ def _describe(found: Checkpoint, loading: Loading) -> tuple[list[Told], list[str
         "note": found.note,
         "weights": f"{count} numbers, {gigabytes(found.n_bytes)} as {types}",
         "here": f"no: {gigabytes(found.missing_bytes)} to fetch" if found.missing else "yes",
-        "cache": "; ".join(f"{gigabytes(size)} for {what}" for what, size in cache.items() if size) + " (bfloat16)",
+        "cache": "; ".join(f"{gigabytes(size)} for {what} (bfloat16)" for what, size in cache.items() if size),
         "free": ", ".join([f"{gigabytes(here.free)} of {gigabytes(here.total)} of memory", *gpus]),
     }
 

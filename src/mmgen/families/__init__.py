@@ -95,7 +95,9 @@ def open_model(
 
 def abilities(checkpoint: Checkpoint) -> Abilities:
     """Say what a checkpoint can be asked for, from its family and its tensors' names."""
-    family = _family(checkpoint)
+    family, row = _family(checkpoint), plain.row(checkpoint)
+    if row is not None:
+        return replace(family.abilities, asks=row.asks)
     draws = any(f"{family.codec}decoder." in tensor for tensor in checkpoint.tensors)
     return family.abilities if draws else replace(family.abilities, gives=WORDS)
 

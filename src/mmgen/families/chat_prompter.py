@@ -21,6 +21,9 @@ from mmgen.families.processors import load_processor
 from mmgen.families.templates import Template, refusal
 from mmgen.request import WORDS, Request
 
+# What processors were seen to raise over a picture of an odd shape.
+_UNFIT = (MmgenError, LookupError, RuntimeError, TypeError, ValueError, AttributeError, ArithmeticError)
+
 
 class Prompter:
     """Writes prompts for one checkpoint.
@@ -139,14 +142,21 @@ class Prompter:
         for image in request.images:
             size = (_rounded_up(image.width), _rounded_up(image.height))
             if size not in self._measured:
-                blank = Request((Image.new("RGB", size), "a"), WORDS, completion=self.processor.chat_template is None)
-                inputs = self.write([blank])
-                shape = inputs["input_ids"].shape if "input_ids" in inputs else None
-                tensors = [value for value in inputs.values() if isinstance(value, torch.Tensor)]
-                looked_at = sum(value.nbytes for value in tensors if value.shape != shape)
-                self._measured[size] = len(self.prompt_ids(inputs, 1)[0]), looked_at
+                self._measured[size] = self._measure(size)
             n_tokens, n_bytes = n_tokens + self._measured[size][0], n_bytes + self._measured[size][1]
         return n_tokens, n_bytes
+
+    def _measure(self, size: tuple[int, int]) -> tuple[int, int]:
+        blank = Request((Image.new("RGB", size), "a"), WORDS, completion=self.processor.chat_template is None)
+        try:
+            inputs = self.write([blank])
+        except TooLongError as error:
+            return error.length, 0
+        except _UNFIT:  # the item itself will say so
+            return 0, 0
+        shape = inputs["input_ids"].shape if "input_ids" in inputs else None
+        tensors = [value for value in inputs.values() if isinstance(value, torch.Tensor)]
+        return len(self.prompt_ids(inputs, 1)[0]), sum(value.nbytes for value in tensors if value.shape != shape)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Turn a reply's ids into text, without the special ones."""
