@@ -94,10 +94,11 @@ class Model(ABC):
         that a long answer can be compared with its own beginning; a picture counts by its codes.
 
         Args:
-            answers: all words, or all pictures of this model.
+            request: wants what the answers are.
+            answers: all words, or all pictures that this model drew.
 
         Raises:
-            MmgenError: the model cannot tell.
+            MmgenError: the model cannot tell, or the request cannot be answered so.
         """
         raise MmgenError(f"{self.name} cannot say how likely an answer is", "use another model")
 

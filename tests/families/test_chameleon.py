@@ -20,7 +20,7 @@ from tests.support.checkpoints import make_checkpoint
 from tests.support.near_ties import assert_same, clear_codes, words_alone
 from tests.support.opening import opened
 from tests.support.refusals import refusal
-from tests.support.replies import ends, image, without_end
+from tests.support.replies import ends, gathered, image, without_end
 from tools.demo.render import render
 from tools.demo.scene import ALL_SCENES
 
@@ -68,6 +68,22 @@ def test_marks_and_texts_to_continue_are_answered_as_by_stock_transformers(model
             alone.append(words_alone(model, tasks.ask(ours, images, text=SHORT, complete=completion)))
             expected.append(stock_answer(stock, theirs, images, SHORT.max_tokens, completion))
     assert_same(alone, [without_end(ids, ends(model)) for ids in expected])
+
+
+def test_a_picture_is_as_likely_as_stock_transformers_say(model: Chameleon, stock: Any) -> None:
+    network, processor = stock
+    request = tasks.draw("a snowman", seed=5)
+    [picture] = gathered(model, [request])
+    names = network.model.vocabulary_mapping
+    codes = [names.img2bpe[code] for code in picture.codes]
+    begin = processor.tokenizer.convert_tokens_to_ids("<racm3:break>")
+    ids = [*processor(text="a snowman")["input_ids"][0], begin, *codes]
+    with torch.no_grad():  # not by its own head, which leaves codes out
+        hidden = network.model(input_ids=torch.tensor([ids[:-1]])).last_hidden_state[0, -len(codes) :]
+        logits = network.lm_head(hidden).double()
+    p = logits[:, sorted(names.img2bpe.values())].logsumexp(-1)
+    expected = float((logits[range(len(codes)), codes] - p).sum())
+    assert model.score(request, [picture]) == pytest.approx([expected], abs=1e-3)  # float32, in another order
 
 
 def test_the_pixel_path_gives_what_inlined_codes_give(model: Chameleon, stock: Any) -> None:

@@ -123,6 +123,28 @@ def test_pictures_are_those_of_stock_generate_with_our_sampling(model: Emu3, sto
         assert difference.abs().max() <= 1  # rounding: ours goes by way of [-1, 1]
 
 
+@pytest.mark.parametrize("ratio", ["1:1", "2:1"])
+def test_a_picture_is_as_likely_as_stock_transformers_say(model: Emu3, stock: Any, ratio: str) -> None:
+    network, processor = stock
+    request = tasks.draw("a snowman", image=ImageSampling(ratio=ratio), seed=5)
+    [picture] = gathered(model, [request])
+    settings = {"return_for_image_generation": True, "ratio": ratio, "image_area": EMU3_AREA}
+    inputs = processor(text=["a snowman"], return_tensors="pt", **settings)
+    ((_, width),) = inputs["image_sizes"]
+    prompt, names = inputs["input_ids"][0].tolist(), network.vocabulary_mapping
+    ids, places = prompt.copy(), []
+    for start in range(0, len(picture.codes), width):  # rows, each with an id for its end
+        places += range(len(ids), len(ids) + width)
+        ids += [*(names.img2bpe[code] for code in picture.codes[start : start + width]), names.eol_token_id]
+    with torch.no_grad():
+        logits = network(input_ids=torch.tensor([ids])).logits[0].double()
+    visual = logits[:, names.image_tokens].logsumexp(-1)
+    expected = sum(float(logits[place - 1, ids[place]] - visual[place - 1]) for place in places)
+    assert model.score(request, [picture]) == pytest.approx([expected], abs=1e-3)  # float32, in another order
+    with pytest.raises(MmgenError, match="draws no picture of such codes"):
+        model.score(tasks.draw("a snowman", image=ImageSampling(ratio="1:3")), [picture])
+
+
 @pytest.mark.parametrize(
     ("ratio", "size"), [(None, (48, 48)), ("1:1", (48, 48)), ("2:1", (64, 32)), ("1:3", (24, 80)), ("16:9", (64, 32))]
 )

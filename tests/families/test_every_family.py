@@ -22,7 +22,7 @@ from mmgen.decoding.grammar import forbidden
 from mmgen.errors import MmgenError, OutOfMemoryError, TooLongError
 from mmgen.families import autoregressive, chat
 from mmgen.families.chat import Chat
-from mmgen.request import Done, Loading, Request, TextSampling, Turn
+from mmgen.request import Done, Loading, Picture, Request, TextSampling, Turn
 from tests.support.every_family import FAMILIES, N_TOKENS, Family, Stock, pieces_of
 from tests.support.near_ties import assert_same, assert_same_alone, words_alone
 from tests.support.opening import opened
@@ -119,6 +119,53 @@ def test_an_answer_is_as_likely_as_stock_transformers_say(family: Family, folder
         with family.clear_codes(stock.network) if i else nullcontext():
             expected = family.answer(scoring, QUESTIONS[i][0], request.images)
         assert score == pytest.approx(expected, abs=1e-3)  # sums of float32 in another order
+
+
+def test_answers_are_as_likely_in_any_batch(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    request, answers = ask(0), ["red", "a red cat on the grass", "", "a red cat", "blue"]
+    alone = [model.score(request, [answer])[0] for answer in answers]
+    assert all(-math.inf < score < 0 for score in alone)
+    for most_rows in (8, 2):
+        monkeypatch.setattr(model, "most_rows", most_rows)
+        assert model.score(request, answers) == pytest.approx(alone, abs=1e-3)  # float32, in other shapes
+    assert model.score(request, []) == []
+
+
+def test_answers_that_do_not_fit_or_are_too_long_are_refused(model: Any) -> None:
+    with pytest.raises(TooLongError):
+        model.score(ask(0), ["red", "a red cat " * model.prompter.context])
+    other = Picture(image(1), 1, (1, 2, 3))
+    for answers in ([other], ["red", other]):
+        with pytest.raises(MmgenError, match=r"cannot say how likely|no picture of such codes|neither words nor codes"):
+            model.score(ask(0), answers)
+
+
+def test_typed_control_tokens_in_answers_are_words_or_refused(family: Family, model: Any) -> None:
+    for typed in family.typed:
+        if isinstance(model, Chat):
+            with pytest.raises(MmgenError, match="control token"):
+                model.score(ask(0), ["red", typed])
+        else:
+            assert -math.inf < model.score(ask(0), [typed])[0] < 0
+
+
+def test_memory_that_runs_out_halves_the_answers_scored_at_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = ["red", "a red cat", "blue", "a cat", "grass"]
+    expected, likelihoods = model.score(ask(0), answers), model.likelihoods
+
+    def scarce(request: Request, batch: Sequence[str]) -> list[float]:
+        if len(batch) > room:
+            raise torch.OutOfMemoryError
+        scores: list[float] = likelihoods(request, batch)
+        return scores
+
+    monkeypatch.setattr(model, "likelihoods", scarce)
+    monkeypatch.setattr(model, "most_rows", 8)
+    room = 2
+    assert model.score(ask(0), answers) == pytest.approx(expected, abs=1e-3)  # float32, in other shapes
+    room = 0
+    with pytest.raises(OutOfMemoryError):
+        model.score(ask(0), answers)
 
 
 def test_greedy_answers_are_those_of_the_documented_snippet(family: Family, folder: Path, model: Any) -> None:

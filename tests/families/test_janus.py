@@ -122,6 +122,23 @@ def test_greedy_codes_are_those_of_stock_guidance(model: Janus, stock: Any) -> N
     assert_same(alone, theirs)
 
 
+def test_a_picture_is_as_likely_as_stock_transformers_say(model: Janus, stock: Any) -> None:
+    network, processor = stock
+    request = tasks.draw("a snowman", seed=5)
+    [picture] = gathered(model, [request])
+    codes = torch.tensor([picture.codes])
+    messages = [{"role": "user", "content": [{"type": "text", "text": "a snowman"}]}]
+    text = processor.apply_chat_template(messages, add_generation_prompt=True)
+    prompt = processor(text=text, generation_mode="image", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        before = network.prepare_embeddings_for_image_generation(codes[:, :-1])
+        vectors = torch.cat([network.get_input_embeddings()(prompt), before], dim=1)
+        hidden = network.model.language_model(inputs_embeds=vectors).last_hidden_state[0, -N_CODES:]
+        log_p = network.model.generation_head(hidden).double().log_softmax(-1)
+    expected = float(log_p[range(N_CODES), codes[0]].sum())
+    assert model.score(request, [picture]) == pytest.approx([expected], abs=1e-3)  # float32, in another order
+
+
 @pytest.mark.parametrize("what", ["vary", "interleave", "negative prompt", "ratio"])
 def test_what_it_cannot_do_is_refused_before_torch_is_imported(folder: Path, what: str) -> None:
     code, message, hint = refusal(folder, what)

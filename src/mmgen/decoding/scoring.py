@@ -35,10 +35,12 @@ def score_pictures(model: LanguageModel, prompt: PromptIds, pictures: Sequence[S
     rows = torch.full((len(pictures), canvas.n_places), canvas.row_end or 0)
     code_ids = model.network.code_ids.cpu()
     rows[:, places] = code_ids[torch.tensor(pictures)]
+    scores = []
     read = _read(model, (*prompt.ids, model.vocabulary.begin_image), rows[:, :-1].tolist())
-    log_p = model.network.code_head(read[:, places]).float().log_softmax(-1)  # [R, N, K]
-    chosen = torch.tensor(pictures, device=log_p.device)
-    return log_p.gather(-1, chosen[..., None]).double().sum((1, 2)).tolist()
+    for codes, hidden in zip(pictures, read[:, places], strict=True):  # one at a time, as logits take much memory
+        log_p = model.network.code_head(hidden).float().log_softmax(-1)  # [N, K]
+        scores.append(float(log_p[range(len(codes)), list(codes)].double().sum()))
+    return scores
 
 
 def _read(model: LanguageModel, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> Tensor:

@@ -21,7 +21,7 @@ from mmgen.decoding.grammar import PromptIds
 from mmgen.decoding.replies import LanguageModel, draw, generate_text, interleave
 from mmgen.decoding.scoring import score_pictures, score_words
 from mmgen.decoding.stepwise import Cache, Network
-from mmgen.errors import MmgenError, OutOfMemoryError
+from mmgen.errors import MmgenError, OutOfMemoryError, TooLongError
 from mmgen.families.in_memory import InMemoryModel, free_bytes
 from mmgen.families.prompting import TokenPrompter
 from mmgen.request import BOTH, PICTURES, WORDS, Done, Picture, Piece, Request
@@ -115,17 +115,25 @@ class AutoregressiveModel(InMemoryModel):
         ways = {WORDS: generate_text, PICTURES: draw, BOTH: interleave}
         yield from ways[requests[0].want](self.language_model, requests, prompts)
 
-    def score(self, request: Request, answers: Sequence[str | Picture]) -> list[float]:
-        """Say how likely whole answers are, in nats; see Model."""
+    def likelihoods(self, request: Request, answers: Sequence[str | Picture]) -> list[float]:
+        """Say how likely a batch of answers is, as `score` does."""
         words = [self.prompter.text_ids(answer) for answer in answers if isinstance(answer, str)]
         codes = [answer.codes for answer in answers if isinstance(answer, Picture) and answer.codes]
-        with torch.inference_mode():
-            [prompt] = self.prompts([request])
-            if len(words) == len(answers):
-                return score_words(self.language_model, prompt, words)
-            if len(codes) == len(answers):
-                return score_pictures(self.language_model, prompt, codes)
-        raise MmgenError("some answers have neither words nor codes", "give words, or pictures that this model drew")
+        [prompt] = self.prompts([request])
+        if len(words) == len(answers):
+            length, longest = len(prompt.ids), max(map(len, words))
+            if length + longest > self.prompter.context:
+                raise TooLongError(length, longest, self.prompter.context)
+            return score_words(self.language_model, prompt, words)
+        if len(codes) < len(answers):
+            hint = "give words, or pictures that this model drew"
+            raise MmgenError("some answers have neither words nor codes", hint)
+        v = self.prompter.vocabulary
+        canvas = prompt.canvas or v.canvas
+        for each in codes:
+            if len(each) != canvas.rows * canvas.columns or max(each) >= len(v.code_ids):
+                raise MmgenError(f"{self.name} draws no picture of such codes", "ask with the ratio it was drawn in")
+        return score_pictures(self.language_model, prompt, codes)
 
     def prompts(self, requests: Sequence[Request]) -> list[PromptIds]:
         """Write the prompts of requests, all their images seen together.

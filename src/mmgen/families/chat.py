@@ -191,15 +191,16 @@ class Chat(InMemoryModel):
         seeds = [request.seed for request in requests]
         yield from stream(self.model, self.moved(inputs), requests[0].text, seeds, n_tokens, self.stops())
 
-    def score(self, request: Request, answers: Sequence[str | Picture]) -> list[float]:
-        """Say how likely whole answers are, in nats; see Model."""
+    def likelihoods(self, request: Request, answers: Sequence[str | Picture]) -> list[float]:
+        """Say how likely a batch of answers is, as `score` does."""
         words = [answer for answer in answers if isinstance(answer, str)]
         if len(words) < len(answers):
-            return super().score(request, answers)
-        self.load_for([request])
+            raise MmgenError(f"{self.name} cannot say how likely a picture is", "give answers in words")
+        self.prompter.check_words(words)
         ids = self.prompter.tokenizer(words, add_special_tokens=False)["input_ids"]
-        inputs = self.moved(self.prompter.write([request] * len(ids)))
-        return log_likelihoods(self.model, inputs, ids, self.stops())
+        inputs = self.prompter.write([request] * len(ids))
+        self.prompter.check_length(request, len(self.prompter.prompt_ids(inputs, 1)[0]), max(map(len, ids)))
+        return log_likelihoods(self.model, self.moved(inputs), ids, self.stops())
 
     def moved(self, inputs: BatchFeature) -> dict[str, torch.Tensor]:
         """Bring inputs to the model's device, and images into the type of its weights."""

@@ -163,9 +163,10 @@ class Prompter:
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
-    def check_length(self, request: Request, length: int) -> None:
-        if length + 1 > self.context:
-            raise TooLongError(length, 1, self.context, in_conversation=bool(request.history))
+    def check_length(self, request: Request, length: int, least: int = 1) -> None:
+        """Refuse a prompt of a length that leaves no room for so many tokens."""
+        if length + least > self.context:
+            raise TooLongError(length, least, self.context, in_conversation=bool(request.history))
 
 
 def _rounded_up(side_px: int) -> int:

@@ -20,7 +20,7 @@ from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.loading import ran_out_of_memory
 from mmgen.errors import MmgenError, OutOfMemoryError
 from mmgen.model import Abilities, Model
-from mmgen.request import BOTH, GROUP, Done, Loading, Piece, Request, Thought
+from mmgen.request import BOTH, GROUP, Done, Loading, Picture, Piece, Request, Thought
 from mmgen.tasks import scaled
 
 _Piece = TypeVar("_Piece")
@@ -90,6 +90,30 @@ class InMemoryModel(Model):
         arguments = str(request.template_args)
         return request.want, request.text, request.image, request.completion, len(request.images), arguments
 
+    @abstractmethod
+    def likelihoods(self, request: Request, answers: Sequence[str | Picture]) -> list[float]:
+        """Say how likely a batch of answers is, as `score` does."""
+
+    def score(self, request: Request, answers: Sequence[str | Picture]) -> list[float]:
+        """Say how likely whole answers are, in nats, batch by batch; see Model."""
+        request = scaled(request, self.loading.max_pixels)
+        self.load_for([request])
+        self.prompter.check(request)
+        scores: list[float] = []
+        while len(scores) < len(answers):
+            left = answers[len(scores) :][: self.most_rows]
+            batch = left[: max(1, self.count_fitting([request] * len(left)))]
+            try:
+                with torch.inference_mode(), self._threads():
+                    scores += self.likelihoods(request, batch)
+            except RuntimeError as failure:
+                if not ran_out_of_memory(failure):
+                    raise
+                if len(batch) == 1:
+                    raise self._no_memory() from None
+                self.most_rows = len(batch) // 2
+        return scores
+
     def replies(self, requests: Iterable[Request | None]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         """Answer a stream of requests in groups; each gets what it would get alone."""
         for group in _groups(requests):
@@ -149,8 +173,7 @@ class InMemoryModel(Model):
         except RuntimeError as failure:
             if not ran_out_of_memory(failure):
                 raise
-            hint = "ask for fewer at once, give smaller pictures, or try --quantize 4bit"
-            error = OutOfMemoryError(f"{self.name} ran out of memory", hint)
+            error = self._no_memory()
         except MmgenError as failure:
             error = failure.with_traceback(None)  # which would keep this frame, and its images
         if isinstance(error, OutOfMemoryError):
@@ -162,6 +185,10 @@ class InMemoryModel(Model):
         for half in (waiting[: len(waiting) // 2], waiting[len(waiting) // 2 :]):
             if half:
                 yield from self._batch(half)
+
+    def _no_memory(self) -> OutOfMemoryError:
+        hint = "ask for fewer at once, give smaller pictures, or try --quantize 4bit"
+        return OutOfMemoryError(f"{self.name} ran out of memory", hint)
 
     @contextmanager
     def _threads(self) -> Iterator[None]:
