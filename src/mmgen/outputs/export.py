@@ -271,9 +271,9 @@ def _settings(record: AnyRecord, command: str) -> Iterator[tuple[str, object, ob
         values = sampling.get(kind) if isinstance(sampling, Mapping) else None
         for name, default in defaults.items():
             value = values.get(name) if isinstance(values, Mapping) else None
-            if is_story and kind == "image":  # which takes --top-p and --top-k for both
+            if is_story and kind == "image":  # which takes --top-p and whatever else words have too for both
                 name = {"temperature": "image_temperature"}.get(name, name)
-                default = value if name in ("top_p", "top_k") else default
+                default = value if name in usual["text"] else default
             yield f"--{name.replace('_', '-')}", value, default
 
 
