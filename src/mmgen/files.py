@@ -120,6 +120,11 @@ def check_writable(folder: Path) -> None:
         tempfile.TemporaryFile(prefix=".mmgen-", dir=folder).close()
 
 
+def check_makeable(folder: Path) -> None:
+    """Check, by trying, that a folder is one that files can be made in, or can be made itself."""
+    check_writable(next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)))
+
+
 # --- Ctrl-C -------------------------------------------------------------------------------------------------------
 
 _ends_at_once = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,11 @@ def clean(text: str) -> str:
 def folded(text: str) -> str:
     """Make every run of white space one space."""
     return " ".join(text.split())
+
+
+def on_a_line(name: str) -> str:
+    """Write a file's name so that it stays on one line, in one column: `?` for what would break them, as in `ls`."""
+    return re.sub(r"[\t\n\v\f\r]", "?", name)
 
 
 def is_text(text: str) -> bool:

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from mmgen.errors import MmgenError, UsageError
 from mmgen.files import check_writable
@@ -342,3 +342,65 @@ def test_whether_a_folder_can_be_written_is_found_out_without_a_trace(tmp_path: 
         check_writable(tmp_path / "none")
     with pytest.raises(MmgenError, match="cannot write"):
         check_writable(Path("/proc"))
+
+
+# --- colours and orientation ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_all_eight_orientations_are_as_pillow_turns_them(tmp_path: Path, turn: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    noise().save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as stored:
+        upright = ImageOps.exif_transpose(stored).convert("RGB")
+    assert open_image(tmp_path / "a.png").tobytes() == upright.tobytes()
+
+
+def test_an_exif_tag_of_an_odd_kind_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = TiffImagePlugin.IFDRational(1, 2)  # a description, which is text
+    exif[0x0112] = 6
+    with suppress(AttributeError, TypeError, struct.error):
+        noise().save(tmp_path / "a.tif", exif=exif)
+    block = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x0e\0\x05\0\0\0\x01\0\0\0\x1a\0\0\0\0\0\0\0\x01\0\0\0\x02"
+    noise().save(tmp_path / "a.jpg", exif=block)
+    assert open_image(tmp_path / "a.jpg").size == noise().size
+
+
+def swapped_profile() -> bytes:
+    """Make an ICC profile (ICC.1:2022) of sRGB whose primaries stand in another order: red means green."""
+
+    def number(value: float) -> bytes:
+        return struct.pack(">i", round(value * 65536))
+
+    def xyz(values: tuple[float, ...]) -> bytes:
+        return b"XYZ \0\0\0\0" + b"".join(map(number, values))
+
+    red, green, blue = (0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7139)
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(2.2 * 256))
+    named = b"desc\0\0\0\0" + struct.pack(">I", 2) + b"x\0" + bytes(78)
+    tags = {b"desc": named, b"cprt": b"text\0\0\0\0-\0", b"wtpt": xyz((0.9642, 1, 0.8249))}
+    tags |= {b"rXYZ": xyz(green), b"gXYZ": xyz(blue), b"bXYZ": xyz(red)}
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    start, table, data = 132 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for name, value in tags.items():
+        table += name + struct.pack(">II", start + len(data), len(value))
+        data += value + bytes(-len(value) % 4)
+    head = struct.pack(">I", start + len(data)) + bytes(4) + bytes([2, 64, 0, 0]) + b"mntrRGB XYZ "
+    head += struct.pack(">6H", 2024, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + number(0.9642) + number(1) + number(0.8249)
+    return head + bytes(128 - len(head)) + table + data
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_profile_is_converted_to_srgb(tmp_path: Path, mode: str) -> None:
+    Image.new(mode, (8, 8), "blue").save(tmp_path / "a.png", icc_profile=swapped_profile())
+    red, green, blue = open_image(tmp_path / "a.png").getpixel((3, 3))  # type: ignore[misc]  # of RGB there are three
+    assert red > 240
+    assert max(green, blue) < 40
+
+
+@pytest.mark.parametrize("profile", [b"\0" * 300, b"junk"])
+def test_a_damaged_profile_leaves_the_colours_as_they_are(tmp_path: Path, profile: bytes) -> None:
+    Image.new("RGB", (8, 8), "blue").save(tmp_path / "a.png", icc_profile=profile)
+    assert open_image(tmp_path / "a.png").getpixel((3, 3)) == (0, 0, 255)

@@ -140,7 +140,7 @@ def choose_device_map(loading: Loading) -> str | dict[str, Any] | None:
     else:
         raise UsageError(f"unknown device map: {wanted}", f"one of {', '.join(_SPREADS)}, cpu, cuda, cuda:N, FILE.json")
     numbers = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
-    known = ["cpu", "disk", *numbers, *(f"cuda:{number}" for number in numbers)]
+    known = ["cpu", *numbers, *(f"cuda:{number}" for number in numbers)]
     for device in device_map.values():
         if device not in known:
             raise MmgenError(

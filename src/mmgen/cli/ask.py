@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from mmgen import tasks
 from mmgen.cli import naming, options
 from mmgen.errors import UsageError
+from mmgen.files import check_makeable
 from mmgen.inputs.finding import is_url
 from mmgen.limits import Limits
 from mmgen.outputs.records import Item
@@ -91,6 +93,8 @@ def ask_each(command: Command, prompt: str, pictures: Pictures, texts: options.S
     """Ask the same of every picture; of one alone the answer is streamed as it comes."""
     from mmgen.outputs.writers import Lines, Sidecars
 
+    if texts.outdir is not None:
+        check_makeable(Path(texts.outdir))
     taken: set[int] = set()  # hashes of the sidecars that pictures have
 
     def sidecar(item: Item, index: int, below: str) -> str | None:
@@ -111,7 +115,7 @@ def ask_each(command: Command, prompt: str, pictures: Pictures, texts: options.S
 
     command.run(
         lambda seed: command.items(command.of_pictures(pictures.found, prompt, seed), sidecar),
-        Sidecars(texts.prefix, texts.suffix, overwrite=texts.existing == "overwrite")
+        Sidecars(texts.prefix, texts.suffix, texts.existing == "overwrite", texts.multiline)
         if texts.sidecar
         else Lines(not (command.job.as_json or command.job.jsonl is not None), pictures.is_one and command.streams(1)),
         pictures.n,

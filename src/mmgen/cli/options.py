@@ -215,6 +215,7 @@ class SidecarOptions:
     ext: str = option(".txt", "File extension of sidecars.", metavar="EXT", env=False)
     prefix: str = option("", "Put this before the words in sidecars.", metavar="WORDS", env=False)
     suffix: str = option("", "Put this after the words in sidecars.", metavar="WORDS", env=False)
+    multiline: bool = option(False, "Keep the lines of an answer; a sidecar holds one line otherwise.", env=False)
     existing: Literal["skip", "overwrite"] = option(
         "skip", "Sidecars that were there before, or were edited: leave or overwrite them.", env=False
     )
@@ -222,6 +223,8 @@ class SidecarOptions:
     def __post_init__(self) -> None:
         if not self.sidecar and (self.outdir is not None or self.prefix or self.suffix or self.existing != "skip"):
             raise UsageError("--outdir, --prefix, --suffix and --existing are about --sidecar", "add --sidecar")
+        if not self.sidecar and self.multiline:
+            raise UsageError("--multiline is about --sidecar", "add --sidecar")
         if not is_text(self.prefix + self.suffix):
             raise UsageError("--prefix or --suffix is not UTF-8 text", "check the terminal's or the script's encoding")
         if f".{self.ext.removeprefix('.').lower()}".endswith(PICTURE_ENDINGS):

@@ -5,6 +5,7 @@ Looks at names only: opens no picture, and refuses to know what is done with one
 
 from __future__ import annotations
 
+import codecs
 import fnmatch
 import os
 import re
@@ -110,23 +111,44 @@ def read_names(source: str, *, null: bool = False) -> Iterator[str]:
 
 
 def read_pieces(source: str, hint: str, end: bytes = b"\n", longest: int = 10**7) -> Iterator[bytes]:
-    """Read a file, or stdin if it is `-`, as it comes, in pieces that end in `end`; of lines without a byte-order mark.
+    """Read a file, or stdin if it is `-`, as it comes, in pieces that end in `end`; lines are UTF-8 without a mark.
+
+    UTF-16, as Windows writes it, is known by its byte-order mark.
 
     Raises:
-        MmgenError: it cannot be read, or a piece has more bytes than the longest may have.
+        MmgenError: it cannot be read, is no text of UTF-16, or a piece has more bytes than the longest may have.
     """
-    rest, mark = b"", b"\xef\xbb\xbf" if end == b"\n" else b""
+    rest, to_utf_8 = b"", _Utf8(source, hint) if end == b"\n" else bytes
     with (
         explained("open", source, hint),
         nullcontext(sys.stdin.buffer) if source == "-" else open(source, "rb") as stream,
     ):
         while chunk := cast(BufferedReader, stream).read1(_LONGEST):  # what a pipe has by now, not a full buffer
-            *whole, rest = (rest + chunk.removeprefix(mark)).split(end)
+            *whole, rest = (rest + to_utf_8(chunk)).split(end)
             yield from whole
-            mark = b""
             if len(rest) > longest:
                 raise MmgenError(f"{source} is not a list: it goes on for more than {longest:,} bytes", hint)
     yield rest
+
+
+class _Utf8:
+    """Makes UTF-8 of the chunks of a text as they come, by the mark that the first begins with."""
+
+    def __init__(self, source: str, hint: str) -> None:
+        self._source, self._hint = source, hint
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._is_first = True
+
+    def __call__(self, chunk: bytes) -> bytes:
+        if self._is_first and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            self._decoder = codecs.getincrementaldecoder("utf-16")()
+        elif self._is_first:
+            chunk = chunk.removeprefix(codecs.BOM_UTF8)
+        self._is_first = False
+        try:
+            return chunk if self._decoder is None else self._decoder.decode(chunk).encode()
+        except UnicodeError as failure:
+            raise MmgenError(f"{self._source} is no UTF-16 text, though its mark says so", self._hint) from failure
 
 
 def is_url(source: str | Path) -> bool:

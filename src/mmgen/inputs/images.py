@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, cast
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageCms
 
 from mmgen.errors import MmgenError, explained, first_line, reason
 from mmgen.inputs.finding import check_file, is_url
@@ -29,6 +29,18 @@ _BROKEN = (
 )
 
 
+# How to turn a picture upright, by its orientation (EXIF 2.32, tag 0x0112).
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
 def open_image(source: str | Path) -> Image.Image:
     """Open a picture from a file or a web address: upright, RGB, on white where it was transparent, first frame.
 
@@ -43,7 +55,8 @@ def open_image(source: str | Path) -> Image.Image:
     ):
         image = read_header(file, str(source))
         try:
-            return _on_white(ImageOps.exif_transpose(image))
+            image.load()
+            return _on_white(_in_srgb(_upright(image)))
         except _BROKEN as failure:
             raise MmgenError(f"{source} is broken: {reason(failure)}", "get a whole copy of the picture") from failure
 
@@ -76,6 +89,30 @@ def _declared_size(file: IO[bytes]) -> str | None:
                 width_px, height_px = reader(file, "").size
                 return f"{width_px} x {height_px} pixels"
     return None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF says, of which nothing else is read; where that is damaged the picture is as it is."""
+    with suppress(AttributeError, *_BROKEN):
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return image if turn is None else image.transpose(turn)
+    return image
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """Convert a picture with a colour profile of its own (ICC.1:2022) to sRGB, the colours that models were shown."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK", "L"):
+        return image
+    mode = image.mode if image.mode in ("RGB", "RGBA") else "RGB"
+    with suppress(ImageCms.PyCMSError, *_BROKEN):  # a damaged profile, or one of another kind of colours
+        return (
+            ImageCms.profileToProfile(
+                image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode=mode
+            )
+            or image
+        )
+    return image
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -54,6 +54,10 @@ def read_prompts(path: str) -> Iterator[tuple[int, PromptLine | MmgenError]]:
         line = line.strip()
         if not line:
             continue
+        if b"\0" in line:
+            yield number, MmgenError("not UTF-8 text: it has NULs in it", "save the file as UTF-8")
+            as_json = as_json or False
+            continue
         if as_json is None:
             as_json = line.startswith(b"{")
             if line == b"[" or line.startswith(b"[{"):

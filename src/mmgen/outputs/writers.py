@@ -8,17 +8,18 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from pathlib import Path
 
 from mmgen.errors import MmgenError, explained
-from mmgen.files import sweep, uninterrupted, whole_file
+from mmgen.files import check_makeable, sweep, uninterrupted, whole_file
+from mmgen.outputs.markdown import link, markdown, page_of
 from mmgen.outputs.records import Item, Record, RecordPart, Result
 from mmgen.outputs.terminal import emit, emit_bytes
 from mmgen.request import Picture
-from mmgen.text import clean, folded
+from mmgen.text import clean, folded, on_a_line
 
 _EMPTY = "try another --seed or another prompt"
 
@@ -104,7 +105,7 @@ class Lines(Writer):
         if self._streamed:
             emit("\n")
         elif self._shown:
-            emit(f"{item.image or folded(item.prompt)}\t{folded(self.said)}\n")
+            emit(f"{on_a_line(item.image) if item.image else folded(item.prompt)}\t{folded(self.said)}\n")
 
 
 class Files(Writer):
@@ -113,6 +114,7 @@ class Files(Writer):
     def __init__(self, overwrite: bool = False) -> None:
         self._overwrite = overwrite
         self._folders: set[Path] = set()  # that are made, and swept
+        self._checked: set[Path] = set()  # folders that can be written
 
     def place(self, item: Item) -> Path:
         """Say which file is an item's."""
@@ -124,9 +126,16 @@ class Files(Writer):
     def is_foreign(self, item: Item, last: Record | None) -> bool:
         if os.path.isdir(self.place(item)):  # noqa: PTH112 -- Path raises on names that are too long
             raise MmgenError(f"{self.place(item)} is a folder", "choose another place")
+        self._check_folder(self.place(item).parent)
         if self._overwrite or item.output == "-" or not os.path.lexists(self.place(item)):
             return False
         return last is None or last.get("written") != _digest(self.place(item))
+
+    def _check_folder(self, folder: Path) -> None:
+        """Check once, before anything is computed for them, that files can be made in a folder."""
+        if folder not in self._checked:
+            check_makeable(folder)
+            self._checked.add(folder)
 
     @contextmanager
     def whole(self, item: Item, data: bytes, record: Record) -> Iterator[Path]:
@@ -147,12 +156,13 @@ class Files(Writer):
 class Sidecars(Files):
     """A text file for each picture. One that was edited by hand, or was there before, is left as it is.
 
-    Ours is written anew from its record, without a model, where prefix or suffix are others now.
+    Ours is written anew from its record, without a model, where prefix or suffix are others now. A file holds one line,
+    as programs that train on captions read no other; `multiline` keeps the lines of an answer.
     """
 
-    def __init__(self, prefix: str = "", suffix: str = "", overwrite: bool = False) -> None:
+    def __init__(self, prefix: str = "", suffix: str = "", overwrite: bool = False, multiline: bool = False) -> None:
         super().__init__(overwrite)
-        self._prefix, self._suffix = prefix, suffix
+        self._prefix, self._suffix, self._multiline = prefix, suffix, multiline
 
     def is_there(self, item: Item, recorded: Callable[[], Record]) -> bool:
         text = recorded().get("text")
@@ -161,11 +171,14 @@ class Sidecars(Files):
     @contextmanager
     def stage(self, item: Item, result: Result, record: Record, last: Record | None) -> Iterator[Path]:
         record["text"], record["output"] = result.text(item), str(item.output)
+        if self.is_foreign(item, last):
+            raise MmgenError(f"{item.output} was written meanwhile, and is left", "--existing overwrite replaces it")
         with self.whole(item, self._encoded(record["text"]), record) as path:
             yield path
 
     def _encoded(self, text: str) -> bytes:
-        return f"{self._prefix}{text}{self._suffix}\n".encode()
+        words = text if self._multiline else folded(text)
+        return f"{self._prefix}{words}{self._suffix}\n".encode()
 
 
 class PictureFiles(Files):
@@ -266,7 +279,7 @@ class Stories(Files):
                 self._show(markdown(self._parts, link), "\n")
             _make(self._page.parent)
             with uninterrupted(), whole_file(self._page) as file:
-                file.write(_page(self._parts))
+                file.write(page_of(self._parts))
 
     @contextmanager
     def stage(self, item: Item, result: Result, record: Record, last: Record | None) -> Iterator[Path]:
@@ -281,7 +294,7 @@ class Stories(Files):
         if not parts:
             raise MmgenError("the model ended without a word or a picture", _EMPTY)
         record["output"], record["parts"] = str(item.output), parts
-        with self.whole(item, _page(parts), record) as path:
+        with self.whole(item, page_of(parts), record) as path:
             yield path
         if self._shown and not self._streamed:
             emit(f"{path}\n")
@@ -311,30 +324,6 @@ class Stories(Files):
         text = text if text.endswith(end) else text + end
         emit(text[self._n_shown :])
         self._n_shown = len(text)
-
-
-def markdown(parts: Sequence[RecordPart], link: Callable[[Path], str]) -> str:
-    """Write a story: words as they are, pictures as paragraphs of their own; what is added to it later follows."""
-    text, n_images = "", 0
-    for part in parts:
-        if "text" in part:
-            text += part["text"]
-            continue
-        n_images += 1
-        gap = "\n" * max(0, 2 - (len(text) - len(text.rstrip("\n")))) if text else ""
-        text += f"{gap}![picture {n_images}]({link(Path(part['image']))})\n\n"
-    return text
-
-
-def link(path: Path) -> str:
-    """Write a path as a Markdown link's target (CommonMark 6.3): in angle brackets where it has spaces or brackets."""
-    text = str(path)
-    return f"<{text}>" if any(letter in text for letter in " ()<>") else text
-
-
-def _page(parts: Sequence[RecordPart]) -> bytes:
-    """Write index.md, which stands beside its pictures."""
-    return (markdown(parts, lambda path: path.name).rstrip("\n") + "\n").encode()
 
 
 def _make(folder: Path) -> None:
