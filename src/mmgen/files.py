@@ -127,6 +127,7 @@ def check_makeable(folder: Path) -> None:
 
 # --- Ctrl-C -------------------------------------------------------------------------------------------------------
 
+_STOPS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]  # not on Windows
 _ends_at_once = False
 _was_raised = False
 
@@ -137,6 +138,8 @@ def end_on_interrupt() -> None:
     As an exception in the middle of an import it would be swallowed by whoever imports, or leave a module half made.
     """
     global _ends_at_once
+    if os.getpid() == 1 and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # which the kernel keeps from PID 1
+        signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         _ends_at_once = True
@@ -169,21 +172,29 @@ def noticed() -> Iterator[None]:
 
 
 @contextmanager
-def first_interrupt(call: Callable[[], None]) -> Iterator[None]:
-    """Let the first Ctrl-C call a function, and a second one be an exception; unless Ctrl-C is ignored."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+def first_interrupt(call: Callable[[int], None]) -> Iterator[None]:
+    """Let the first Ctrl-C, SIGTERM or SIGHUP call a function with its number, and a second one end it all.
+
+    One that is ignored stays so.
+    """
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    before = {number: signal.getsignal(number) for number in _STOPS}
+    heeded = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
 
     def handle(number: int, frame: object) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        call()
+        for each in heeded:
+            signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
+        call(number)
 
-    before = signal.signal(signal.SIGINT, handle)
+    for number in heeded:
+        signal.signal(number, handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in heeded:
+            signal.signal(number, before[number])
 
 
 @contextmanager

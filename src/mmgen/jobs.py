@@ -6,6 +6,7 @@ Knows items, writers and the journal; refuses to know which command asked, and h
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -43,7 +44,7 @@ class Job:
     counts: Counter[str] = field(default_factory=Counter)  # of items: done, skipped, failed
     _n_items: int | None = None
     _stopping: bool = False
-    _interrupted: bool = False
+    _interrupted: int = 0  # the number of the signal
     _entries: dict[int, Entry] = field(default_factory=dict)  # by number: those that are not written yet
     _next: int = 0  # the number of the first of them
     _asked: list[int] = field(default_factory=list)  # the numbers of those that were given to the model, in turn
@@ -87,6 +88,7 @@ class Job:
         Raises:
             MmgenError: the only item failed, or results cannot be written.
             KeyboardInterrupt: it was interrupted; what was in hand is finished and kept.
+            SystemExit: likewise, by SIGTERM or SIGHUP; with the code that a shell gives to who ends by those.
         """
         self._n_items = n_items
         try:
@@ -101,8 +103,10 @@ class Job:
                 self.notes.clear()
                 self.writer.end_early(failure)
             raise
-        if self._interrupted:
+        if self._interrupted == signal.SIGINT:
             raise KeyboardInterrupt
+        if self._interrupted:
+            raise SystemExit(128 + self._interrupted)
         return self.counts
 
     def summary(self) -> str:
@@ -244,8 +248,8 @@ class Job:
         self._clock += (now - self._ticked) / max(1, len(self._under_way))
         self._ticked = now
 
-    def _stop(self) -> None:
-        self._interrupted = self._stopping = True
+    def _stop(self, number: int) -> None:
+        self._interrupted, self._stopping = number, True
         self.notes.say("finishing what is in hand; Ctrl-C again stops at once")
 
     # 2) Write: results in the order of the items, a record before its file

@@ -164,3 +164,25 @@ def program(script: str) -> str:
     assert '"""' not in code
     quoted = code.replace("'", "'\\''")
     return f"'{sys.executable}' -c '{quoted}'"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_batch_that_is_told_to_stop_finishes_what_is_in_hand(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    (tmp_path / "prompts.txt").write_text("\n".join(f"a red cat number {n}" for n in range(200)))
+    command = [sys.executable, "-m", "mmgen", "draw", "--prompts", "prompts.txt", "-o", "out/", "--seed", "1"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        while process.poll() is None and not list(tmp_path.glob("out/*.png")):
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == code
+    assert "finishing what is in hand" in said
+    (journal,) = tmp_path.glob("out/*.jsonl")
+    pictures = list(tmp_path.glob("out/*.png"))
+    assert 0 < len(pictures) == len(journal.read_text().splitlines()) < 200
+    assert not list(tmp_path.glob("out/.mmgen-[0-9]*"))
