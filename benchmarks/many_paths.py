@@ -16,13 +16,12 @@ from PIL import Image
 from mmgen import tasks
 from mmgen.inputs.finding import Found, Selection, find
 from mmgen.jobs import Job
-from mmgen.limits import Limits
 from mmgen.model import Abilities, Model
 from mmgen.outputs.journal import Journal
 from mmgen.outputs.records import Item, Origin
 from mmgen.outputs.terminal import Notes
 from mmgen.outputs.writers import Lines
-from mmgen.request import WORDS, Done, Piece, Request
+from mmgen.request import WORDS, Done, Limits, Piece, Request
 
 PER_FOLDER = 1000
 

@@ -16,14 +16,13 @@ from itertools import chain, islice, takewhile
 
 from mmgen.errors import CannotGoOnError, MmgenError
 from mmgen.files import aside, first_interrupt
-from mmgen.limits import Limits
 from mmgen.model import Model
 from mmgen.outputs.journal import Journal
 from mmgen.outputs.looking import Entry, ahead, caught, look
 from mmgen.outputs.records import Item, Origin, Record, Result, in_order
 from mmgen.outputs.terminal import Drawing, Notes, emit, how_far, pace
 from mmgen.outputs.writers import Writer
-from mmgen.request import GROUP, Done, Picture, Piece, Progress, Request, Thought
+from mmgen.request import GROUP, Done, Limits, Picture, Piece, Progress, Request, Thought
 from mmgen.text import as_line, clean, folded
 
 _READERS = 4  # threads; what they do, reading and decoding pictures, runs side by side

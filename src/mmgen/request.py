@@ -133,22 +133,46 @@ GROUP = 16  # requests that a model in memory answers together, at most; as many
 
 
 @dataclass(frozen=True)
+class Limits:
+    """Which items are done, and how many at a time."""
+
+    fail_fast: bool = option(False, "Stop at the first that fails.", env=False)
+    limit: int | None = option(None, "Stop after N that had to be computed.", metavar="N", env=False)
+    shard: str | None = option(None, "Do only the I-th of N parts: one part a machine.", metavar="I/N", env=False)
+    batch_size: int | None = option(None, "Most at a time. Found by itself if not given.", metavar="N")
+
+    def __post_init__(self) -> None:
+        for flag, value in (("--batch-size", self.batch_size), ("--limit", self.limit)):
+            if value is not None and value < 1:
+                raise UsageError(f"{flag} {value} is out of range", "it is a number of at least 1")
+        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
+            raise UsageError(f"--shard {self.shard} is out of range", "as in 1/4 for the first of 4")
+
+    @property
+    def group(self) -> int:
+        """Most items at a time."""
+        return self.batch_size or GROUP
+
+    def takes(self, key: str) -> bool:
+        """Whether an item of this key, hex digits, is of the part that is to be done."""
+        i, n = self.part or (1, 1)
+        return int(key[:8], 16) % n == i - 1
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """(i, n): only the i-th of n parts, from 1, chosen by key."""
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.shard or "", re.ASCII)
+        if self.shard is not None and found is None:
+            raise UsageError(f"--shard {self.shard} is not I/N", "as in --shard 1/4 for the first of four parts")
+        return (int(found[1]), int(found[2])) if found else None
+
+
+@dataclass(frozen=True)
 class Turn:
     """An earlier turn of a conversation; one of the system, which says how to answer, stands before all others."""
 
     role: Role
     parts: tuple[Part, ...]
-
-
-def system_turns(words: str | None) -> tuple[Turn, ...]:
-    """Give the turn that a conversation begins with, if a system prompt is given.
-
-    Raises:
-        UsageError: it is empty.
-    """
-    if words is not None and not words.strip():
-        raise UsageError("the system prompt is empty", "say how to answer, or leave --system out")
-    return () if words is None else (Turn("system", (words,)),)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mmgen.errors import UsageError
 from mmgen.request import (
     BOTH,
     PICTURES,
@@ -21,7 +22,6 @@ from mmgen.request import (
     check_seed,
     fresh_seed,
     insert_images,
-    system_turns,
 )
 
 if TYPE_CHECKING:
@@ -98,6 +98,17 @@ def interleave(
     """Answer in words and pictures, mixed. The prompt is continued without an end-of-turn, as Anole was trained."""
     parts = insert_images(prompt, images)
     return Request(parts, BOTH, text, image or ImageSampling(), seed=_settled(seed), completion=True)
+
+
+def system_turns(words: str | None) -> tuple[Turn, ...]:
+    """Give the turn that a conversation begins with, if a system prompt is given.
+
+    Raises:
+        UsageError: it is empty.
+    """
+    if words is not None and not words.strip():
+        raise UsageError("the system prompt is empty", "say how to answer, or leave --system out")
+    return () if words is None else (Turn("system", (words,)),)
 
 
 def scaled(request: Request, max_pixels: int | None) -> Request:

@@ -23,7 +23,7 @@ SOURCE = Path(mmgen.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "text"),
     ("request", "files"),
-    ("tasks", "model", "limits", "inputs", "checkpoints", "decoding"),
+    ("tasks", "model", "inputs", "checkpoints", "decoding"),
     ("families", "outputs"),
     ("jobs", "api"),
     ("cli",),

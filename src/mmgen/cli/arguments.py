@@ -28,13 +28,12 @@ from mmgen.files import noticed, raise_on_interrupt, uninterrupted
 from mmgen.inputs import finding, prompts
 from mmgen.inputs.finding import Found, NotFoundError, Selection, check_file, is_url
 from mmgen.inputs.prompts import PromptLine
-from mmgen.limits import Limits
 from mmgen.model import Model
 from mmgen.outputs.journal import Journal
 from mmgen.outputs.records import Item, Origin, is_random
 from mmgen.outputs.terminal import Notes, emit
 from mmgen.outputs.writers import Sidecars, Writer
-from mmgen.request import GROUP, Kind, Loading, Request, fresh_seed
+from mmgen.request import GROUP, Kind, Limits, Loading, Request, fresh_seed
 from mmgen.text import is_text
 
 PromptLines: TypeAlias = Iterator[tuple[int | None, PromptLine | MmgenError]]  # with where they stand in their file

@@ -14,9 +14,8 @@ from mmgen.cli import naming, options
 from mmgen.errors import UsageError
 from mmgen.files import check_makeable
 from mmgen.inputs.finding import is_url
-from mmgen.limits import Limits
 from mmgen.outputs.records import Item
-from mmgen.request import IMAGE_MARK, Loading, TextSampling, Turn, insert_images, option
+from mmgen.request import IMAGE_MARK, Limits, Loading, TextSampling, Turn, insert_images, option
 
 if TYPE_CHECKING:
     from mmgen.cli.arguments import Command, Pictures

@@ -9,8 +9,7 @@ import typer
 from mmgen import tasks
 from mmgen.cli import options
 from mmgen.cli.ask import ask_each
-from mmgen.limits import Limits
-from mmgen.request import Loading, TextSampling
+from mmgen.request import Limits, Loading, TextSampling
 
 EXAMPLES = """\b
 Examples:

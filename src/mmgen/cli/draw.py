@@ -8,8 +8,7 @@ import typer
 
 from mmgen.cli import options
 from mmgen.errors import UsageError
-from mmgen.limits import Limits
-from mmgen.request import PICTURES, ImageSampling, Loading, Request
+from mmgen.request import PICTURES, ImageSampling, Limits, Loading, Request
 
 EXAMPLES = """\b
 Examples:

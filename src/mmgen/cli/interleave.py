@@ -10,9 +10,8 @@ import typer
 from mmgen import tasks
 from mmgen.cli import options
 from mmgen.errors import MmgenError, UsageError
-from mmgen.limits import Limits
 from mmgen.outputs.records import Item
-from mmgen.request import BOTH, ImageSampling, Loading, Request, TextSampling
+from mmgen.request import BOTH, ImageSampling, Limits, Loading, Request, TextSampling
 
 EXAMPLES = """\b
 Examples:

@@ -16,18 +16,18 @@ from typer.core import TyperCommand
 from mmgen.checkpoints import aliases
 from mmgen.errors import UsageError
 from mmgen.inputs.finding import PICTURE_ENDINGS
-from mmgen.limits import Limits
 from mmgen.outputs.terminal import Notes
 from mmgen.request import (
     WORDS,
     ImageSampling,
+    Limits,
     Loading,
     Request,
     TextSampling,
     check_seed,
     option,
-    system_turns,
 )
+from mmgen.tasks import system_turns
 from mmgen.text import is_text
 
 _MOST_PICTURES = 10**6  # of one prompt: their names are all looked at before the first is drawn
@@ -176,7 +176,8 @@ class TalkOptions:
     def shape(self, text: TextSampling, *, completion: bool = False) -> Request:
         """Begin the request of every item: all but its own words and pictures."""
         given = tuple(map(_template_arg, self.template_arg or ()))
-        return Request((), WORDS, text, completion=completion, history=system_turns(self.system), template_args=given)
+        before = () if self.system is None else system_turns(self.system)
+        return Request((), WORDS, text, completion=completion, history=before, template_args=given)
 
 
 def _template_arg(text: str) -> tuple[str, object]:

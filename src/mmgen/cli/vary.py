@@ -9,8 +9,7 @@ import typer
 from mmgen import tasks
 from mmgen.cli import options
 from mmgen.errors import UsageError
-from mmgen.limits import Limits
-from mmgen.request import PICTURES, ImageSampling, Loading, Request
+from mmgen.request import PICTURES, ImageSampling, Limits, Loading, Request
 
 EXAMPLES = """\b
 Examples:

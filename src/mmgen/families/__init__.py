@@ -78,7 +78,8 @@ def open_model(
     Raises:
         MmgenError: of an unknown family, unable to do what is wanted, or too large.
     """
-    refuse_others(checkpoint.name, checkpoint.model_type)
+    if checkpoint.model_type not in _FAMILIES:
+        refuse_others(checkpoint.name, checkpoint.model_type)
     family, able = _family(checkpoint), abilities(checkpoint)
     able.check(checkpoint.name, want, requests)
     if loading.fit_check and checkpoint.n_bytes > fit.SMALL:
@@ -86,7 +87,8 @@ def open_model(
     catalog.check_tokenizer(checkpoint)
     before_torch()
     prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)
-    requests = [scaled(request, loading.max_pixels) for request in requests]
+    if loading.max_pixels is not None:
+        requests = [scaled(request, loading.max_pixels) for request in requests]
     for request in requests[:1]:
         prompter.check(request if len(requests) == 1 else request.without_images())
     model: Model = import_module(f"mmgen.families.{family.module}").load(checkpoint, loading, able, prompter, requests)
@@ -95,9 +97,9 @@ def open_model(
 
 def abilities(checkpoint: Checkpoint) -> Abilities:
     """Say what a checkpoint can be asked for, from its family and its tensors' names."""
-    family, row = _family(checkpoint), plain.row(checkpoint)
-    if row is not None:
-        return replace(family.abilities, asks=row.asks)
+    family = _family(checkpoint)
+    if family is _CAPTIONER:
+        return replace(family.abilities, asks=plain.ROWS[checkpoint.model_type].asks)
     draws = any(f"{family.codec}decoder." in tensor for tensor in checkpoint.tensors)
     return family.abilities if draws else replace(family.abilities, gives=WORDS)
 

@@ -117,7 +117,8 @@ class InMemoryModel(Model):
     def replies(self, requests: Iterable[Request | None]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         """Answer a stream of requests in groups; each gets what it would get alone."""
         for group in _groups(requests):
-            group = [(number, scaled(request, self.loading.max_pixels)) for number, request in group]
+            if self.loading.max_pixels is not None:
+                group = [(number, scaled(request, self.loading.max_pixels)) for number, request in group]
             self.load_for([request for _, request in group])
             lanes = range(min(max(1, self.n_lanes), len(group)))
             yield from side_by_side([self._lane(group[lane :: len(lanes)]) for lane in lanes])

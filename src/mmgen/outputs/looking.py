@@ -15,11 +15,10 @@ from pathlib import Path
 
 from mmgen.errors import MmgenError, OutOfMemoryError, first_line
 from mmgen.inputs.finding import check_file, is_url
-from mmgen.limits import Limits
 from mmgen.outputs.journal import Journal
 from mmgen.outputs.records import FileEntry, Item, Origin, Result, key_of
 from mmgen.outputs.writers import Writer
-from mmgen.request import Request
+from mmgen.request import Limits, Request
 
 _READERS = 4  # threads; what they do, reading and decoding pictures, runs side by side
 
