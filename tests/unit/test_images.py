@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from mmgen.errors import MmgenError, UsageError
 from mmgen.files import check_writable
@@ -404,3 +404,23 @@ def test_a_profile_is_converted_to_srgb(tmp_path: Path, mode: str) -> None:
 def test_a_damaged_profile_leaves_the_colours_as_they_are(tmp_path: Path, profile: bytes) -> None:
     Image.new("RGB", (8, 8), "blue").save(tmp_path / "a.png", icc_profile=profile)
     assert open_image(tmp_path / "a.png").getpixel((3, 3)) == (0, 0, 255)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_large_text_or_a_large_profile_beside_the_pixels_is_no_reason_to_refuse(tmp_path: Path, mode: str) -> None:
+    image = noise().convert(mode)
+    beside = PngImagePlugin.PngInfo()
+    beside.add_itxt("workflow", "x" * 1_200_000, zip=True)
+    image.save(tmp_path / "text.png", pnginfo=beside)
+    image.save(tmp_path / "profile.png", icc_profile=b"\0" * 1_200_000)
+    image.save(tmp_path / "plain.png")
+    plain = open_image(tmp_path / "plain.png").tobytes()
+    assert open_image(tmp_path / "text.png").tobytes() == open_image(tmp_path / "profile.png").tobytes() == plain
+
+
+@pytest.mark.parametrize("proxy", ["socks://127.0.0.1:1", "socks5://127.0.0.1:1"])
+def test_a_proxy_that_cannot_be_used_is_an_error(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(MmgenError) as raised:
+        open_image("http://127.0.0.1:9/a.png")
+    assert "ALL_PROXY" in raised.value.hint

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SINGLE = "model.safetensors"  # where all weights are in one file
 _SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "README.md"]
 _SECOND_COPIES = ["original/*", "onnx/*", "consolidated*"]  # of the same model, in other formats
+_PROXY_HINT = "pip install socksio, for one of socks5; or unset ALL_PROXY and HTTPS_PROXY"
 _ELSEWHERE = "make room there, or set HF_HOME to a folder on another disk"
 
 
@@ -170,6 +171,7 @@ def _explained(repo: str, revision: str | None) -> Iterator[None]:
     except (
         *(OSError, RuntimeError, httpx2.HTTPError, httpx2.InvalidURL),  # hf_xet raises RuntimeError
         *(errors.HFValidationError, errors.XetDownloadError),
+        *(ImportError, ValueError),  # of a proxy in the environment that the client cannot use
     ) as error:
         cause = first_line(error.__cause__ or error)
         match error:
@@ -193,6 +195,8 @@ def _explained(repo: str, revision: str | None) -> Iterator[None]:
                     f"{repo} is not on this machine, or not all of it, and the network is off",
                     "fetch it once with the network on: without --offline and HF_HUB_OFFLINE",
                 )
+            case ImportError() | ValueError() if "proxy" in cause.lower():
+                said = f"the proxy that the environment names cannot be used: {cause}", _PROXY_HINT
             case OSError(errno=int(), strerror=reason):  # of the disk: the client's own have no number
                 said = f"cannot write to {constants.HF_HUB_CACHE}: {reason}", _ELSEWHERE
             case _:

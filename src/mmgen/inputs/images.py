@@ -67,7 +67,10 @@ def read_header(file: IO[bytes], name: str) -> Image.Image:
         raise MmgenError(f"{name} is empty", _KNOWN)
     file.seek(0)
     try:
-        image = Image.open(file)
+        try:
+            image = Image.open(file)
+        except ValueError:  # of text or a profile beside the pixels, which is larger than Pillow likes
+            image = Image.open(_pixels_alone(file))
         if image.width * image.height <= MAX_PIXELS:
             return image
         size = f"{image.width} x {image.height} pixels"
@@ -76,6 +79,18 @@ def read_header(file: IO[bytes], name: str) -> Image.Image:
     except _BROKEN as failure:
         raise MmgenError(f"{name} is not a picture that can be read", _KNOWN) from failure
     raise MmgenError(f"{name} is too large: {size}", f"the limit is {MAX_PIXELS:,} pixels: scale it down")
+
+
+def _pixels_alone(file: IO[bytes]) -> IO[bytes]:
+    """Copy a PNG without what stands beside its pixels: critical chunks and transparency (PNG, 3rd edition, 5.3)."""
+    file.seek(0)
+    kept = [file.read(8)]
+    while len(head := file.read(8)) == 8:
+        n_bytes, kind = struct.unpack(">I4s", head)
+        chunk = file.read(n_bytes + 4)  # and its checksum
+        if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+            kept += [head, chunk]
+    return io.BytesIO(b"".join(kept))
 
 
 def _declared_size(file: IO[bytes]) -> str | None:
@@ -160,4 +175,7 @@ def _download(url: str) -> bytes:
     except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.CookieConflict) as failure:
         why = first_line(failure)
         raise MmgenError(f"cannot download {url}: {why}", "check the address and the network") from failure
+    except (ImportError, ValueError) as failure:  # of a proxy in the environment that the client cannot use
+        hint = "pip install socksio, for a proxy of socks5; or unset ALL_PROXY and HTTPS_PROXY"
+        raise MmgenError(f"cannot download {url}: {first_line(failure)}", hint) from failure
     return bytes(body)
