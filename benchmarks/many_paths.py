@@ -14,7 +14,8 @@ from pathlib import Path
 from PIL import Image
 
 from mmgen import tasks
-from mmgen.inputs.finding import Found, Selection, find
+from mmgen.inputs.finding import Found, find
+from mmgen.inputs.selection import Selection
 from mmgen.jobs import Job
 from mmgen.model import Abilities, Model
 from mmgen.outputs.journal import Journal

@@ -18,14 +18,12 @@ from mmgen.errors import CannotGoOnError, MmgenError
 from mmgen.files import aside, first_interrupt
 from mmgen.model import Model
 from mmgen.outputs.journal import Journal
-from mmgen.outputs.looking import Entry, ahead, caught, look
+from mmgen.outputs.looking import MOST_PIXELS, Entry, ahead, caught, look, n_pixels
 from mmgen.outputs.records import Item, Origin, Record, Result, in_order
 from mmgen.outputs.terminal import Drawing, Notes, emit, how_far, pace
 from mmgen.outputs.writers import Writer
 from mmgen.request import GROUP, Done, Limits, Picture, Piece, Progress, Request, Thought
 from mmgen.text import as_line, clean, folded
-
-_READERS = 4  # threads; what they do, reading and decoding pictures, runs side by side
 
 
 @dataclass
@@ -121,7 +119,7 @@ class Job:
 
     def _waiting(self, items: Iterable[Item]) -> Generator[Request | None]:
         """Give the requests that are to be computed; None where the model should answer what it has."""
-        n_computed = 0
+        n_computed = n_group = pixels = 0
         numbered = enumerate(entry for entry in ahead(self._look, items, 2 * self.limits.group) if entry is not None)
         for number, entry in numbered:
             if self._stopping or n_computed == self.limits.limit:
@@ -141,8 +139,10 @@ class Job:
                 entry.began = self._clock
                 self._asked.append(number)
                 self._under_way[number] = 0.0
+                n_group, pixels = n_group + 1, pixels + n_pixels(entry)
                 yield entry.request
-                if len(self._asked) % self.limits.group == 0:
+                if n_group == self.limits.group or pixels > MOST_PIXELS:
+                    n_group = pixels = 0
                     yield None
                 continue
             if self.limits.fail_fast and entry.result.error is not None:

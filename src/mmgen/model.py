@@ -102,6 +102,14 @@ class Model(ABC):
         """
         raise MmgenError(f"{self.name} cannot say how likely an answer is", "use another model")
 
+    def margin(self, request: Request, codes: Sequence[int], place: int) -> float:
+        """Say how far a picture is from having the next of these codes after the first `place` of them, in nats.
+
+        Raises:
+            MmgenError: the model cannot tell.
+        """
+        raise MmgenError(f"{self.name} cannot say how near another picture was", "use another model")
+
     def reply(self, request: Request) -> Iterator[Piece]:
         """Answer one request, piece by piece.
 

@@ -112,6 +112,7 @@ class Loading:
     offline: bool = option(False, "Use only models that are on this machine.")
     fit_check: bool = option(True, "Load even what seems too large for this machine.", "--no-fit-check")
     max_pixels: int | None = option(None, "Scale pictures with more than N pixels down, first of all.", metavar="N")
+    encode: bool = option(False, "Encode every picture anew, even one that has its codes in its file.")
     window: int | None = option(
         None,
         "Image tokens looked at in one pass: in float32 the pictures are the same. Chosen by itself if not given.",
@@ -140,11 +141,16 @@ class Limits:
     limit: int | None = option(None, "Stop after N that had to be computed.", metavar="N", env=False)
     shard: str | None = option(None, "Do only the I-th of N parts: one part a machine.", metavar="I/N", env=False)
     batch_size: int | None = option(None, "Most at a time. Found by itself if not given.", metavar="N")
+    pixel_limit: int | None = option(
+        None, "Refuse pictures of more than N pixels; 179 million if not given.", metavar="N"
+    )
+    strict: bool = option(False, "Refuse pictures that lack their last rows, too.")
 
     def __post_init__(self) -> None:
-        for flag, value in (("--batch-size", self.batch_size), ("--limit", self.limit)):
+        least_one = {"batch-size": self.batch_size, "limit": self.limit, "pixel-limit": self.pixel_limit}
+        for flag, value in least_one.items():
             if value is not None and value < 1:
-                raise UsageError(f"{flag} {value} is out of range", "it is a number of at least 1")
+                raise UsageError(f"--{flag} {value} is out of range", "it is a number of at least 1")
         if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
             raise UsageError(f"--shard {self.shard} is out of range", "as in 1/4 for the first of 4")
 
@@ -216,7 +222,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that came out."""
+    """A picture that came out; where it has codes, its image says how it was made, too (see codes.carry)."""
 
     image: Image.Image
     seed: int

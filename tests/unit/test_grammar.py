@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mmgen.codes import Maker
 from mmgen.decoding.grammar import Canvas, PromptIds, Vocabulary
 from mmgen.decoding.replies import LanguageModel, draw, generate_text, interleave
 from mmgen.decoding.stepwise import Cache, Network
@@ -62,6 +63,7 @@ class Babble:
             context,
             lambda ids: "".join(chr(97 + id_) for id_ in ids),
             lambda codes: torch.zeros(1, 3, 2, 2),
+            lambda: Maker("c", "d", len(CODES), "float32"),
             window=1,  # so that what is fed is what was chosen
         )
 

@@ -424,3 +424,18 @@ def test_a_proxy_that_cannot_be_used_is_an_error(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(MmgenError) as raised:
         open_image("http://127.0.0.1:9/a.png")
     assert "ALL_PROXY" in raised.value.hint
+
+
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+def test_lossy_files_have_the_parameters_that_viewers_read_as_a_user_comment(tmp_path: Path, ending: str) -> None:
+    save_image(noise(), tmp_path / f"a.{ending}", METADATA)
+    save_image(noise(), tmp_path / "a.png", METADATA)
+    exif = Image.open(tmp_path / f"a.{ending}").info["exif"].removeprefix(b"Exif\0\0")
+    assert exif[:4] == b"MM\0*"  # so that whoever reads text in the order of the file reads it as it is
+    at = exif.index(b"\x92\x86")  # UserComment: 7 is UNDEFINED, then how many bytes there are, and where
+    kind, n_bytes, start = struct.unpack(">HII", exif[at + 2 : at + 12])
+    comment = exif[start : start + n_bytes]
+    assert (kind, comment[:8]) == (7, b"UNICODE\0")
+    assert comment[8:].decode("utf-16-be") == Image.open(tmp_path / "a.png").info["parameters"]
+    found = Image.open(tmp_path / f"a.{ending}").getexif().get_ifd(0x8769)[0x9286]
+    assert found == comment

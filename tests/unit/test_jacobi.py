@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import compress
 
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor
 import mmgen
 from benchmarks.windows import PROMPTS, scores
 from mmgen import tasks
+from mmgen.codes import Maker
 from mmgen.decoding.grammar import Canvas, PromptIds, Vocabulary
 from mmgen.decoding.jacobi import choose_window
 from mmgen.decoding.replies import LanguageModel, draw
@@ -27,6 +29,9 @@ from tools.demo.judge import fresh_renders
 
 CODES = (9, 4, 7, 6, 5, 3, 8)
 N_IDS, MOST = 20, 120
+
+
+MAKER = partial(Maker, "c", "d", 6, "float32")
 
 
 class Reader:
@@ -55,7 +60,7 @@ class Reader:
     def language_model(self, window: int | None, row_end: int | None = None) -> LanguageModel:
         v = Vocabulary(N_IDS, 0, frozenset([2]), 11, 10, 13, CODES, Canvas(4, 4, row_end))
         network = Network(self.body, self.code_head, self.code_head, torch.tensor(CODES))
-        return LanguageModel(network, v, MOST, str, lambda codes: torch.zeros(1, 3, 2, 2), window)
+        return LanguageModel(network, v, MOST, str, lambda codes: torch.zeros(1, 3, 2, 2), MAKER, window)
 
 
 def pictures(

@@ -22,7 +22,8 @@ SOURCE = Path(mmgen.__file__).parent
 # Rooms from the ground up: a room may import what stands on a lower floor, and its modules each other, in no circle.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "text"),
-    ("request", "files"),
+    ("codes", "files"),
+    ("request",),
     ("tasks", "model", "inputs", "checkpoints", "decoding"),
     ("families", "outputs"),
     ("jobs", "api"),

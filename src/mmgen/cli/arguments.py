@@ -12,130 +12,26 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from threading import Event
-from typing import NamedTuple, TypeAlias
 
 import typer
 
 from mmgen.checkpoints import catalog, fit
 from mmgen.checkpoints.catalog import Checkpoint
+from mmgen.cli.given import PromptLines
 from mmgen.cli.naming import check_outputs, check_page, no_path
-from mmgen.cli.options import FindOptions, JobOptions
-from mmgen.errors import MmgenError, UsageError
+from mmgen.cli.options import JobOptions
+from mmgen.errors import MmgenError
 from mmgen.files import noticed, raise_on_interrupt, uninterrupted
-from mmgen.inputs import finding, prompts
-from mmgen.inputs.finding import Found, NotFoundError, Selection, check_file, is_url
-from mmgen.inputs.prompts import PromptLine
+from mmgen.inputs.finding import Found, NotFoundError
+from mmgen.inputs.selection import Selection, left_out
 from mmgen.model import Model
 from mmgen.outputs.journal import Journal
 from mmgen.outputs.records import Item, Origin, is_random
 from mmgen.outputs.terminal import Notes, emit
 from mmgen.outputs.writers import Sidecars, Writer
 from mmgen.request import GROUP, Kind, Limits, Loading, Request, fresh_seed
-from mmgen.text import is_text
-
-PromptLines: TypeAlias = Iterator[tuple[int | None, PromptLine | MmgenError]]  # with where they stand in their file
-
-
-def read_prompt(words: str, hint: str) -> str:
-    """Take a prompt from the command line, or from stdin if it is `-`.
-
-    Raises:
-        UsageError: not text, or a picture's name by mistake; the hint says where that belongs.
-    """
-    if words == "-":
-        try:
-            words = sys.stdin.buffer.read().decode().strip()
-        except UnicodeDecodeError as failure:
-            raise UsageError("the prompt on stdin is not UTF-8 text", "give words, not a picture") from failure
-    return check_prompt(words, hint)
-
-
-def check_prompt(words: str, hint: str) -> str:
-    """Check that a prompt is text; raises as `read_prompt`."""
-    is_picture = words.lower().endswith(finding.PICTURE_ENDINGS) and len(words.split()) == 1
-    if is_picture or ("." in words and os.path.isfile(words)):  # noqa: PTH113 -- Path raises on a prompt that is too long
-        raise UsageError(f"the prompt is the name of a file: {words}", hint)
-    if not is_text(words):
-        raise UsageError("the prompt is not UTF-8 text", "check the terminal's or the script's encoding")
-    if not words.strip():
-        raise UsageError("the prompt is empty", "say in words what you want")
-    return words
-
-
-def read_prompts(words: Sequence[str], file: str | None, hint: str) -> PromptLines:
-    """Take prompts from the command line or from a file.
-
-    Raises:
-        UsageError: there are none, or some in both places; the hint is for the name of a picture.
-    """
-    if file is None and not words:
-        raise UsageError("missing PROMPT", "say in words what you want, or give a file of prompts with --prompts")
-    if file is not None and words:
-        raise UsageError("prompts both on the command line and in --prompts", "leave one out")
-    if list(words).count("-") > 1:
-        raise UsageError("two prompts are -", "stdin holds one")
-    said = [(None, PromptLine(read_prompt(each, hint))) for each in words]
-    return iter(said) if file is None else prompts.read_prompts(file)
-
-
-class Pictures(NamedTuple):
-    """The pictures that were named.
-
-    Attributes:
-        n: how many they are, if one was named, or somebody watches the progress and they can be counted.
-        is_one: exactly one was named: no folder, no pattern, no list.
-    """
-
-    found: Iterable[Found | NotFoundError]
-    n: int | None
-    is_one: bool
-
-
-def find_pictures(
-    names: Sequence[str], given: FindOptions, words: str | None = None, *, counts: bool = True
-) -> Pictures:
-    """Find the pictures that a command's words and options name.
-
-    Args:
-        words: the command's prompt, as given.
-        counts: count them for whoever watches the progress.
-
-    Raises:
-        MmgenError: nothing was named, or something that is not there, or stdin was to hold two things.
-    """
-    listed_in = given.files_from
-    if listed_in == words == "-":
-        raise UsageError("both the prompt and --files-from are -", "stdin holds one")
-    if not names and listed_in is None:
-        raise UsageError("missing IMAGE", "name files, folders or addresses, or a list of them with --files-from")
-    if given.null and listed_in is None:
-        raise UsageError("-0 says how paths in --files-from end", "leave it out, or add --files-from")
-    plain = [name for name in names if is_url(name) or os.path.lexists(name) or not any(sign in name for sign in "*?[")]
-    for name in plain:
-        if not (is_url(name) or os.path.lexists(name)):
-            check_file(name)
-    is_one = listed_in is None and len(names) == len(plain) == 1 and not Path(names[0]).is_dir()
-    selection = Selection(given.recursive, tuple(given.include or ()), tuple(given.exclude or ()))
-
-    def look() -> Iterator[Found | NotFoundError]:
-        listed = () if listed_in is None else finding.read_names(listed_in, null=given.null)
-        return _some(finding.find(chain(names, listed), selection), listed_in)
-
-    comes_once = listed_in is not None and not Path(listed_in).is_file()  # stdin, <(find ...)
-    is_counted = counts and sys.stderr.isatty() and not comes_once
-    return Pictures(look(), 1 if is_one else sum(1 for _ in look()) if is_counted else None, is_one)
-
-
-def _some(found: Iterator[Found | NotFoundError], listed_in: str | None) -> Iterator[Found | NotFoundError]:
-    first = next(found, None)
-    if first is None:
-        raise MmgenError(f"no pictures in {'stdin' if listed_in == '-' else listed_in}", "write one path a line")
-    yield first
-    yield from found
-
 
 # --- the model ----------------------------------------------------------------------------------------------------
 
@@ -205,6 +101,13 @@ class Command:
     loading: Loading
     notes: Notes
 
+    def __post_init__(self) -> None:
+        self.notes.listen()
+        if self.limits.pixel_limit is not None:
+            from mmgen.inputs.images import set_pixel_limit
+
+            set_pixel_limit(self.limits.pixel_limit)
+
     @cached_property
     def first_seed(self) -> int:
         """The seed that was given, or one that is drawn, once."""
@@ -231,7 +134,7 @@ class Command:
         for each in found:
             error, below = (each, "") if isinstance(each, NotFoundError) else (None, each.below)
             yield Item(
-                replace(self.shape, seed=seed), prompt, image=each.name, sources=(each.name,),
+                replace(self.shape, seed=seed), prompt, image=each.name, sources=(getattr(each, "source", each.name),),
                 own_seed=self.job.seed is not None, error=error,
             ), below  # fmt: skip
 
@@ -267,6 +170,7 @@ class Command:
         n_items: int | None = None,
         own_journal: Path | None = None,
         force: bool | None = None,
+        selection: Selection | None = None,
     ) -> None:
         """Run items, and end the command: in failure if any of them failed.
 
@@ -275,6 +179,7 @@ class Command:
             n_items: how many there are, if that is known.
             own_journal: where results are kept, in a folder that the command fills, if --jsonl does not say.
             force: of picture files: overwrite what exists. It is looked for first, if they are few and named.
+            selection: by which pictures were found.
         """
         from mmgen.jobs import Job
 
@@ -308,6 +213,7 @@ class Command:
             running = Job(origin, writer, notes, opened, self.limits, journal, job.as_json)
             if job.plan:
                 emit(", ".join(f"{name} {n}" for name, n in running.plan(found).items()) + "\n")
+                self._say_left_out(selection)
                 return
             try:
                 running.run(found, n_items)
@@ -316,14 +222,22 @@ class Command:
                 counts, is_silent = running.counts, isinstance(writer, Sidecars)  # on stdout
                 is_stopped_early = isinstance(sys.exception(), KeyboardInterrupt) and not counts
                 is_notable = counts["skipped"] or counts["done"] > GROUP or (counts["failed"] and counts.total() > 1)
+                n_left_out = self._say_left_out(selection)
                 if not is_stopped_early and (journal is not None or is_notable or is_silent):
-                    notes.say(running.summary())
+                    notes.say(running.summary() + (f", {n_left_out} left out" if n_left_out else ""))
                 if job.html is not None and journal is not None:
                     from mmgen.outputs.export import Export
 
                     Export([*journal.records()], Path(job.html), f"mmgen {self.name}", Path(), notes).write()
         if running.counts["failed"]:
             raise typer.Exit(1)
+
+    def _say_left_out(self, selection: Selection | None) -> int:
+        """Say which files of folders were left out, and count them."""
+        if selection is None or not selection.left_out:
+            return 0
+        self.notes.say(left_out(selection))
+        return len(selection.left_out)
 
     @contextmanager
     def _journal(self, own: Path | None) -> Iterator[Journal | None]:

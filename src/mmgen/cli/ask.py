@@ -13,12 +13,13 @@ from mmgen import tasks
 from mmgen.cli import naming, options
 from mmgen.errors import UsageError
 from mmgen.files import check_makeable
-from mmgen.inputs.finding import is_url
+from mmgen.inputs.finding import Found, captured, is_url
 from mmgen.outputs.records import Item
 from mmgen.request import IMAGE_MARK, Limits, Loading, TextSampling, Turn, insert_images, option
 
 if TYPE_CHECKING:
-    from mmgen.cli.arguments import Command, Pictures
+    from mmgen.cli.arguments import Command
+    from mmgen.cli.given import Pictures
 
 EXAMPLES = """\b
 Examples:
@@ -63,7 +64,8 @@ def ask(
     Pictures stand before the question, or where it says <image>. Paths in a FILE are looked up from its folder.
     With --jsonl or --sidecar answers go there, and the same command again does only what is missing or failed.
     """
-    from mmgen.cli.arguments import Command, find_pictures, read_prompt, read_prompts
+    from mmgen.cli.arguments import Command
+    from mmgen.cli.given import find_pictures, read_prompt, read_prompts
     from mmgen.outputs.terminal import Notes
     from mmgen.outputs.writers import Lines
 
@@ -118,15 +120,18 @@ def ask_each(command: Command, prompt: str, pictures: Pictures, texts: options.S
         if texts.sidecar
         else Lines(not (command.job.as_json or command.job.jsonl is not None), pictures.is_one and command.streams(1)),
         pictures.n,
+        selection=pictures.selection,
     )
 
 
 def _ask_once(command: Command, question: str | None, given: tuple[str, ...], history: str | None) -> None:
-    from mmgen.cli.arguments import read_prompt
+    from mmgen.cli.given import read_prompt
     from mmgen.inputs.messages import entry, read_messages
     from mmgen.outputs.writers import Lines
 
     shape = command.shape
+    if [*given, question].count("-") > 1:
+        raise UsageError("two of pictures and question are -", "stdin holds one")
     if history is not None and (command.job.is_batch or command.limits.shard is not None):
         raise UsageError("a conversation is no batch", "leave out --jsonl, --html, --plan and --shard, or --history")
     if history is not None and shape.completion:
@@ -145,12 +150,20 @@ def _ask_once(command: Command, question: str | None, given: tuple[str, ...], hi
     request = replace(shape, seed=command.first_seed, history=shape.history + (talk.history if talk else ()))
     if unanswered:
         words, request = _words(unanswered), replace(request, parts=unanswered.parts)
-    item = Item(request, words, images=given, sources=given, own_seed=command.job.seed is not None)
-    item = replace(item, request=item.open())
+    found = [captured(image) or Found(image, "") for image in given]
+    sources = tuple(each.source for each in found)
+    item = Item(
+        request,
+        words,
+        images=tuple(each.name for each in found),
+        sources=sources,
+        own_seed=command.job.seed is not None,
+    )
+    item = replace(item, request=item.open(command.limits.strict))
     writer = Lines(shown=False, streamed=command.streams(1))
     command.run(lambda seed: [replace(item, request=replace(item.request, seed=seed))], writer, 1)
     if talk:
-        asked = () if unanswered else insert_images(words, [entry(image, talk.path) for image in given])
+        asked = () if unanswered else insert_images(words, [entry(source, talk.path) for source in sources])
         talk.add(asked, writer.said, shape.system)
 
 

@@ -50,7 +50,8 @@ def caption(
     Prints the caption of one picture, or of several a line each: path, tab, caption. With --jsonl or --sidecar they
     go there instead, and the same command again does only what is missing or failed.
     """
-    from mmgen.cli.arguments import Command, check_prompt, find_pictures
+    from mmgen.cli.arguments import Command
+    from mmgen.cli.given import check_prompt, find_pictures
     from mmgen.outputs.terminal import Notes
 
     pictures = find_pictures(images or [], find)

@@ -24,11 +24,12 @@ def draw(
         typer.Argument(metavar="PROMPT", show_default=False, help="What to draw, a picture each; - reads stdin."),
     ] = None,
     prompts: options.Prompts = None,
+    like: options.Like = None,
     *,
     save: options.PictureOptions,
     image: Annotated[ImageSampling, options.without("image_guidance")],
     job: options.JobOptions,
-    limits: Limits,
+    limits: Annotated[Limits, options.without("pixel_limit", "strict")],
     loading: Loading,
 ) -> None:
     """Draw pictures from words.
@@ -37,11 +38,14 @@ def draw(
     only what is missing or failed.
     """
     from mmgen.cli import naming
-    from mmgen.cli.arguments import Command, read_prompts
+    from mmgen.cli.arguments import Command
+    from mmgen.cli.given import read_prompts
     from mmgen.outputs.pictures import format_of
     from mmgen.outputs.records import Item
     from mmgen.outputs.writers import PictureFiles
 
+    if like is not None and prompts is not None:
+        prompt = None  # the lines have their own
     options.check_seeds(job.seed, save.n)
     lines = read_prompts(prompt or [], prompts, "draw from a picture with mmgen vary")
     n_items = None if prompts is not None else len(prompt or []) * save.n

@@ -41,7 +41,8 @@ def interleave(
     Prints Markdown, and writes it with its pictures into a folder; of --prompts, into a folder for each.
     """
     from mmgen.cli import naming
-    from mmgen.cli.arguments import Command, read_prompts
+    from mmgen.cli.arguments import Command
+    from mmgen.cli.given import read_prompts
     from mmgen.outputs.writers import Stories
 
     image = replace(image, top_p=text.top_p, top_k=text.top_k)
@@ -56,7 +57,7 @@ def interleave(
             replace(shape, seed=command.first_seed), said.text, images=given, sources=given, output=folder,
             own_seed=job.seed is not None,
         )  # fmt: skip
-        item = replace(item, request=item.open())
+        item = replace(item, request=item.open(limits.strict))
         writer = Stories(save.metadata, not job.as_json, streamed=command.streams(1), overwrite=True)
         command.run(lambda seed: [replace(item, request=replace(item.request, seed=seed))], writer, 1)
         return

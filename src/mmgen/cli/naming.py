@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmgen.errors import UsageError
 from mmgen.files import check_writable
-from mmgen.inputs.finding import PICTURE_ENDINGS
+from mmgen.inputs.selection import PICTURE_ENDINGS
 from mmgen.outputs.records import Item
 
 _LONGEST = 40  # letters of a prompt in a file's name

@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 
 from mmgen.checkpoints import aliases
 from mmgen.errors import UsageError
-from mmgen.inputs.finding import PICTURE_ENDINGS
+from mmgen.inputs.selection import PICTURE_ENDINGS
 from mmgen.outputs.terminal import Notes
 from mmgen.request import (
     WORDS,
@@ -272,6 +272,36 @@ def output(metavar: str, about: str) -> Any:
     """Declare where a command writes."""
     return typer.Option("-o", "--output", metavar=metavar, rich_help_panel=RESULT, help=about)
 
+
+def _like(context: typer.Context, path: str | None) -> str | None:
+    """Let what a picture's file says stand in for what is not given: prompt, model, seed, sampling."""
+    if path is None:
+        return None
+    from mmgen.outputs.pictures import read_metadata
+
+    note: dict[str, Any] = {**(read_metadata(path) or {})}  # type: ignore[dict-item]
+    if not isinstance(note.get("prompt"), str):
+        raise UsageError(f"{path} does not say how it was made", "mmgen info shows what a file says")
+    sampling = note.pop("sampling", None)
+    if isinstance(sampling, dict) and isinstance(sampling.get("image"), dict):
+        note |= sampling["image"]
+    note["prompt"] = [note["prompt"]] if context.command.name == "draw" else note["prompt"]
+    taken = {param.name for param in context.command.params} & {*note} - {"output", "n", "like"}
+    context.default_map = {str(name): note[name] for name in taken if note[name] is not None}
+    return path
+
+
+Like = Annotated[
+    str | None,
+    typer.Option(
+        "--like",
+        metavar="PICTURE",
+        rich_help_panel=RESULT,
+        help="Take prompt, model, seed and settings from a picture's file; flags override.",
+        is_eager=True,
+        callback=_like,
+    ),
+]
 
 Prompts = Annotated[
     str | None,

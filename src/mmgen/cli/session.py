@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmgen import tasks
-from mmgen.cli import arguments, naming
+from mmgen.cli import given, naming
 from mmgen.errors import MmgenError, TooLongError, UsageError
 from mmgen.files import check_writable, whole_file
 from mmgen.inputs.images import open_image
@@ -95,7 +95,7 @@ class Session:
 
     def ask(self, words: str) -> None:
         """Ask about the pictures that wait, and about all that was said."""
-        arguments.check_prompt(words, "show it with /image")
+        given.check_prompt(words, "show it with /image")
         request = replace(
             self._shape,
             parts=insert_images(words, self._waiting),

@@ -28,6 +28,7 @@ def vary(
         str | None,
         typer.Argument(metavar="PROMPT", show_default=False, help="What should change; - reads it from stdin."),
     ] = None,
+    like: options.Like = None,
     *,
     save: options.PictureOptions,
     find: options.FindOptions,
@@ -42,7 +43,8 @@ def vary(
     draws only what is missing or failed.
     """
     from mmgen.cli import naming
-    from mmgen.cli.arguments import Command, find_pictures, read_prompt
+    from mmgen.cli.arguments import Command
+    from mmgen.cli.given import find_pictures, read_prompt
     from mmgen.outputs.writers import PictureFiles
 
     options.check_seeds(job.seed, save.n)
@@ -66,4 +68,5 @@ def vary(
         n_items,
         None if pictures.is_one or outputs.folder is None else outputs.folder / naming.JOURNAL,
         save.force,
+        pictures.selection,
     )

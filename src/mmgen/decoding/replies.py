@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mmgen.codes import Maker, carry
 from mmgen.decoding import jacobi, stepwise
 from mmgen.decoding.grammar import Canvas, Grammar, PromptIds, Vocabulary
 from mmgen.decoding.sampling import Noise, guidance_weights
@@ -32,6 +33,7 @@ class LanguageModel:
         detokenise: words' ids -> text.
         vq_decode: codes [1, h, w] int64 -> pixels [1, 3, H, W] float in [-1, 1].
         window: most places of a picture that one pass looks at; None chooses, 1 is one by one.
+        maker: says with what pictures are made; called once one is whole.
         pass_tokens: tokens of one pass over all its rows beyond which it takes longer in proportion.
     """
 
@@ -40,6 +42,7 @@ class LanguageModel:
     context: int
     detokenise: Callable[[Sequence[int]], str]
     vq_decode: Callable[[Tensor], Tensor]
+    maker: Callable[[], Maker]
     window: int | None = None
     pass_tokens: int = 16
 
@@ -77,7 +80,7 @@ def draw(
     v, sampling = model.vocabulary, requests[0].image
     canvas = prompts[0].canvas or v.canvas
     weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(prompts[0].images))
-    ids = [_guidance_row(v, kind, prompt) for prompt in prompts for kind in weights]
+    ids = [guidance_row(v, kind, prompt) for prompt in prompts for kind in weights]
     cache = Cache(len(ids), max(map(len, ids)) + canvas.n_places)
     hidden = _prefill(model.network, cache, ids)
     yield from _pictures(model, cache, hidden, weights, requests, canvas)
@@ -115,7 +118,7 @@ def interleave(
         hidden = extend(network, cache, main, [[v.begin_image]])
         cache.lengths[1:] = [0, 0]
         so_far = PromptIds((), tuple(pictures))
-        if rows := [_guidance_row(v, kind, so_far) for kind in weights if kind != "full"]:
+        if rows := [guidance_row(v, kind, so_far) for kind in weights if kind != "full"]:
             hidden = torch.cat([hidden, extend(network, cache, guidance[: len(rows)], rows)])
         own = replace(request, seed=request.seed + len(pictures) - len(prompt.images))
         ids: list[int] = []
@@ -174,15 +177,16 @@ def _pictures(
             is_whole = len(codes[index]) == canvas.n_codes
             is_over[index] = is_whole or requests[index].cancelled.is_set()
             if is_whole:
-                seed = requests[index].seed
-                yield index, to_picture(model.vq_decode, codes[index], canvas.rows, seed, passes[index])
+                image = to_image(model.vq_decode, codes[index], canvas.rows)
+                carry(image, codes[index], canvas.rows, replace(model.maker(), window=window))
+                yield index, Picture(image, requests[index].seed, tuple(codes[index]), passes[index])
             if is_over[index]:
                 yield index, Done("end" if is_whole else "cancelled", len(codes[index]))
         if all(is_over) and any(len(each) < canvas.n_codes for each in codes):
             return  # else the loop has an end of its own, and leaves the cache in order
 
 
-def _guidance_row(v: Vocabulary, kind: str, prompt: PromptIds) -> tuple[int, ...]:
+def guidance_row(v: Vocabulary, kind: str, prompt: PromptIds) -> tuple[int, ...]:
     """Give the ids that a kind of guidance row holds before the first code (see sampling.guidance_weights)."""
     if kind == "full":
         return (*prompt.ids, v.begin_image)
@@ -231,16 +235,14 @@ class Detokenizer:
         return new
 
 
-def to_picture(
-    vq_decode: Callable[[Tensor], Tensor], codes: Sequence[int], n_rows: int, seed: int, passes: int
-) -> Picture:
+def to_image(vq_decode: Callable[[Tensor], Tensor], codes: Sequence[int], n_rows: int) -> Image.Image:
     """Decode one picture's codes, row-major. One at a time: a batched decode changes bytes.
 
     Args:
         vq_decode: codes [1, h, w] int64 -> pixels [1, 3, H, W] float in [-1, 1].
     """
     pixels = vq_decode(torch.tensor(codes).view(1, n_rows, -1))[0]
-    return Picture(Image.fromarray(to_uint8(pixels).cpu().numpy()), seed=seed, codes=tuple(codes), passes=passes)
+    return Image.fromarray(to_uint8(pixels).cpu().numpy())
 
 
 def to_sketch(

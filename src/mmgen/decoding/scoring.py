@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from mmgen.decoding.grammar import PromptIds, forbidden
-from mmgen.decoding.replies import LanguageModel
-from mmgen.decoding.stepwise import Cache, forward
+from mmgen.decoding.replies import LanguageModel, guidance_row
+from mmgen.decoding.sampling import Noise, guidance_weights, log_probabilities, mix
+from mmgen.decoding.stepwise import Cache, extend, forward
+from mmgen.request import Request
 
 
 def score_words(model: LanguageModel, prompt: PromptIds, answers: Sequence[Sequence[int]]) -> list[float]:
@@ -41,6 +43,27 @@ def score_pictures(model: LanguageModel, prompt: PromptIds, pictures: Sequence[S
         log_p = model.network.code_head(hidden).float().log_softmax(-1)  # [N, K]
         scores.append(float(log_p[range(len(codes)), list(codes)].double().sum()))
     return scores
+
+
+def margin(model: LanguageModel, request: Request, prompt: PromptIds, codes: Sequence[int], place: int) -> float:
+    """Say by how much the code that is chosen after the first `place` of these beats the next of them, in nats.
+
+    Compared is what `pick` compares: log-probability and noise together; at temperature 0 the logits alone. It is
+    infinite where that code cannot be chosen at all.
+    """
+    v, sampling, canvas = model.vocabulary, request.image, prompt.canvas or model.vocabulary.canvas
+    weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(prompt.images))
+    so_far: list[int] = []
+    for at, code in enumerate(codes[:place], 1):
+        so_far += [v.code_ids[code], *([] if canvas.row_end is None or at % canvas.columns else [canvas.row_end])]
+    rows = [(*guidance_row(v, kind, prompt), *so_far) for kind in weights]
+    hidden = extend(model.network, Cache(len(rows), max(map(len, rows))), range(len(rows)), rows)
+    scores = mix(model.network.code_head(hidden)[None], list(weights.values()))[0]
+    if sampling.temperature > 0:
+        noise = Noise(request.seed)
+        gumbel = [noise.row(len(scores)) for _ in range(place + 1)][-1]
+        scores = log_probabilities(scores, sampling) + gumbel.to(scores.device)
+    return float(scores.max() - scores[codes[place]])
 
 
 def _read(model: LanguageModel, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> Tensor:

@@ -5,8 +5,11 @@ A family writes its prompts and gives its network and its image codec.
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from hashlib import sha256
 from typing import Any, ClassVar, cast
 
 import torch
@@ -17,9 +20,10 @@ from transformers import PreTrainedModel
 from mmgen.checkpoints.fit import SMALL, cache_per_token
 from mmgen.checkpoints.loading import load_model
 from mmgen.checkpoints.x86 import ask_twice, packed
+from mmgen.codes import Maker, Rows, stored
 from mmgen.decoding.grammar import PromptIds
 from mmgen.decoding.replies import LanguageModel, draw, generate_text, interleave
-from mmgen.decoding.scoring import score_pictures, score_words
+from mmgen.decoding.scoring import margin, score_pictures, score_words
 from mmgen.decoding.stepwise import Cache, Network
 from mmgen.errors import MmgenError, OutOfMemoryError, TooLongError
 from mmgen.families.in_memory import InMemoryModel, free_bytes
@@ -27,6 +31,7 @@ from mmgen.families.prompting import TokenPrompter
 from mmgen.request import BOTH, PICTURES, WORDS, Done, Picture, Piece, Request
 
 _CODEC = "model.vqmodel"
+_log = logging.getLogger("mmgen")
 
 
 class CodecInFloat32:
@@ -79,6 +84,7 @@ class AutoregressiveModel(InMemoryModel):
             prompter.context,
             prompter.decode,
             self.decode,
+            self._maker,
             self.loading.window,
             pass_tokens,
         )
@@ -101,7 +107,7 @@ class AutoregressiveModel(InMemoryModel):
 
     @abstractmethod
     def encode(self, images: Sequence[Image.Image]) -> Sequence[Any]:
-        """Turn images into what the prompter makes ids of."""
+        """Turn images into what the prompter makes ids of: rows of codes, if the family looks at those."""
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
@@ -135,6 +141,11 @@ class AutoregressiveModel(InMemoryModel):
                 raise MmgenError(f"{self.name} draws no picture of such codes", "ask with the ratio it was drawn in")
         return score_pictures(self.language_model, prompt, codes)
 
+    def margin(self, request: Request, codes: Sequence[int], place: int) -> float:
+        """Say how far a picture is from having the next of these codes; see Model."""
+        with torch.inference_mode():
+            return margin(self.language_model, request, self.prompts([request])[0], codes, place)
+
     def prompts(self, requests: Sequence[Request]) -> list[PromptIds]:
         """Write the prompts of requests, all their images seen together.
 
@@ -142,9 +153,39 @@ class AutoregressiveModel(InMemoryModel):
             MmgenError: too long for the context, or beyond the checkpoint's chat template.
         """
         images = {id(image): image for request in requests for image in request.images}
-        encoded = map(self.prompter.image_ids, self.encode(list(images.values())))
-        ids = dict(zip(images, encoded, strict=True))
+        encoded: dict[int, Any] = {each: self._stored(image) for each, image in images.items()}
+        n_stored = sum(rows is not None for rows in encoded.values())
+        if n_stored:
+            _log.info("%d of %d pictures are looked at by the codes in their files", n_stored, len(images))
+        anew = [each for each, rows in encoded.items() if rows is None]
+        encoded |= zip(anew, self.encode([images[each] for each in anew]), strict=True)
+        ids = {each: self.prompter.image_ids(rows) for each, rows in encoded.items()}
         return [self.prompter.write(request, [ids[id(image)] for image in request.images]) for request in requests]
+
+    def _stored(self, image: Image.Image) -> Rows | None:
+        """Give the codes in a picture's file, if they are this model's, and as many as it would encode."""
+        if self.loading.encode or not image.info or (grid := self.prompter.grid(image)) is None:
+            return None
+        rows = stored(image, self._digests[0])
+        return rows if rows and (len(rows), len(rows[0])) == grid else None
+
+    @cached_property
+    def _digests(self) -> tuple[str, str]:
+        """Digests of codebook and decoder: 16 hex digits of SHA-256 over their tensors, which are float32 always."""
+        tensors = sorted(self._vq.state_dict().items())
+        parts = [name.partition(".")[0] for name, _ in tensors]
+        digests = []
+        for wanted in (("quantize",), ("decoder", "post_quant_conv")):
+            found = sha256()
+            for part, (_, tensor) in zip(parts, tensors, strict=True):
+                if part in wanted:
+                    found.update(tensor.contiguous().cpu().numpy())
+            digests.append(found.hexdigest()[:16])
+        return digests[0], digests[1]
+
+    def _maker(self) -> Maker:
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        return Maker(*self._digests, len(self.prompter.vocabulary.code_ids), dtype, self.loading.quantize)
 
     def _embed(self, ids: Tensor) -> Tensor:
         """Turn ids [r, T] into vectors [r, T, D]."""

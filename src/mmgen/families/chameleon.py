@@ -56,15 +56,15 @@ class Chameleon(AutoregressiveModel):
         cast(Any, model).model.vqmodel.to(memory_format=torch.channels_last)
         return model
 
-    def encode(self, images: Sequence[Image.Image]) -> list[list[int]]:
-        """Turn images into their VQ codes, row-major; resized and cropped as the checkpoint's processor says."""
+    def encode(self, images: Sequence[Image.Image]) -> list[list[list[int]]]:
+        """Turn images into rows of their VQ codes; resized and cropped as the checkpoint's processor says."""
         if not images:
             return []
         pixels = self._image_processor(images=list(images), return_tensors="pt")["pixel_values"]  # [n, 3, H, W]
-        codes: list[list[int]] = []
+        codes: list[list[list[int]]] = []
         for some in pixels.split(max(1, _PIXELS_AT_ONCE // pixels[0, 0].numel())):
             found = self._vq.encode(some.to(self._vq.device, self._vq.dtype)).image_tokens
-            codes += found.view(len(some), -1).tolist()
+            codes += found.view(len(some), self.prompter.vocabulary.canvas.rows, -1).tolist()
         return codes
 
     def decode(self, codes: Tensor) -> Tensor:

@@ -63,10 +63,14 @@ class Prompter(TokenPrompter):
         """Say how many ids an image in a prompt takes: the same for all."""
         return self.vocabulary.canvas.n_codes + 2
 
-    def image_ids(self, encoded: Sequence[int]) -> list[int]:
-        """Write an image, given its codes row by row, as it stands in a prompt."""
+    def grid(self, image: Image.Image) -> tuple[int, int]:
+        """Say how many rows and columns of codes an image in a prompt is: the same for all."""
+        return self.vocabulary.canvas.rows, self.vocabulary.canvas.columns
+
+    def image_ids(self, encoded: Sequence[Sequence[int]]) -> list[int]:
+        """Write an image, given its rows of codes, as it stands in a prompt."""
         v = self.vocabulary
-        return [v.begin_image, *(v.code_ids[code] for code in encoded), v.end_image]
+        return [v.begin_image, *(v.code_ids[code] for row in encoded for code in row), v.end_image]
 
     def lay_out(self, request: Request, images: Sequence[Sequence[int]]) -> PromptIds:
         """Write a request's prompt: every turn but the last ends, and that too unless it is to be continued."""

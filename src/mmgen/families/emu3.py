@@ -52,8 +52,13 @@ class Prompter(TemplatePrompter):
 
     def image_length(self, image: Image.Image) -> int:
         """Say how many ids an image in a prompt takes: those of its size, its rows, and two at the end."""
-        rows, columns = (n_px // self._factor for n_px in self.prepare(image)["image_sizes"][0].tolist())
+        rows, columns = self.grid(image)
         return len(self._size(rows, columns)) + 1 + rows * (columns + 1) + 2
+
+    def grid(self, image: Image.Image) -> tuple[int, int]:
+        """Say how many rows and columns of codes an image in a prompt is."""
+        rows, columns = (n_px // self._factor for n_px in self.prepare(image)["image_sizes"][0].tolist())
+        return rows, columns
 
     def prepare(self, image: Image.Image) -> Any:
         """Make an image pixels of a size that the codec takes.
@@ -68,11 +73,11 @@ class Prompter(TemplatePrompter):
         except ValueError as error:  # which is how its smart_resize refuses
             raise refusal(self.name, error) from error
 
-    def image_ids(self, encoded: Tensor) -> list[int]:
-        """Write an image, given its codes [h, w], as it stands in a prompt."""
+    def image_ids(self, encoded: Sequence[Sequence[int]]) -> list[int]:
+        """Write an image, given its rows of codes, as it stands in a prompt."""
         v = self.vocabulary
-        ids = [id_ for row in encoded.tolist() for id_ in (*(v.code_ids[code] for code in row), self._row_end)]
-        return [*self._size(*encoded.shape), v.begin_image, *ids, self._end_of_file, v.end_image]
+        ids = [id_ for row in encoded for id_ in (*(v.code_ids[code] for code in row), self._row_end)]
+        return [*self._size(len(encoded), len(encoded[0])), v.begin_image, *ids, self._end_of_file, v.end_image]
 
     def lay_out(self, request: Request, images: Sequence[Sequence[int]]) -> PromptIds:
         """Write a request's prompt; words to be drawn stand alone, without a template."""
@@ -105,12 +110,12 @@ class Emu3(AutoregressiveModel):
     network = Emu3WithCodec
     prompter: Prompter
 
-    def encode(self, images: Sequence[Image.Image]) -> list[Tensor]:
-        """Turn images into their VQ codes [h, w] int64, resized as the checkpoint's processor says."""
+    def encode(self, images: Sequence[Image.Image]) -> list[list[list[int]]]:
+        """Turn images into rows of their VQ codes, resized as the checkpoint's processor says."""
         found = []
         for given in map(self.prompter.prepare, images):
             pixels = given["pixel_values"].to(self._vq.device)
-            found.append(self._vq.encode(pixels, given["image_sizes"]).image_tokens[0])
+            found.append(self._vq.encode(pixels, given["image_sizes"]).image_tokens[0].tolist())
         return found
 
     def decode(self, codes: Tensor) -> Tensor:

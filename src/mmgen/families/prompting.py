@@ -61,6 +61,10 @@ class TokenPrompter(ABC):
     def image_length(self, image: Image.Image) -> int:
         """Say how many ids an image in a prompt takes."""
 
+    def grid(self, image: Image.Image) -> tuple[int, int] | None:
+        """Say how many rows and columns of codes an image in a prompt is; None: it is no codes."""
+        return None
+
     @abstractmethod
     def image_ids(self, encoded: Any) -> list[int]:
         """Write an image as it stands in a prompt, given what the model encodes it as."""

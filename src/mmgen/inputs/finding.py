@@ -5,48 +5,31 @@ Looks at names only: opens no picture, and refuses to know what is done with one
 
 from __future__ import annotations
 
+import base64
 import codecs
 import fnmatch
 import os
 import re
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 from mmgen.errors import MmgenError, explained, reason
-
-# Of the formats that Pillow reads by itself and people keep pictures in; no documents (pdf, eps), no icons.
-PICTURE_ENDINGS = (
-    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
-    *(".jp2", ".mpo", ".tga", ".qoi", ".ppm", ".pgm", ".pbm", ".pnm"),
-)
+from mmgen.inputs.selection import PICTURE_ENDINGS, Selection, counts, fits_any, left_out
 
 _MAGIC = re.compile(r"[*?\[]")
+_PIPE = re.compile(r"/dev/fd/\d+|/proc/self/fd/\d+|/dev/stdin")
+MAX_BYTES = 100_000_000  # of a picture that is downloaded, or comes through a pipe
 _LONGEST = 65_536  # bytes of a name in a list: whatever is longer is no name
 _PEEK = 1000  # folders that are looked into for a hint
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which files of a folder count.
-
-    A pattern without a slash is compared with names, one with a slash with the path below the folder, where `**` stands
-    for any number of folders; capitals do not matter. An excluded folder is not entered.
-
-    Attributes:
-        include: empty: every name that ends like a picture. Else those of them that fit a pattern, and whatever fits
-            one that spells its ending out (`*.dat`); so `cat*` does not take in the `cat.txt` beside `cat.jpg`.
-    """
-
-    recursive: bool = False
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,10 +39,17 @@ class Found:
     Attributes:
         name: as given, or the folder as given / the path below it; results are called so.
         below: its path from the folder, or from where a pattern begins, else its file name. Never leads upwards.
+        data: all of it, as a `data:` address, where its name leads to it only once, or is that address.
     """
 
     name: str
     below: str
+    data: str = ""
+
+    @property
+    def source(self) -> str:
+        """Where the picture is."""
+        return self.data or self.name
 
 
 class NotFoundError(MmgenError):
@@ -74,7 +64,9 @@ class NotFoundError(MmgenError):
         self.name = name
 
 
-def find(names: Iterable[str], selection: Selection = Selection()) -> Iterator[Found | NotFoundError]:
+def find(
+    names: Iterable[str], selection: Selection | None = None, read: Mapping[str, Found] = MappingProxyType({})
+) -> Iterator[Found | NotFoundError]:
     """Find pictures one after the other, each once; what cannot be found is an error in its place.
 
     A file that is named passes whatever its ending. A folder gives the pictures in it, with `recursive` then those of
@@ -85,10 +77,14 @@ def find(names: Iterable[str], selection: Selection = Selection()) -> Iterator[F
 
     A file is its folder and its name in it, whichever way leads there. Links to a file are files of their own: whether
     two have the same content is for others to ask.
+
+    Args:
+        read: those that `captured` has read, by their names.
     """
+    selection = selection or Selection()
     seen: set[int] = set()  # hashes take less memory than a hundred thousand paths
     for name in names:
-        for item in _named(name, selection):
+        for item in [read[name]] if name in read else _named(name, selection):
             key = hash(_place(item.name))
             if key not in seen:
                 seen.add(key)
@@ -152,8 +148,29 @@ class _Utf8:
 
 
 def is_url(source: str | Path) -> bool:
-    """Say whether a picture is on the web."""
-    return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
+    """Say whether a picture is on the web, or in its address itself (RFC 2397)."""
+    return isinstance(source, str) and source.lower().startswith(("http://", "https://", "data:"))
+
+
+def captured(name: str) -> Found | None:
+    """Read a picture that can be read only once, from stdin (`-`) or from a pipe that the shell names; or is its name.
+
+    Raises:
+        MmgenError: it cannot be read, or goes on and on.
+    """
+    if name.lower().startswith("data:"):
+        return Found(f"data: of {len(name):,} letters, {sha256(os.fsencode(name)).hexdigest()[:8]}", "picture", name)
+    if name != "-" and not (_PIPE.match(name) and os.path.exists(name) and stat.S_ISFIFO(os.stat(name).st_mode)):
+        return None
+    hint = "pipe a picture into it, or name a file"
+    with (
+        explained("read", name, hint),
+        nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as stream,
+    ):
+        data = stream.read(MAX_BYTES + 1)
+    if not 0 < len(data) <= MAX_BYTES:
+        raise MmgenError(f"{name} is {'too large' if data else 'empty'}", hint)
+    return Found(name, "stdin" if name == "-" else "picture", f"data:;base64,{base64.b64encode(data).decode()}")
 
 
 def from_folder(folder: str | Path, source: str) -> str:
@@ -283,7 +300,7 @@ def _walk(top: str, exclude: Sequence[str] = ()) -> Iterator[tuple[str, list[str
         folders, files = map(in_natural_order, listing[1:])
         yield below, folders, files
         paths = [os.path.join(below, name) for name in reversed(folders) if name[0] != "."]
-        waiting += [path for path in paths if not _fits_any(path, exclude)]
+        waiting += [path for path in paths if not fits_any(path, exclude)]
 
 
 def _in_folder(top: str, prefix: str, selection: Selection, n_folders: int | None) -> Iterator[Found | NotFoundError]:
@@ -299,41 +316,17 @@ def _in_folder(top: str, prefix: str, selection: Selection, n_folders: int | Non
         folder, _, files = found
         for name in files:
             path = os.path.join(folder, name)
-            if name[0] != "." and _counts(path, selection):
+            if name[0] != "." and counts(path, selection):
                 yield Found(os.path.join(top, path), os.path.join(prefix, path))
 
 
 def _no_pictures(folder: str, selection: Selection) -> NotFoundError:
     hint = f"names count that end in {' '.join(ending[1:] for ending in PICTURE_ENDINGS)}"
-    if selection.include or selection.exclude:
+    if selection.left_out:
+        hint = left_out(selection)
+    elif selection.include or selection.exclude:
         hint = "look at --include and --exclude"
     below = () if selection.recursive else _in_folder(folder, "", selection, _PEEK)
     if any(isinstance(found, Found) for found in below):
         hint = "there are some in its folders: -r takes them in"
     return NotFoundError(f"no pictures in {folder}", hint, folder)
-
-
-def _counts(below: str, selection: Selection) -> bool:
-    """Say whether a file of a folder counts, by its path below that."""
-    if below.lower().endswith(PICTURE_ENDINGS):
-        is_included = not selection.include or _fits_any(below, selection.include)
-    else:  # only if a pattern spells its ending out
-        spelled = [pattern for pattern in selection.include if not _MAGIC.search(pattern.rpartition(".")[2])]
-        is_included = _fits_any(below, spelled)
-    return is_included and not _fits_any(below, selection.exclude)
-
-
-def _fits_any(below: str, patterns: Iterable[str]) -> bool:
-    for pattern in patterns:
-        parts, wanted = Path(below.lower()).parts, Path(pattern.lower()).parts
-        if _fits(parts if len(wanted) > 1 else parts[-1:], wanted):
-            return True
-    return False
-
-
-def _fits(parts: Sequence[str], patterns: Sequence[str]) -> bool:
-    if not patterns:
-        return not parts
-    if patterns[0] == "**":
-        return any(_fits(parts[start:], patterns[1:]) for start in range(len(parts) + 1))
-    return bool(parts) and fnmatch.fnmatchcase(parts[0], patterns[0]) and _fits(parts[1:], patterns[1:])

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import logging
+import math
 import struct
 import time
-import zlib
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import IO, cast
+from urllib.parse import unquote_to_bytes
 
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageChops, ImageCms
 
-from mmgen.errors import MmgenError, explained, first_line, reason
-from mmgen.inputs.finding import check_file, is_url
+from mmgen.errors import MmgenError, OutOfMemoryError, explained, first_line, reason
+from mmgen.inputs.finding import MAX_BYTES, check_file, is_url
+from mmgen.inputs.selection import HEIF, JXL, is_installed
 
-MAX_PIXELS = 89_478_485  # where Pillow begins to warn of decompression bombs; 268 MB as RGB
-MAX_BYTES = 100_000_000  # of a download
 MAX_SECONDS = 60.0  # of a download, in all
 QUIET_SECONDS = 15.0  # of a download, without a byte
+_LARGE = 89_478_485  # pixels from which a JPEG is decoded smaller; 268 MB as RGB
+_MISSING = 0.1  # share of its rows, the last ones, that a picture may lack
 
+_LONG = 4096  # letters of a name; an address of data has more
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _KNOWN = "give a picture: png, jpg, webp, gif, tiff, ..."
+_WHOLE = "get a whole copy of the picture"
+_BROKEN = Exception  # decoders raise what they like
 
-# Exceptions of Pillow's decoders on broken files (found by flipping bytes).
-_BROKEN = (
-    *(OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError),
-    *(struct.error, zlib.error, Image.DecompressionBombError),
-)
-
+_log = logging.getLogger("mmgen")
 
 # How to turn a picture upright, by its orientation (EXIF 2.32, tag 0x0112).
 _TURNS = {
@@ -41,44 +45,112 @@ _TURNS = {
 }
 
 
-def open_image(source: str | Path) -> Image.Image:
-    """Open a picture from a file or a web address: upright, RGB, on white where it was transparent, first frame.
+def open_image(source: str | Path, *, strict: bool = False) -> Image.Image:
+    """Open a picture from a file or an address: upright, sRGB, on white where it was transparent, first frame.
+
+    One that lacks its last rows is what is there, unless `strict`. What is odd about it is reported (logging, "mmgen").
 
     Raises:
-        MmgenError: not there, not a picture, broken, or too large.
+        MmgenError: not there, not a picture, broken, or larger than Pillow's limit, twice Image.MAX_IMAGE_PIXELS.
     """
     if not is_url(source):
         check_file(source)
     with (
         explained("open", source, "check that it can be read"),
-        io.BytesIO(_download(str(source))) if is_url(source) else Path(source).open("rb") as file,
+        io.BytesIO(_fetched(str(source))) if is_url(source) else Path(source).open("rb") as file,
     ):
-        image = read_header(file, str(source))
+        name = str(source) if len(str(source)) < _LONG else "the picture"
+        image = read_header(file, name)
+        n_pixels = image.width * image.height
+        if n_pixels > _LARGE and image.format == "JPEG":
+            image.draft(None, (image.width // 2, image.height // 2))
+            _log.warning("%s has %.0f megapixels: it is read at half its size", name, n_pixels / 1e6)
         try:
             image.load()
+        except MemoryError as failure:
+            raise OutOfMemoryError(f"{name} takes more memory than there is", "scale it down first") from failure
+        except _BROKEN as failure:
+            rows = None if strict else _first_rows(file)
+            if rows is None:
+                raise MmgenError(f"{name} is broken: {reason(failure)}", _WHOLE) from failure
+            _log.warning("%s lacks its last %d rows of %d", name, image.height - rows.height, image.height)
+            image = rows
+        try:
             return _on_white(_in_srgb(_upright(image)))
         except _BROKEN as failure:
-            raise MmgenError(f"{source} is broken: {reason(failure)}", "get a whole copy of the picture") from failure
+            raise MmgenError(f"{name} is broken: {reason(failure)}", _WHOLE) from failure
 
 
 def read_header(file: IO[bytes], name: str) -> Image.Image:
     """Open a picture as far as its size and what is said of it; `name` is for errors."""
-    if not file.read(1):
+    start = file.read(16)
+    if not start:
         raise MmgenError(f"{name} is empty", _KNOWN)
     file.seek(0)
+    _register(start, name)
     try:
         try:
-            image = Image.open(file)
+            return Image.open(file)
         except ValueError:  # of text or a profile beside the pixels, which is larger than Pillow likes
-            image = Image.open(_pixels_alone(file))
-        if image.width * image.height <= MAX_PIXELS:
-            return image
-        size = f"{image.width} x {image.height} pixels"
+            return Image.open(_pixels_alone(file))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as failure:  # at a limit of the process
         size = _declared_size(file) or reason(failure)
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        hint = f"the limit is {most:,} pixels: scale it down, or raise it with --pixel-limit"
+        raise MmgenError(f"{name} is too large: {size}", hint) from failure
     except _BROKEN as failure:
         raise MmgenError(f"{name} is not a picture that can be read", _KNOWN) from failure
-    raise MmgenError(f"{name} is too large: {size}", f"the limit is {MAX_PIXELS:,} pixels: scale it down")
+
+
+def set_pixel_limit(n_pixels: int) -> None:
+    """Let pictures have so many pixels, in all of this process: Pillow refuses those of twice its own limit."""
+    Image.MAX_IMAGE_PIXELS = -(-n_pixels // 2)
+
+
+def _register(start: bytes, name: str) -> None:
+    """Let Pillow read HEIF (ISO 23008-12) or JPEG XL (ISO 18181-2), if that is how a file begins.
+
+    Raises:
+        MmgenError: the package is missing.
+    """
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
+        kind, (module, package) = "HEIF", HEIF
+    elif start.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")):
+        kind, (module, package) = "JPEG XL", JXL
+    else:
+        return
+    if not is_installed(module):
+        raise MmgenError(f"{name} is {kind}, which takes a package to read", f"pip install {package}")
+    plugin = import_module(module)  # which registers itself, or has a function for it
+    if kind == "HEIF":
+        plugin.register_heif_opener()
+
+
+def _first_rows(file: IO[bytes]) -> Image.Image | None:
+    """Decode the rows that are there of a file that ends too early; None: it is broken in some other way.
+
+    Pillow leaves those it did not reach as they were, so each of two decodings begins with another colour.
+    """
+    found = []
+    for colour in (0, 255):
+        with suppress(_BROKEN):
+            file.seek(0)
+            image = Image.open(file)
+            if image.info.get("interlace") or image.mode not in ("L", "RGB", "RGBA", "CMYK"):
+                return None
+            image.load_prepare()
+            image.im.paste((colour,) * len(image.getbands()), (0, 0, *image.size))
+            found.append(image)
+            image.load()
+    if len(found) < 2:
+        return None
+    for image in found:
+        image.tile = []  # nothing is left to be loaded
+    difference = ImageChops.difference(*found).convert("RGB").getbbox()
+    if difference is None or difference[1] < (1 - _MISSING) * found[0].height:
+        return None
+    rows: Image.Image = found[0].crop((0, 0, found[0].width, difference[1]))
+    return rows
 
 
 def _pixels_alone(file: IO[bytes]) -> IO[bytes]:
@@ -98,7 +170,7 @@ def _declared_size(file: IO[bytes]) -> str | None:
     file.seek(0)
     start = file.read(16)
     for reader, accepts in Image.OPEN.values():
-        with suppress(*_BROKEN):  # some look at the limit themselves
+        with suppress(_BROKEN):  # some look at the limit themselves
             if accepts is not None and accepts(start) is True:
                 file.seek(0)
                 width_px, height_px = reader(file, "").size
@@ -108,7 +180,7 @@ def _declared_size(file: IO[bytes]) -> str | None:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turn a picture as its EXIF says, of which nothing else is read; where that is damaged the picture is as it is."""
-    with suppress(AttributeError, *_BROKEN):
+    with suppress(_BROKEN):
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
         return image if turn is None else image.transpose(turn)
     return image
@@ -120,7 +192,7 @@ def _in_srgb(image: Image.Image) -> Image.Image:
     if not profile or image.mode not in ("RGB", "RGBA", "CMYK", "L"):
         return image
     mode = image.mode if image.mode in ("RGB", "RGBA") else "RGB"
-    with suppress(ImageCms.PyCMSError, *_BROKEN):  # a damaged profile, or one of another kind of colours
+    with suppress(_BROKEN):  # a damaged profile, or one of another kind of colours
         return (
             ImageCms.profileToProfile(
                 image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode=mode
@@ -140,7 +212,14 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Scale deep grey to 0..255, where Pillow's own conversion would clip it."""
+    """Scale deep grey to 0..255, where Pillow's own conversion would clip it; what is no number is black."""
+    if image.mode == "F" and not all(map(math.isfinite, cast(tuple[float, float], image.getextrema()))):
+        import numpy as np
+
+        values = np.asarray(image)
+        finite = values[np.isfinite(values)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+        image = Image.fromarray(np.nan_to_num(values, nan=low, posinf=high, neginf=low))
     if image.mode.startswith("I;16"):
         low, high = 0.0, 65535.0
     else:  # 32 bits, of which only the file's maker knows the range: take the narrowest usual one that holds it
@@ -150,6 +229,17 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
         low, high = ranges[0] if ranges else (least, most)
     scale = 255 / ((high - low) or 1)
     return image.convert("F").point(lambda value: value * scale + (0.5 - low * scale)).convert("L")
+
+
+def _fetched(url: str) -> bytes:
+    """Read what is in a `data:` address (RFC 2397), or fetch what is at another."""
+    if url[:5].lower() != "data:":
+        return _download(url)
+    head, _, data = url.partition(",")
+    try:
+        return base64.b64decode(unquote_to_bytes(data)) if head.endswith(";base64") else unquote_to_bytes(data)
+    except ValueError as failure:
+        raise MmgenError("the data: address is damaged", "it looks like data:image/png;base64,iVBORw0…") from failure
 
 
 def _download(url: str) -> bytes:

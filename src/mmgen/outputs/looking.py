@@ -21,6 +21,7 @@ from mmgen.outputs.writers import Writer
 from mmgen.request import Limits, Request
 
 _READERS = 4  # threads; what they do, reading and decoding pictures, runs side by side
+MOST_PIXELS = 192_000_000  # of pictures that wait: 16 of 12 megapixels, 576 MB
 
 
 @dataclass
@@ -80,7 +81,7 @@ def look(
             entry.skip = entry.is_foreign = writer.is_foreign(item, last)
         entry.is_settled = entry.skip
         if opens and not entry.skip:
-            entry.request = item.open()
+            entry.request = item.open(limits.strict)
     except MmgenError as error:
         entry.result, entry.is_settled = Result(error=error), True
     except Exception as failure:  # noqa: BLE001 -- the net: one bad picture never ends the others
@@ -110,16 +111,31 @@ def caught(failure: Exception, item: Item) -> MmgenError:
 
 
 def ahead(make: Callable[[Item], Entry | None], items: Iterable[Item], n_ahead: int) -> Iterator[Entry | None]:
-    """Apply a function in threads, a bounded number of steps ahead of who reads; results come in order."""
+    """Apply a function in threads, as far ahead of who reads as memory allows; results come in order.
+
+    Args:
+        n_ahead: steps, at most.
+    """
     with ThreadPoolExecutor(_READERS, "mmgen-reader") as readers:
         waiting: deque[Future[Entry | None]] = deque()
         try:
             for item in items:
                 waiting.append(readers.submit(make, item))
-                if len(waiting) > n_ahead:
+                while len(waiting) > n_ahead or (len(waiting) > 1 and _pixels_in(waiting) > MOST_PIXELS):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def n_pixels(entry: Entry | None) -> int:
+    """Count the pixels of an entry's pictures."""
+    if entry is None or entry.request is None:
+        return 0
+    return sum(image.width * image.height for image in entry.request.images)
+
+
+def _pixels_in(waiting: Iterable[Future[Entry | None]]) -> int:
+    return sum(n_pixels(future.result()) for future in waiting if future.done())

@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
+import os
+import struct
+from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
 from PIL import ExifTags, Image, PngImagePlugin
 
 from mmgen import __version__
+from mmgen.codes import codes_in, digest, note_of
 from mmgen.errors import UsageError, explained
 from mmgen.files import whole_file
 from mmgen.inputs.finding import check_file
-from mmgen.inputs.images import read_header
+from mmgen.inputs.images import open_image, read_header
 from mmgen.outputs.records import Record, plain_name
 from mmgen.request import Picture
-from mmgen.text import from_json
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-_EXIF_LETTERS = 20_000  # of a prompt of many pages: a JPEG has room for 64 KB of EXIF
-_UNICODE = b"UNICODE\0"
+_LETTERS = 3_500  # of a prompt of many pages in a JPEG, which has room for 64 KB of XMP, and of EXIF
+_PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">
+<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" {}</rdf:Description>
+</rdf:RDF></x:xmpmeta><?xpacket end="w"?>"""
 
 
-class Metadata(TypedDict):
-    """How a picture was made, as it stands in its file. Never a path."""
-
+class _Metadata(TypedDict):
     mmgen: str  # version
     prompt: str
     model: str
     revision: str | None
     seed: int
-    sampling: dict[str, dict[str, float | int | str | None]]  # by kind: what ImageSampling and TextSampling held
+    sampling: dict[str, dict[str, Any]]  # by kind: what ImageSampling and TextSampling held
+
+
+class Metadata(_Metadata, total=False):
+    """How a picture was made, as it stands in its file. Never a path."""
+
+    command: str
+    source: list[str]  # of pictures that it was made from: SHA-256 of their files
+    dtype: str  # this and the next two: see codes.Maker
+    quantize: str | None
+    window: int | None
+    grid: list[int]  # rows and columns of its codes
+    n_codes: int  # of the codebook
+    codes: str  # see codes.pack
+    codebook: str  # this and the next: digests, see codes.Maker
+    decoder: str
+    pixels: str  # digest of what the file decodes to
+    decoded: str  # digest of what the codes decode to, where the format changes that
 
 
 def format_of(path: str | Path) -> str:
@@ -53,12 +75,13 @@ def save_image(image: Image.Image, path: str | Path, metadata: Metadata | None =
         file.write(data)
 
 
-def encode(picture: Picture, path: Path, record: Record | None) -> bytes:
+def encode(picture: Picture, path: Path, record: Record | None, sources: Sequence[str] = ()) -> bytes:
     """Encode a picture in the format of its file's ending, with a note of how it was made: of paths, none.
 
     Args:
         path: `-` is a PNG.
         record: of the item; None leaves the note out.
+        sources: of pictures that it was made from.
     """
     note: Metadata | None = None
     if record is not None:
@@ -69,29 +92,75 @@ def encode(picture: Picture, path: Path, record: Record | None) -> bytes:
             "revision": record["model"]["revision"],
             "seed": picture.seed,
             "sampling": record["sampling"],
+            "command": record["command"],
         }
+        if sources:
+            note["source"] = [_digest_of(source) for source in sources]
+        note = cast(Metadata, {**(note_of(picture.image.info) or {}), **note})
     return encode_image(picture.image, "PNG" if str(path) == "-" else format_of(path), note)
 
 
 def encode_image(image: Image.Image, kind: str = "PNG", metadata: Metadata | None = None) -> bytes:
     """Encode a picture as PNG, JPEG or WEBP, with a note of how it was made."""
-    buffer, exif, info = io.BytesIO(), Image.Exif(), PngImagePlugin.PngInfo()
+    buffer = io.BytesIO()
+    if kind == "PNG":
+        info = PngImagePlugin.PngInfo()
+        if metadata is not None:
+            info.add_itxt("mmgen", json.dumps(metadata, ensure_ascii=False))
+            info.add_itxt("parameters", _parameters(metadata, image.size))
+        image.save(buffer, kind, pnginfo=info)
+        return buffer.getvalue()
+    ways: dict[str, Any] = {"quality": 95, **({"subsampling": 0} if kind == "JPEG" else {"method": 6})}
+    image = image.convert("RGB") if kind == "JPEG" else image
     if metadata is not None:
-        info.add_itxt("mmgen", json.dumps(metadata, ensure_ascii=False))
-        info.add_itxt("parameters", _parameters(metadata, image.size))
-        if len(metadata["prompt"]) > _EXIF_LETTERS:
-            metadata = {**metadata, "prompt": metadata["prompt"][:_EXIF_LETTERS] + " …"}
-        # EXIF 2.3, UserComment: eight bytes that name the character set, then the text.
-        comment = _UNICODE + json.dumps(metadata, ensure_ascii=False).encode("utf-16-be")
-        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
-    match kind:
-        case "PNG":
-            image.save(buffer, kind, pnginfo=info)
-        case "JPEG":
-            image.convert("RGB").save(buffer, kind, quality=95, subsampling=0, exif=exif)
-        case _:
-            image.save(buffer, kind, quality=95, method=6, exif=exif)
+        if kind == "JPEG":
+            metadata = _cut(metadata)
+        if "codes" in metadata:  # by what it becomes, which nothing beside the pixels changes
+            image.save(buffer, kind, **ways)
+            with Image.open(buffer) as lossy:
+                metadata = {**metadata, "pixels": digest(lossy), "decoded": metadata["pixels"]}
+            buffer = io.BytesIO()
+        said = html.escape(json.dumps(metadata, ensure_ascii=False), quote=False)
+        ways["xmp"] = packet(f'xmlns:mmgen="urn:mmgen:1"><mmgen:record>{said}</mmgen:record>')
+        ways["exif"] = _exif(_parameters(metadata, image.size))
+    image.save(buffer, kind, **ways)
     return buffer.getvalue()
+
+
+def _cut(metadata: Metadata) -> Metadata:
+    """Leave out what has no room in a JPEG: the rest of a prompt of many pages."""
+
+    def cut(text: str) -> str:
+        return text if len(text) <= _LETTERS else text[:_LETTERS] + " …"
+
+    sampling = {
+        kind: {name: cut(value) if isinstance(value, str) else value for name, value in values.items()}
+        for kind, values in metadata["sampling"].items()
+    }
+    return {**metadata, "prompt": cut(metadata["prompt"]), "sampling": sampling}
+
+
+def packet(properties: str) -> bytes:
+    """Write an XMP packet (ISO 16684-1) of one description: the rest of its tag, and what is in it."""
+    return _PACKET.format(properties).encode()
+
+
+def _exif(comment: str) -> bytes:
+    """Write EXIF of a UserComment alone (EXIF 2.32, 4.6.5): undefined bytes, of which eight name the character set.
+
+    The order of bytes is that of the text, UTF-16, as some readers go by the one and some by the other.
+    """
+    text = b"UNICODE\0" + comment.encode("utf-16-be")
+    exif_ifd = struct.pack(">HHHIII", 1, ExifTags.Base.UserComment, 7, len(text), 44, 0)  # its text is behind it
+    return b"Exif\0\0MM\0*" + struct.pack(">IHHHIII", 8, 1, ExifTags.IFD.Exif, 4, 1, 26, 0) + exif_ifd + text
+
+
+def _digest_of(source: str) -> str:
+    """Digest a file; of one that cannot be read, such as an address, its name."""
+    try:
+        return sha256(Path(source).read_bytes()).hexdigest()
+    except (OSError, ValueError):
+        return sha256(os.fsencode(source)).hexdigest()
 
 
 def _parameters(metadata: Metadata, size: tuple[int, int]) -> str:
@@ -113,11 +182,25 @@ def read_metadata(path: str | Path) -> Metadata | None:
     """Read how a picture was made, where mmgen wrote it down."""
     check_file(path)
     with explained("open", path, "check that it can be read"), Path(path).open("rb") as file:
-        image = read_header(file, str(path))
-        text = image.info.get("mmgen")
-        if text is None:
-            comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-            if isinstance(comment, bytes):
-                text = comment.removeprefix(_UNICODE).decode("utf-16-be", errors="replace")
-    found = from_json(text or "")
-    return cast(Metadata, found) if found and "mmgen" in found else None
+        return cast("Metadata | None", note_of(read_header(file, str(path)).info))
+
+
+def describe(path: str) -> dict[str, Any]:
+    """Say what a picture's file says of it: its format and size, and how it was made, where that is written in it.
+
+    Of codes it says how many there are, and whether the pixels are still theirs.
+    """
+    check_file(path)
+    with explained("open", path, "check that it can be read"), Path(path).open("rb") as file:
+        image = read_header(file, path)
+        said: dict[str, Any] = {"image": path, "format": image.format, "size": [image.width, image.height]}
+        note, others = note_of(image.info), image.info.get("parameters")
+    if note is None:
+        return {**said, "parameters": others} if isinstance(others, str) else said
+    first = {name: note[name] for name in ("command", "prompt", "model", "seed") if name in note}
+    hidden = ("codes", "pixels", "decoded", "n_codes")
+    said |= {name: value for name, value in (first | note).items() if name not in hidden}
+    if "codes" in note:
+        is_whole = codes_in(note) is not None and digest(open_image(path)) == note.get("pixels")
+        said["codes"] = "as drawn" if is_whole else "of other pixels: the picture was changed"
+    return said

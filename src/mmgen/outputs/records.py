@@ -111,8 +111,8 @@ class Item:
     own_seed: bool = False
     error: MmgenError | None = None
 
-    def open(self) -> Request:
-        """Open the pictures and put them where they stand in the prompt.
+    def open(self, strict: bool = False) -> Request:
+        """Open the pictures and put them where they stand in the prompt; see images.open_image.
 
         Raises:
             MmgenError: one cannot be opened.
@@ -121,7 +121,7 @@ class Item:
 
         if self.request.parts:
             return self.request
-        images = [open_image(source) for source in self.sources]
+        images = [open_image(source, strict=strict) for source in self.sources]
         return replace(self.request, parts=insert_images(self.prompt, images))
 
     @property

@@ -5,6 +5,7 @@ Knows terminals, pipes and time; refuses to know results, and what draws.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -115,6 +116,13 @@ class Notes:
 
         return Console(stderr=True, color_system=None if os.environ.get("NO_COLOR") else "auto")
 
+    def listen(self) -> None:
+        """Say from now on what the rooms report (logging, "mmgen"): a warning once, the rest to who asked for more."""
+        log = logging.getLogger("mmgen")
+        log.handlers = [_Reports(self)]
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
     def say(self, text: str) -> None:
         """Say a line."""
         if not self.quiet:
@@ -188,6 +196,21 @@ class Notes:
         """Write over the line on a terminal for which Live does nothing."""
         if self.console.is_dumb_terminal:
             self.console.out(text.ljust(self.console.width - 3), end="\r", highlight=False)
+
+
+class _Reports(logging.Handler):
+    def __init__(self, notes: Notes) -> None:
+        super().__init__()
+        self._notes = notes
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.levelno < logging.WARNING:
+            self._notes.detail(text)
+        elif text not in self._said:
+            self._said.add(text)
+            self._notes.say(f"note: {text}")
 
 
 class Drawing:

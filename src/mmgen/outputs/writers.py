@@ -230,7 +230,7 @@ class PictureFiles(Files):
         from mmgen.outputs.pictures import encode
 
         record["passes"] = picture.passes
-        return encode(picture, self.place(item), record if self._with_metadata else None)
+        return encode(picture, self.place(item), record if self._with_metadata else None, item.sources)
 
 
 class Stories(Files):
@@ -270,7 +270,7 @@ class Stories(Files):
     def take(self, item: Item, piece: str | Picture, record: Record) -> None:
         if self._streamed:
             self._page = self.place(item)
-            self._add(self._parts, piece, self._page.parent, record)
+            self._add(self._parts, piece, item, record)
             self._show(markdown(self._parts, link))
 
     def end_early(self, failure: BaseException) -> None:
@@ -290,7 +290,7 @@ class Stories(Files):
         else:
             parts = []
             for piece in result.pieces:
-                self._add(parts, piece, self.place(item).parent, record)
+                self._add(parts, piece, item, record)
         if not parts:
             raise MmgenError("the model ended without a word or a picture", _EMPTY)
         record["output"], record["parts"] = str(item.output), parts
@@ -299,16 +299,17 @@ class Stories(Files):
         if self._shown and not self._streamed:
             emit(f"{path}\n")
 
-    def _add(self, parts: list[RecordPart], piece: str | Picture, folder: Path, record: Record) -> None:
+    def _add(self, parts: list[RecordPart], piece: str | Picture, item: Item, record: Record) -> None:
         """Add the next words, or write the next picture into the folder and add that."""
         before = parts[-1]["text"] if parts and "text" in parts[-1] else ""
         if isinstance(piece, Picture):
             from mmgen.outputs.pictures import encode
 
+            folder = self.place(item).parent
             _make(folder)
             path = folder / f"{sum('image' in part for part in parts) + 1:03d}.png"
             with whole_file(path) as file:
-                file.write(encode(piece, path, record if self._with_metadata else None))
+                file.write(encode(piece, path, record if self._with_metadata else None, item.sources))
             parts.append({"image": str(path), "seed": piece.seed, "passes": piece.passes})
             return
         text = clean(piece)
