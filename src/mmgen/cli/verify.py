@@ -22,6 +22,7 @@ Examples:
   $ mmgen verify drawn/
 """
 _NOT_UNDERSTOOD = (LookupError, TypeError, ValueError, AttributeError)
+_NEAR_TIE = 0.01  # nats: what rounding moves, in bfloat16 most of all
 _ELSE = "draw it again with mmgen draw --like"
 
 
@@ -140,11 +141,16 @@ def _compared(name: str, loading: Loading, claims: Sequence[_Claim], notes: Note
 
     checkpoint = catalog.find(name, revision=loading.revision, offline=loading.offline)
     model = open_model(checkpoint, loading, PICTURES, [], notes)
+    findings: dict[int, str] = {}
+    n_said = 0
     for index, piece in model.replies([claim.request for claim in claims]):
         if isinstance(piece, Picture):
-            yield claims[index], _finding(model, claims[index], piece)
+            findings[index] = _finding(model, claims[index], piece)
         elif isinstance(piece, MmgenError):
-            yield claims[index], f"cannot be drawn: {piece.message}"
+            findings[index] = f"cannot be drawn: {piece.message}"
+        while n_said in findings:  # in their order
+            yield claims[n_said], findings.pop(n_said)
+            n_said += 1
 
 
 def _finding(model: Model, claim: _Claim, picture: Picture) -> str:
@@ -159,7 +165,7 @@ def _finding(model: Model, claim: _Claim, picture: Picture) -> str:
         beaten = model.margin(claim.request, claim.codes, place)
         return (
             f"departs at code {place + 1} of {len(codes)} (row {row + 1}, column {column + 1}), "
-            f"where another code is better by {beaten:.3g} nats"
+            f"where another code is better by {beaten:.3g} nats{': a near tie' if beaten < _NEAR_TIE else ''}"
         )
     if claim.is_edited:
         return "was edited: its codes are equal, and its pixels are not what was written"
