@@ -71,7 +71,7 @@ def test_choices_were_made_by_these_scores(make: Callable[[Path], Path], tmp_pat
 def test_codes_that_are_near_ties_are_found(tmp_path: Path) -> None:
     model: Any = opened(make_checkpoint(tmp_path / "model"), Loading(dtype="float32", device_map="cpu"))
     with clear_codes(model.model):
-        codes = model.encode([image(1)])[0]
+        codes = model.encode([image(1)])[0][0]
     codebook = model.model.get_submodule("model.vqmodel.quantize").embedding.weight
     with torch.inference_mode():
         codebook[(codes[0] + 1) % len(codebook)] = codebook[codes[0]] + 1e-6

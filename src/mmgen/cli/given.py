@@ -90,8 +90,13 @@ def find_pictures(
         MmgenError: nothing was named, or something that is not there, or stdin was to hold two things.
     """
     listed_in = given.files_from
-    if [listed_in, words, *names].count("-") > 1:
-        raise UsageError("two of pictures, prompt and --files-from are -", "stdin holds one")
+    twice = [
+        name
+        for name, given in (("the prompt", [words]), ("--files-from", [listed_in]), ("IMAGE", names))
+        if "-" in given
+    ]
+    if len(twice) > 1 or list(names).count("-") > 1:
+        raise UsageError(f"both {' and '.join((twice * 2)[:2])} are -", "stdin holds one")
     if not names and listed_in is None:
         raise UsageError("missing IMAGE", "name files, folders or addresses, or a list of them with --files-from")
     if given.null and listed_in is None:
