@@ -5,15 +5,19 @@ Until something is written Ctrl-C ends our own process at once; from then on it 
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from mmgen.errors import MmgenError, explained
+from mmgen.errors import MmgenError, UsageError, explained
+
+_log = logging.getLogger("mmgen")
 
 
 def lock(file: int, wait: bool = False) -> bool | None:
@@ -26,7 +30,51 @@ def lock(file: int, wait: bool = False) -> bool | None:
     try:
         return lock_descriptor(file, blocking=wait)
     except OSError:  # such as Lustre, NFS, some of FUSE
+        _log.warning("this file system has no locks: let no two runs write into one place")
         return None
+
+
+def sync(file: IO[bytes]) -> None:
+    """Wait until what was written is on the disk, where the file system can tell."""
+    try:
+        os.fsync(file.fileno())
+    except OSError as failure:
+        if failure.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            raise
+        _log.warning("this file system does not tell what is on its disk: a power cut may cost what was written last")
+
+
+@contextmanager
+def alone_in(folder: Path, wait: bool = True) -> Iterator[bool]:
+    """Keep others of us out of a folder meanwhile, having waited until they are; False: one is in it, and no wait."""
+    with ExitStack() as stack:
+        is_alone: bool | None = True
+        with suppress(PermissionError):  # Windows opens no folders
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            is_alone = lock(handle, wait=wait)
+        yield is_alone is not False
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make a folder and keep others of us out of it meanwhile; if nothing was put into it, it goes.
+
+    Raises:
+        UsageError: one of us is in it.
+    """
+    is_new = not folder.exists()
+    with explained("make", folder, "choose another place with -o"):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with alone_in(folder, wait=False) as is_alone:
+            if not is_alone:
+                raise UsageError(f"another run is writing into {folder}", "wait for it to end, or choose another")
+            yield
+    finally:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def change_locked(change: Callable[[], object], opened: IO[bytes]) -> None:
@@ -46,21 +94,22 @@ def change_locked(change: Callable[[], object], opened: IO[bytes]) -> None:
 def whole_file(target: str | Path) -> Iterator[IO[bytes]]:
     """Open a file beside `target` and move it there once it is written. If that fails, what was there stays.
 
-    It has the permissions of the file that it replaces, or those of a new one.
+    A link stays one. It has the permissions of the file that it replaces, or those of a new one.
 
     Raises:
         MmgenError: it cannot be written (a full disk, no permission).
     """
     raise_on_interrupt()
-    path = _name_beside(Path(target))
-    with explained("write", target, "choose another place with -o"):
+    given, target = target, real(target)
+    path = _name_beside(target)
+    with explained("write", given, "choose another place with -o"):
         try:
             with _locked(path) as file:
                 with suppress(OSError):  # nothing is replaced, or a file system without permissions
-                    path.chmod(Path(target).stat().st_mode & 0o7777)
+                    path.chmod(target.stat().st_mode & 0o7777)
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file)
                 change_locked(lambda: path.replace(target), file)
         except BaseException:  # an interruption too leaves nothing behind
             path.unlink(missing_ok=True)
@@ -71,9 +120,15 @@ def _locked(path: Path) -> IO[bytes]:
     """Make a file that is locked: `sweep` takes away what nobody locks."""
     while True:
         file = path.open("xb")
-        if lock(file.fileno()) is not False and os.fstat(file.fileno()).st_nlink:
+        is_locked = lock(file.fileno())
+        if is_locked is None or (is_locked and os.fstat(file.fileno()).st_nlink):
             return file
         file.close()  # swept away before it was locked
+
+
+def real(path: str | Path) -> Path:
+    """Say where a file is that a path leads to, through links, whether it is there or not."""
+    return Path(os.path.realpath(path))
 
 
 def _name_beside(target: Path) -> Path:

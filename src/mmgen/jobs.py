@@ -112,6 +112,11 @@ class Job:
         said = ", ".join(f"{self.counts[ending]} {ending}" for ending in ("done", "skipped", "failed"))
         return f"{said} in {seconds:.1f} s" + (f", {pace(done / seconds)}" if done and seconds > 0 else "")
 
+    def n_left(self, count: Callable[[], int] | None) -> int | None:
+        """Say how many items of a batch that was stopped are left, if that is known, or can be counted."""
+        n_items = count() if self._n_items is None and count else self._n_items
+        return None if n_items is None else n_items - self.counts.total()
+
     # 1) Compute: the model pulls requests, and its pieces come back
 
     def _look(self, item: Item, opens: bool = True) -> Entry | None:
@@ -305,6 +310,8 @@ class Job:
         marked: Record = {**record, "key": entry.key, "place": entry.item.item_id, "files": entry.files}
         if self.origin.drawn_seed is not None:
             marked["drawn_seed"] = self.origin.drawn_seed
+        if self.origin.given_seed is not None:
+            marked["given_seed"] = self.origin.given_seed
         with meanwhile:
             self.journal.append(marked)
 

@@ -107,7 +107,7 @@ def test_an_interruption_while_files_are_made_or_moved_leaves_the_old_or_the_new
             interrupt()
             return real(*arguments, **named)
         {moment} = interrupted
-        drawing("draw", "--prompts", "prompts.txt", "-o", "pictures/{{index}}.png", "--seed", os.environ["SEED"])
+        drawing("draw", "--prompts", "prompts.txt", "-o", "pictures/{{index}}.png", "-f", "--seed", os.environ["SEED"])
     """
     command = program("import sys; sys.path.insert(0, os.environ['ROOT'])\n" + textwrap.dedent(script))
     root = str(Path(__file__).parents[2])

@@ -244,7 +244,7 @@ def test_a_plan_counts_as_done_only_what_costs_nothing(model: Scripted) -> None:
     Path("prompts.txt").write_text("a red cat")
     draw = ("draw", "--prompts", "prompts.txt", "-o", "out/{index}.png", "--seed")
     run(*draw, "1")
-    run(*draw, "2")
+    run(*draw, "2", "-f")
     assert run(*draw, "1", "--plan").out == "new 0, done 0, stale 1, failed 0\n"  # its file was drawn over
     tell = ("interleave", "--prompts", "prompts.txt", "-o", "stories/", "--seed", "1")
     run(*tell)

@@ -14,8 +14,9 @@ import pytest
 from mmgen.errors import MmgenError
 from mmgen.outputs.pictures import read_metadata
 from mmgen.outputs.records import Item, Origin, Record, Result, in_order, key_of
+from mmgen.outputs.stories import Stories
 from mmgen.outputs.terminal import Notes
-from mmgen.outputs.writers import Lines, PictureFiles, Stories, Writer
+from mmgen.outputs.writers import Lines, PictureFiles, Writer
 from mmgen.request import BOTH, PICTURES, WORDS, ImageSampling, Kind, Picture, Request, TextSampling
 from mmgen.text import as_line, clean
 from tests.support.scripted import picture

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -22,16 +23,23 @@ from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.cli.given import PromptLines
 from mmgen.cli.naming import check_outputs, check_page, no_path
 from mmgen.cli.options import JobOptions
-from mmgen.errors import MmgenError
+from mmgen.errors import MmgenError, UsageError
 from mmgen.files import noticed, raise_on_interrupt, uninterrupted
 from mmgen.inputs.finding import Found, NotFoundError
+from mmgen.inputs.placeholders import expand
+from mmgen.inputs.prompts import PromptLine
 from mmgen.inputs.selection import Selection, left_out
 from mmgen.model import Model
 from mmgen.outputs.journal import Journal
 from mmgen.outputs.records import Item, Origin, is_random
+from mmgen.outputs.sidecars import Sidecars
 from mmgen.outputs.terminal import Notes, emit
-from mmgen.outputs.writers import Sidecars, Writer
-from mmgen.request import GROUP, Kind, Limits, Loading, Request, fresh_seed
+from mmgen.outputs.writers import Writer
+from mmgen.request import GROUP, PICTURES, Kind, Limits, Loading, Request, fresh_seed
+
+if TYPE_CHECKING:
+    from mmgen.jobs import Job
+
 
 # --- the model ----------------------------------------------------------------------------------------------------
 
@@ -117,42 +125,78 @@ class Command:
         """Whether the result is shown as it comes: there is one, and nothing else is wanted of it."""
         return n_items == 1 and not (self.job.as_json or self.job.is_batch)
 
-    def of_prompts(self, lines: PromptLines, seed: int, *, takes_images: bool = True) -> Iterator[tuple[Item, str]]:
-        """Make items of prompts; see `items`."""
+    def of_prompts(
+        self, lines: PromptLines, seed: int, *, takes_images: bool = True
+    ) -> Iterator[tuple[Item, str, int | None]]:
+        """Make items of prompts, with how many are wanted of each, if its line says so; see `items`."""
         for number, line in lines:
             if isinstance(line, MmgenError):
-                yield Item(self.shape, "", images=() if takes_images else None, line=number, error=line), ""
+                yield Item(self.shape, "", images=() if takes_images else None, line=number, error=line), "", None
                 continue
+            shape, error = self.shape, None
+            try:
+                shape = self._sampled(line)
+            except MmgenError as failure:
+                error = failure
             yield Item(
-                replace(self.shape, seed=seed if line.seed is None else line.seed), line.text,
+                replace(shape, seed=seed if line.seed is None else line.seed), line.text, error=error,
                 images=line.images if takes_images else line.images or None, sources=tuple(line.sources()),
                 output=line.output, line=number, own_seed=self.job.seed is not None or line.seed is not None,
-            ), ""  # fmt: skip
+            ), "", line.n  # fmt: skip
 
-    def of_pictures(self, found: Iterable[Found | NotFoundError], prompt: str, seed: int) -> Iterator[tuple[Item, str]]:
-        """Make items of pictures, with where each lies below the folder that was named; see `items`."""
+    def _sampled(self, line: PromptLine) -> Request:
+        """Give the shape of a request, sampled as its line says.
+
+        Raises:
+            MmgenError: a value is out of range, or of no use to this command.
+        """
+        draws = "image" in self.shape.want
+        useless = [name for name in line.sampling if not draws and name != "temperature"]
+        if useless or (line.n is not None and self.shape.want != PICTURES):
+            raise MmgenError(f"{self.name} has no use for {(*useless, 'n')[0]}", "leave it out of the line")
+        if draws:
+            return replace(self.shape, image=replace(self.shape.image, **line.sampling))
+        return replace(self.shape, text=replace(self.shape.text, **line.sampling))
+
+    def of_pictures(
+        self, found: Iterable[Found | NotFoundError], prompt: str, seed: int, ending: str = ".txt"
+    ) -> Iterator[tuple[Item, str, None]]:
+        """Make items of pictures, with where each lies below the folder that was named; see `items`.
+
+        Args:
+            prompt: with placeholders.
+            ending: of the files with their captions.
+        """
         for each in found:
-            error, below = (each, "") if isinstance(each, NotFoundError) else (None, each.below)
+            error: MmgenError | None = each if isinstance(each, NotFoundError) else None
+            below, words = "" if isinstance(each, NotFoundError) else each.below, prompt
+            try:
+                words = expand(prompt, each.name, ending) if error is None else prompt
+            except MmgenError as failure:
+                error = failure
             yield Item(
-                replace(self.shape, seed=seed), prompt, image=each.name, sources=(getattr(each, "source", each.name),),
+                replace(self.shape, seed=seed), words, image=each.name, sources=(getattr(each, "source", each.name),),
                 own_seed=self.job.seed is not None, error=error,
-            ), below  # fmt: skip
+            ), below, None  # fmt: skip
 
     def items(
-        self, asked: Iterable[tuple[Item, str]], path: Callable[[Item, int, str], str | None] = no_path, n: int = 1
+        self,
+        asked: Iterable[tuple[Item, str, int | None]],
+        path: Callable[[Item, int, str], str | None] = no_path,
+        n: int = 1,
     ) -> Iterator[Item]:
-        """Make `n` items of each that was asked.
+        """Make `n` items of each that was asked, if it says no other number.
 
         Args:
             path: names the file of an item, given which of those asked it is, from 1, and where its picture lies below
                 the folder that was named; or raises MmgenError, and then that is what comes of the item.
         """
         seen: Counter[int] = Counter()
-        for index, (item, below) in enumerate(asked, 1):
+        for index, (item, below, own_n) in enumerate(asked, 1):
             mark = hash((item.prompt, item.images))
             again = seen[mark] if item.image is None else 0  # a picture has its own name
             seen[mark] += 1
-            for i in range(n):
+            for i in range(own_n or n):
                 request = replace(item.request, seed=item.request.seed + i, cancelled=Event())
                 one = replace(item, request=request, number=i, again=again)
                 try:
@@ -171,6 +215,7 @@ class Command:
         own_journal: Path | None = None,
         force: bool | None = None,
         selection: Selection | None = None,
+        count: Callable[[], int] | None = None,
     ) -> None:
         """Run items, and end the command: in failure if any of them failed.
 
@@ -180,17 +225,20 @@ class Command:
             own_journal: where results are kept, in a folder that the command fills, if --jsonl does not say.
             force: of picture files: overwrite what exists. It is looked for first, if they are few and named.
             selection: by which pictures were found.
+            count: looks how many items there are; where that is not known, for whoever stops it.
         """
-        from mmgen.jobs import Job
+        from mmgen.jobs import Job  # not on the way to --help
 
         job, loading, notes = self.job, self.loading, self.notes
         listed: list[Item] | None = None
-        if force is not None and n_items is not None and job.jsonl is None:
+        if force is not None and n_items is not None and job.jsonl is None and own_journal is None:
             listed = list(items(self.first_seed))
             check_outputs([item.output for item in listed if item.output not in (None, "-")], force)
         with self._journal(own_journal) as journal:
             # 1) The seed: the one that was given, or that the journal began with
-            kept = journal.drawn_seed if journal else None
+            kept, before = (journal.drawn_seed, journal.last_seed) if journal else (None, None)
+            if force is False and not job.plan and job.seed is not None and before not in (None, job.seed):
+                raise UsageError(f"this batch has the seed {before}", f"give --seed {before}, or begin anew with -f")
             seed = self.first_seed if kept is None or job.seed is not None else kept
 
             # 2) The checkpoint; its weights are read once an item needs them
@@ -207,8 +255,10 @@ class Command:
             model_id = catalog.identity(checkpoint) if journal else ""
             if loading.max_pixels is not None:
                 model_id += f", {loading.max_pixels} pixels"
+            if loading.encode:
+                model_id += ", encoded"
             origin = Origin(
-                self.name, checkpoint.name, checkpoint.revision, model_id, seed if job.seed is None else None
+                self.name, checkpoint.name, checkpoint.revision, model_id, seed if job.seed is None else None, job.seed
             )
             running = Job(origin, writer, notes, opened, self.limits, journal, job.as_json)
             if job.plan:
@@ -218,19 +268,25 @@ class Command:
             try:
                 running.run(found, n_items)
             finally:
-                notes.clear()
-                counts, is_silent = running.counts, isinstance(writer, Sidecars)  # on stdout
-                is_stopped_early = isinstance(sys.exception(), KeyboardInterrupt) and not counts
-                is_notable = counts["skipped"] or counts["done"] > GROUP or (counts["failed"] and counts.total() > 1)
-                n_left_out = self._say_left_out(selection)
-                if not is_stopped_early and (journal is not None or is_notable or is_silent):
-                    notes.say(running.summary() + (f", {n_left_out} left out" if n_left_out else ""))
+                is_kept = journal is not None or isinstance(writer, Sidecars)
+                self._say_how_it_went(running, is_kept, self._say_left_out(selection), count)
                 if job.html is not None and journal is not None:
                     from mmgen.outputs.export import Export
 
                     Export([*journal.records()], Path(job.html), f"mmgen {self.name}", Path(), notes).write()
         if running.counts["failed"]:
             raise typer.Exit(1)
+
+    def _say_how_it_went(self, running: Job, is_kept: bool, n_left_out: int, count: Callable[[], int] | None) -> None:
+        """Say in a line what was done, unless it is plain to see; is_kept: the same command can go on from it."""
+        self.notes.clear()
+        counts, is_stopped = running.counts, isinstance(sys.exception(), KeyboardInterrupt | SystemExit)
+        is_notable = counts["skipped"] or counts["done"] > GROUP or (counts["failed"] and counts.total() > 1)
+        if (counts or not is_stopped) and (is_kept or is_notable):
+            self.notes.say(running.summary() + (f", {n_left_out} left out" if n_left_out else ""))
+        if is_stopped and is_kept and counts:
+            n_left = running.n_left(count)
+            self.notes.say(f"stopped, {'some' if n_left is None else n_left} left; the same command goes on")
 
     def _say_left_out(self, selection: Selection | None) -> int:
         """Say which files of folders were left out, and count them."""

@@ -14,6 +14,7 @@ from mmgen.cli import naming, options
 from mmgen.errors import UsageError
 from mmgen.files import check_makeable
 from mmgen.inputs.finding import Found, captured, is_url
+from mmgen.inputs.placeholders import expand
 from mmgen.outputs.records import Item
 from mmgen.request import IMAGE_MARK, Limits, Loading, TextSampling, Turn, insert_images, option
 
@@ -49,6 +50,7 @@ def ask(
     ] = None,
     images: options.Images = None,
     prompts: options.Prompts = None,
+    comments: options.Comments = False,
     *,
     way: Way,
     find: options.FindOptions,
@@ -65,18 +67,20 @@ def ask(
     With --jsonl or --sidecar answers go there, and the same command again does only what is missing or failed.
     """
     from mmgen.cli.arguments import Command
-    from mmgen.cli.given import find_pictures, read_prompt, read_prompts
+    from mmgen.cli.given import find_pictures, prompt_counter, read_prompt, read_prompts
     from mmgen.outputs.terminal import Notes
     from mmgen.outputs.writers import Lines
 
     shape = talk.shape(text, completion=way.complete)
     command = Command("ask", shape, job, limits, loading, Notes(job.quiet, talk.verbose))
     given = tuple(images or ())
+    if comments and prompts is None:
+        read_prompts([question or "-"], None, "", comments=True)  # which says so
     if way.each and prompts is None and way.history is None:
         pictures = find_pictures(given, find, question)
         words = tasks.ASK if question is None else read_prompt(question, "give pictures with --image")
         ask_each(command, words, pictures, beside)
-    elif way.each or beside.sidecar or find != options.FindOptions():
+    elif way.each or beside != options.SidecarOptions() or find != options.FindOptions():
         raise UsageError(
             "one question about every picture apart: that is --each", "add it, and leave out --prompts and --history"
         )
@@ -85,15 +89,18 @@ def ask(
     elif question is not None or images or way.history is not None:
         raise UsageError("--prompts has the questions and their pictures", "leave out QUESTION, --image and --history")
     else:
-        lines = read_prompts([], prompts, "give pictures with --image")
+        lines = read_prompts([], prompts, "give pictures with --image", comments=comments)
         writer = Lines(shown=not (job.as_json or job.jsonl is not None))
-        command.run(lambda seed: command.items(command.of_prompts(lines, seed)), writer)
+        command.run(lambda seed: command.items(command.of_prompts(lines, seed)), writer, count=prompt_counter(prompts))
 
 
 def ask_each(command: Command, prompt: str, pictures: Pictures, texts: options.SidecarOptions) -> None:
     """Ask the same of every picture; of one alone the answer is streamed as it comes."""
-    from mmgen.outputs.writers import Lines, Sidecars
+    from mmgen.outputs.sidecars import Sidecars
+    from mmgen.outputs.writers import Lines
 
+    if texts.existing in ("append", "prepend") and command.job.jsonl is None:
+        raise UsageError(f"--existing {texts.existing} needs --jsonl, which knows what was added", "add --jsonl FILE")
     if texts.outdir is not None:
         check_makeable(Path(texts.outdir))
     taken: set[int] = set()  # hashes of the sidecars that pictures have
@@ -102,25 +109,34 @@ def ask_each(command: Command, prompt: str, pictures: Pictures, texts: options.S
         if not texts.sidecar:
             return None
         name = item.image or ""
-        path = naming.sidecar_path(name, below, texts.outdir, texts.ext)
+        ending = ".xmp" if texts.xmp else texts.ext
+        path = naming.sidecar_path(name, below, texts.outdir, ending, whole=texts.sidecar_name == "name")
         if is_url(name) and texts.outdir is None:
             raise UsageError(f"nothing can stand beside {name}", "name a folder for sidecars with --outdir")
         if os.path.abspath(path) == os.path.abspath(name):  # noqa: PTH100 -- as named, not where a link leads
             raise UsageError(f"{path} is the picture itself", "choose another --ext")
         if hash(path) in taken:
             raise UsageError(
-                f"{name}: {path} is another picture's already", "rename one, or give folders, which --outdir mirrors"
+                f"{name}: {path} is another picture's already",
+                "--sidecar-name name gives each a file of its own; of folders, --outdir mirrors them",
             )
         taken.add(hash(path))
+        for each in (texts.prefix, texts.suffix):  # so that it is known before the model is asked
+            expand(each, name)
         return path
 
     command.run(
-        lambda seed: command.items(command.of_pictures(pictures.found, prompt, seed), sidecar),
-        Sidecars(texts.prefix, texts.suffix, texts.existing == "overwrite", texts.multiline)
+        lambda seed: command.items(command.of_pictures(pictures.found, prompt, seed, texts.ext), sidecar),
+        Sidecars(texts.prefix, texts.suffix, texts.existing, texts.multiline, texts.xmp)
         if texts.sidecar
-        else Lines(not (command.job.as_json or command.job.jsonl is not None), pictures.is_one and command.streams(1)),
+        else Lines(
+            not (command.job.as_json or command.job.jsonl is not None),
+            pictures.is_one and command.streams(1) and not (texts.with_name or texts.print0),
+            texts.print0,
+        ),
         pictures.n,
         selection=pictures.selection,
+        count=pictures.count_all,
     )
 
 
@@ -147,6 +163,8 @@ def _ask_once(command: Command, question: str | None, given: tuple[str, ...], hi
     if question is None and not given and not unanswered:
         raise UsageError("nothing to ask", 'give a question, as in mmgen ask "what is a snowman?", or an --image')
     words = tasks.ASK if question is None else read_prompt(question, "give pictures with --image")
+    if len(given) == 1:
+        words = expand(words, given[0])
     request = replace(shape, seed=command.first_seed, history=shape.history + (talk.history if talk else ()))
     if unanswered:
         words, request = _words(unanswered), replace(request, parts=unanswered.parts)

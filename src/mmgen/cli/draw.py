@@ -24,6 +24,7 @@ def draw(
         typer.Argument(metavar="PROMPT", show_default=False, help="What to draw, a picture each; - reads stdin."),
     ] = None,
     prompts: options.Prompts = None,
+    comments: options.Comments = False,
     like: options.Like = None,
     *,
     save: options.PictureOptions,
@@ -39,7 +40,7 @@ def draw(
     """
     from mmgen.cli import naming
     from mmgen.cli.arguments import Command
-    from mmgen.cli.given import read_prompts
+    from mmgen.cli.given import prompt_counter, read_prompts
     from mmgen.outputs.pictures import format_of
     from mmgen.outputs.records import Item
     from mmgen.outputs.writers import PictureFiles
@@ -47,11 +48,12 @@ def draw(
     if like is not None and prompts is not None:
         prompt = None  # the lines have their own
     options.check_seeds(job.seed, save.n)
-    lines = read_prompts(prompt or [], prompts, "draw from a picture with mmgen vary")
+    lines = read_prompts(prompt or [], prompts, "draw from a picture with mmgen vary", comments=comments)
     n_items = None if prompts is not None else len(prompt or []) * save.n
     naming.check_stdout(save.output, n_items, job.as_json)
     outputs = naming.Outputs(save.output, "{slug}-{seed}.png", n_items)
     outputs.check_format()
+    is_batch = prompts is not None or (save.n > 1 and outputs.is_folder)
     command = Command("draw", Request((), PICTURES, image=image), job, limits, loading, save.notes(job.quiet))
 
     def path(item: Item, index: int, below: str) -> str:
@@ -64,6 +66,7 @@ def draw(
         lambda seed: command.items(command.of_prompts(lines, seed, takes_images=False), path, save.n),
         PictureFiles(save.metadata, shown=not job.as_json, overwrite=save.force),
         n_items,
-        outputs.folder / naming.JOURNAL if prompts is not None and outputs.folder is not None else None,
+        outputs.folder / naming.JOURNAL if is_batch and outputs.folder is not None else None,
         save.force,
+        count=prompt_counter(prompts, save.n),
     )

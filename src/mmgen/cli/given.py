@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -46,7 +46,7 @@ def check_prompt(words: str, hint: str) -> str:
     return words
 
 
-def read_prompts(words: Sequence[str], file: str | None, hint: str) -> PromptLines:
+def read_prompts(words: Sequence[str], file: str | None, hint: str, *, comments: bool = False) -> PromptLines:
     """Take prompts from the command line or from a file.
 
     Raises:
@@ -59,7 +59,19 @@ def read_prompts(words: Sequence[str], file: str | None, hint: str) -> PromptLin
     if list(words).count("-") > 1:
         raise UsageError("two prompts are -", "stdin holds one")
     said = [(None, PromptLine(read_prompt(each, hint))) for each in words]
-    return iter(said) if file is None else prompts.read_prompts(file)
+    if comments and file is None:
+        raise UsageError("--comments is about --prompts", "add --prompts FILE, or leave it out")
+    return iter(said) if file is None else prompts.read_prompts(file, comments=comments)
+
+
+def prompt_counter(file: str | None, n: int = 1) -> Callable[[], int] | None:
+    """Give what counts the results of a file of prompts, `n` of each unless its line says how many.
+
+    Nothing counts those of a pipe.
+    """
+    if file is None or not Path(file).is_file():
+        return None
+    return lambda: sum(getattr(line, "n", None) or n for _, line in prompts.read_prompts(file))
 
 
 class Pictures(NamedTuple):
@@ -69,12 +81,14 @@ class Pictures(NamedTuple):
         n: how many they are, if one was named, or somebody watches the progress and they can be counted.
         is_one: exactly one was named: no folder, no pattern, no list.
         selection: says which files were left out, so far.
+        count_all: looks how many there are, if one can look twice.
     """
 
     found: Iterable[Found | NotFoundError]
     n: int | None
     is_one: bool
     selection: Selection
+    count_all: Callable[[], int] | None
 
 
 def find_pictures(
@@ -114,8 +128,9 @@ def find_pictures(
         return _some(finding.find(chain(names, listed), selection, read), listed_in)
 
     comes_once = listed_in is not None and not Path(listed_in).is_file()  # stdin, <(find ...)
-    is_counted = counts and sys.stderr.isatty() and not comes_once
-    return Pictures(look(), 1 if is_one else sum(1 for _ in look()) if is_counted else None, is_one, selection)
+    count = None if comes_once else lambda: sum(1 for _ in look())
+    n = 1 if is_one else count() if count and counts and sys.stderr.isatty() else None
+    return Pictures(look(), n, is_one, selection, count)
 
 
 def _some(found: Iterator[Found | NotFoundError], listed_in: str | None) -> Iterator[Found | NotFoundError]:

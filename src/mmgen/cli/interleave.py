@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,6 +29,7 @@ def interleave(
     output: Annotated[str | None, options.output("DIR", "Folder for index.md and the pictures; it is made.")] = None,
     images: options.Images = None,
     prompts: options.Prompts = None,
+    comments: options.Comments = False,
     *,
     save: Annotated[options.PictureOptions, options.without("output", "n")],
     text: Annotated[TextSampling, options.without("max_thought_tokens")] = tasks.INTERLEAVE_TEXT,
@@ -42,13 +44,14 @@ def interleave(
     """
     from mmgen.cli import naming
     from mmgen.cli.arguments import Command
-    from mmgen.cli.given import read_prompts
-    from mmgen.outputs.writers import Stories
+    from mmgen.cli.given import prompt_counter, read_prompts
+    from mmgen.files import claimed
+    from mmgen.outputs.stories import Stories
 
     image = replace(image, top_p=text.top_p, top_k=text.top_k)
     shape = Request((), BOTH, text, image, completion=True)
     command = Command("interleave", shape, job, limits, loading, save.notes(job.quiet))
-    lines = read_prompts([] if prompt is None else [prompt], prompts, "give pictures with --image")
+    lines = read_prompts([] if prompt is None else [prompt], prompts, "give pictures with --image", comments=comments)
     if prompts is None:
         folder, given = naming.check_folder(output, save.force), tuple(images or ())
         ((_, said),) = lines
@@ -59,7 +62,8 @@ def interleave(
         )  # fmt: skip
         item = replace(item, request=item.open(limits.strict))
         writer = Stories(save.metadata, not job.as_json, streamed=command.streams(1), overwrite=True)
-        command.run(lambda seed: [replace(item, request=replace(item.request, seed=seed))], writer, 1)
+        with claimed(Path(folder)):
+            command.run(lambda seed: [replace(item, request=replace(item.request, seed=seed))], writer, 1)
         return
     if images:
         raise UsageError("--prompts has the prompts and their pictures", "leave out --image")
@@ -71,4 +75,6 @@ def interleave(
         Stories(save.metadata, not job.as_json, overwrite=save.force),
         None,
         None if outputs.folder is None else outputs.folder / naming.JOURNAL,
+        save.force,
+        count=prompt_counter(prompts),
     )

@@ -34,10 +34,12 @@ class Outputs:
 
     Attributes:
         folder: above all files, if `-o` says a folder or a template.
+        is_folder: it says a folder.
     """
 
     def __init__(self, output: str | None, default: str, n_items: int | None) -> None:
         self.folder: Path | None = None
+        self.is_folder = False
         self._template = default
         self._issued: set[int] = set()  # hashes of paths
         if output is None:
@@ -49,7 +51,7 @@ class Outputs:
         elif output.endswith("/") or Path(output).is_dir() or n_items is None:
             if output.lower().endswith(PICTURE_ENDINGS):
                 raise UsageError(f"-o {output} is one file, and there may be many", "end it in / to name a folder")
-            self.folder = Path(output)
+            self.folder, self.is_folder = Path(output), True
             self._template = f"{literal}/{default}"
         elif n_items > 1:
             self._template = f"{literal.with_suffix('')}-{{n}}{literal.suffix}"
@@ -118,10 +120,14 @@ def free_path(stem: str) -> str:
     return _first_free(f"{stem}.png", os.path.lexists)
 
 
-def sidecar_path(source: str, below: str, folder: str | None, ending: str) -> str:
-    """Name the text file of a picture: beside it, or under a folder as the picture is under its own."""
-    path = Path(source) if folder is None else Path(folder) / below
-    return str(path.with_suffix("." + ending.removeprefix(".")))
+def sidecar_path(source: str, below: str, folder: str | None, ending: str, *, whole: bool = False) -> str:
+    """Name the text file of a picture: beside it, or under a folder as the picture is under its own.
+
+    Args:
+        whole: after the picture's whole name, as in `a.png.txt`, and not after its stem.
+    """
+    path, ending = Path(source) if folder is None else Path(folder) / below, "." + ending.removeprefix(".")
+    return str(path.with_name(path.name + ending) if whole else path.with_suffix(ending))
 
 
 def check_stdout(output: str | None, n_pictures: int | None, as_json: bool) -> None:

@@ -214,18 +214,30 @@ class SidecarOptions:
     sidecar: bool = option(False, "Write the words of photo.jpg to photo.txt beside it, or under --outdir.", env=False)
     outdir: str | None = option(None, "Folder for sidecars.", metavar="DIR", env=False)
     ext: str = option(".txt", "File extension of sidecars.", metavar="EXT", env=False)
-    prefix: str = option("", "Put this before the words in sidecars.", metavar="WORDS", env=False)
+    sidecar_name: Literal["stem", "name"] = option("stem", "Call them a.txt, or a.png.txt.", env=False)
+    xmp: bool = option(False, "Write XMP in place of text, to a.xmp: what programs for photos read.", env=False)
+    prefix: str = option(
+        "", "Put this before the words in sidecars. Here and in prompts {stem}, {name} and {folder} stand for the "
+        "picture's, {caption} and {json.FIELD} for what its .txt and .json say.", metavar="WORDS", env=False,
+    )  # fmt: skip
     suffix: str = option("", "Put this after the words in sidecars.", metavar="WORDS", env=False)
     multiline: bool = option(False, "Keep the lines of an answer; a sidecar holds one line otherwise.", env=False)
-    existing: Literal["skip", "overwrite"] = option(
-        "skip", "Sidecars that were there before, or were edited: leave or overwrite them.", env=False
+    existing: Literal["skip", "overwrite", "append", "prepend"] = option(
+        "skip", "Sidecars that were there before, or were edited: leave them, overwrite them, or add to them once.",
+        env=False,
+    )  # fmt: skip
+    with_name: bool = option(
+        False, "Print the path before the words, of one picture too.", "-H", "--with-name", heading=RESULT, env=False
     )
+    print0: bool = option(False, "End lines with NUL, as for xargs -0.", heading=RESULT, env=False)
 
     def __post_init__(self) -> None:
         if not self.sidecar and (self.outdir is not None or self.prefix or self.suffix or self.existing != "skip"):
             raise UsageError("--outdir, --prefix, --suffix and --existing are about --sidecar", "add --sidecar")
-        if not self.sidecar and self.multiline:
-            raise UsageError("--multiline is about --sidecar", "add --sidecar")
+        if not self.sidecar and (self.multiline or self.xmp or self.sidecar_name != "stem"):
+            raise UsageError("--multiline, --xmp and --sidecar-name are about --sidecar", "add --sidecar")
+        if self.xmp and self.existing in ("append", "prepend"):
+            raise UsageError(f"--existing {self.existing} is about text, and --xmp is none", "leave one out")
         if not is_text(self.prefix + self.suffix):
             raise UsageError("--prefix or --suffix is not UTF-8 text", "check the terminal's or the script's encoding")
         if f".{self.ext.removeprefix('.').lower()}".endswith(PICTURE_ENDINGS):
@@ -309,8 +321,14 @@ Prompts = Annotated[
         "--prompts",
         metavar="FILE",
         rich_help_panel=MANY,
-        help="Many: one prompt a line, or JSON lines of prompt, images, seed, output; - reads stdin.",
+        help="Many: one prompt a line, JSON lines of prompt, images, seed, output and more, or a .csv; - reads stdin.",
     ),
+]
+
+
+Comments = Annotated[
+    bool,
+    typer.Option("--comments", rich_help_panel=MANY, help="In --prompts, pass over lines that begin with #."),
 ]
 
 

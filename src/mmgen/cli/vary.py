@@ -69,4 +69,5 @@ def vary(
         None if pictures.is_one or outputs.folder is None else outputs.folder / naming.JOURNAL,
         save.force,
         pictures.selection,
+        pictures.count_all,
     )

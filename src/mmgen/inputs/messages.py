@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from mmgen.errors import MmgenError, UsageError, explained
-from mmgen.files import check_writable, lock, whole_file
+from mmgen.files import alone_in, check_writable, real, whole_file
 from mmgen.inputs.finding import from_folder, is_url
 from mmgen.inputs.images import open_image
 from mmgen.request import Part, Role, Turn
@@ -58,8 +57,8 @@ class Messages:
         new = [_line("system", [system])] if system is not None and not comma else []
         new += ([_line("user", question)] if question else []) + [_line("assistant", [answer])]
         text = f"{held.rstrip()}{comma}\n  " + ",\n  ".join(new) + f"\n]{after}"
-        file = Path(os.path.realpath(self.path))  # through a link, which stays one
-        with _alone_in(file.parent):
+        file = real(self.path)
+        with alone_in(file.parent):
             if _read(self.path) != self.data:
                 raise MmgenError(f"{self.path} was changed meanwhile: this answer is not in it", "ask again")
             with whole_file(file) as opened:
@@ -99,17 +98,6 @@ def entry(source: str, path: str) -> Entry:
     if not Path(source).is_absolute():
         source = os.path.relpath(source, Path(path).parent)
     return {"type": "image", "path": source}
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other mmgen adds to a conversation in a folder, and keep others waiting."""
-    with ExitStack() as stack:
-        with suppress(PermissionError):  # Windows opens no folders: comparing just before writing must do
-            handle = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, handle)
-            lock(handle, wait=True)
-        yield
 
 
 def _line(role: Role, parts: Sequence[str | Entry]) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Literal, NamedTuple, Self, TypeAlias, cast
 
 from mmgen.errors import CannotGoOnError, MmgenError, UsageError, explained
-from mmgen.files import change_locked, check_writable, lock, sweep
+from mmgen.files import change_locked, check_writable, lock, real, sweep, sync
 from mmgen.inputs.finding import check_file
 from mmgen.outputs.records import FileEntry, Record, in_order
 from mmgen.text import as_line, from_json
@@ -44,13 +44,15 @@ class Journal:
     """A journal that is being written, by nobody else. To be used in a `with` statement.
 
     On entry it is made, if it is not there, locked, mended if its end was cut off, and read. Of an item's lines the
-    last one counts; those before it stay. `drawn_seed` is the first that a record has.
+    last one counts; those before it stay. `drawn_seed` is the first that a record has, and `last_seed` that of the
+    last run, drawn or given.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = path
         self.drawn_seed: int | None = None
-        self._file = Path(os.path.realpath(path))  # through a link, which stays one
+        self.last_seed: int | None = None
+        self._file = real(path)  # through a link, which stays one
         # 100,000 lines are to cost some 50 MB, so texts are kept as their hashes: of the 64 bits of Python's own, which
         # are salted in each process, two in 100,000 are equal once in 10^9 runs.
         self._rows: dict[int, _Row] = {}  # by item
@@ -79,7 +81,7 @@ class Journal:
 
     def __exit__(self, *failure: object) -> None:
         with explained("write", self.path, _CHECK), self._handle:  # closed, and with that unlocked
-            os.fsync(self._handle)
+            sync(self._handle)
             if self._is_new and self._is_in_place() and not self._file.stat().st_size:
                 change_locked(self._file.unlink, self._handle)
 
@@ -126,6 +128,9 @@ class Journal:
         match record:
             case {"drawn_seed": int(seed)} if self.drawn_seed is None:
                 self.drawn_seed = seed
+        match record:
+            case {"drawn_seed": int(seed)} | {"given_seed": int(seed)}:
+                self.last_seed = seed
         match record:
             case {"files": [*entries]}:
                 for entry in entries:
@@ -206,7 +211,7 @@ class Journal:
                     while line:  # once, unless the disk is full: then the second time says so
                         line = line[self._handle.write(line) :]
                 if time.monotonic() >= self._synced + SYNC_SECONDS:
-                    os.fsync(self._handle)
+                    sync(self._handle)
                     self._synced = time.monotonic()
             except BaseException:  # an interruption too leaves nothing torn
                 self._handle.truncate(end)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 import json
 import os
@@ -21,13 +20,11 @@ from mmgen.files import whole_file
 from mmgen.inputs.finding import check_file
 from mmgen.inputs.images import open_image, read_header
 from mmgen.outputs.records import Record, plain_name
+from mmgen.outputs.xmp import made
 from mmgen.request import Picture
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _LETTERS = 3_500  # of a prompt of many pages in a JPEG, which has room for 64 KB of XMP, and of EXIF
-_PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">
-<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" {}</rdf:Description>
-</rdf:RDF></x:xmpmeta><?xpacket end="w"?>"""
 
 
 class _Metadata(TypedDict):
@@ -120,8 +117,7 @@ def encode_image(image: Image.Image, kind: str = "PNG", metadata: Metadata | Non
             with Image.open(buffer) as lossy:
                 metadata = {**metadata, "pixels": digest(lossy), "decoded": metadata["pixels"]}
             buffer = io.BytesIO()
-        said = html.escape(json.dumps(metadata, ensure_ascii=False), quote=False)
-        ways["xmp"] = packet(f'xmlns:mmgen="urn:mmgen:1"><mmgen:record>{said}</mmgen:record>')
+        ways["xmp"] = made(json.dumps(metadata, ensure_ascii=False))
         ways["exif"] = _exif(_parameters(metadata, image.size))
     image.save(buffer, kind, **ways)
     return buffer.getvalue()
@@ -138,11 +134,6 @@ def _cut(metadata: Metadata) -> Metadata:
         for kind, values in metadata["sampling"].items()
     }
     return {**metadata, "prompt": cut(metadata["prompt"]), "sampling": sampling}
-
-
-def packet(properties: str) -> bytes:
-    """Write an XMP packet (ISO 16684-1) of one description: the rest of its tag, and what is in it."""
-    return _PACKET.format(properties).encode()
 
 
 def _exif(comment: str) -> bytes:

@@ -74,11 +74,13 @@ class Record(TypedDict, total=False):
     passes: int | None  # of the network, to choose a picture's codes
     error: str  # in place of a result
     written: str  # SHA-256 of the result's file: one that differs is not ours
+    before: str  # likewise, of what a file held that the result was added to
     seed: int  # where something is random
     sampling: dict[str, dict[str, Any]]  # by kind: what request.TextSampling and request.ImageSampling hold
     seconds: float  # the item's share of the time that the batch took
     files: list[FileEntry]  # in journals: the pictures that were given
     drawn_seed: int  # in journals: the batch's seed, if it was drawn
+    given_seed: int  # in journals: the batch's seed, if it was given
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,7 @@ class Origin:
     revision: str | None
     model_id: str = ""  # stands for the model's content in keys
     drawn_seed: int | None = None  # the command's seed, if it was drawn
+    given_seed: int | None = None  # the command's seed, if it was given
 
     def key(self, item: Item, contents: Sequence[str]) -> str:
         """Say what an item's result depends on; contents: digests of its pictures."""

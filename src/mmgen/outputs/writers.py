@@ -6,7 +6,6 @@ Knows items and what came of them; refuses to know what made it.
 from __future__ import annotations
 
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,14 +13,13 @@ from hashlib import sha256
 from pathlib import Path
 
 from mmgen.errors import MmgenError, explained
-from mmgen.files import check_makeable, sweep, uninterrupted, whole_file
-from mmgen.outputs.markdown import link, markdown, page_of
-from mmgen.outputs.records import Item, Record, RecordPart, Result
+from mmgen.files import check_makeable, real, sweep, sync, uninterrupted, whole_file
+from mmgen.outputs.records import Item, Record, Result
 from mmgen.outputs.terminal import emit, emit_bytes
 from mmgen.request import Picture
 from mmgen.text import clean, folded, on_a_line
 
-_EMPTY = "try another --seed or another prompt"
+EMPTY = "try another --seed or another prompt"
 
 
 class Writer(ABC):
@@ -74,11 +72,12 @@ class Lines(Writer):
     Args:
         shown: on stdout; otherwise texts are only recorded.
         streamed: the only item's text as it comes, and as it is.
+        null: lines end with NUL, and names are as they are.
     """
 
-    def __init__(self, shown: bool = True, streamed: bool = False) -> None:
+    def __init__(self, shown: bool = True, streamed: bool = False, null: bool = False) -> None:
         self.said = ""  # the last text
-        self._shown, self._streamed = shown, streamed
+        self._shown, self._streamed, self._null = shown, streamed, null
         self._held = ""  # space that is written once a word follows
 
     def take(self, item: Item, piece: str | Picture, record: Record) -> None:
@@ -105,7 +104,8 @@ class Lines(Writer):
         if self._streamed:
             emit("\n")
         elif self._shown:
-            emit(f"{on_a_line(item.image) if item.image else folded(item.prompt)}\t{folded(self.said)}\n")
+            name = item.image if self._null else on_a_line(item.image or "")
+            emit(f"{name or folded(item.prompt)}\t{folded(self.said)}{chr(0) if self._null else chr(10)}")
 
 
 class Files(Writer):
@@ -129,7 +129,7 @@ class Files(Writer):
         self._check_folder(self.place(item).parent)
         if self._overwrite or item.output == "-" or not os.path.lexists(self.place(item)):
             return False
-        return last is None or last.get("written") != _digest(self.place(item))
+        return last is None or last.get("written") != digest_of(self.place(item))
 
     def _check_folder(self, folder: Path) -> None:
         """Check once, before anything is computed for them, that files can be made in a folder."""
@@ -140,45 +140,17 @@ class Files(Writer):
     @contextmanager
     def whole(self, item: Item, data: bytes, record: Record) -> Iterator[Path]:
         """Write an item's file beside its place, and move it there at the end."""
-        path = self.place(item)
+        path = real(self.place(item))
         if path.parent not in self._folders:
-            _make(path.parent)
+            make(path.parent)
             sweep(path.parent)
             self._folders.add(path.parent)
         record["written"] = sha256(data).hexdigest()
         with uninterrupted(), whole_file(path) as file:  # or the old file would be aside, or gone
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())  # before the old one is put aside
+            sync(file)  # before the old one is put aside
             yield path
-
-
-class Sidecars(Files):
-    """A text file for each picture. One that was edited by hand, or was there before, is left as it is.
-
-    Ours is written anew from its record, without a model, where prefix or suffix are others now. A file holds one line,
-    as programs that train on captions read no other; `multiline` keeps the lines of an answer.
-    """
-
-    def __init__(self, prefix: str = "", suffix: str = "", overwrite: bool = False, multiline: bool = False) -> None:
-        super().__init__(overwrite)
-        self._prefix, self._suffix, self._multiline = prefix, suffix, multiline
-
-    def is_there(self, item: Item, recorded: Callable[[], Record]) -> bool:
-        text = recorded().get("text")
-        return isinstance(text, str) and _digest(self.place(item)) == sha256(self._encoded(text)).hexdigest()
-
-    @contextmanager
-    def stage(self, item: Item, result: Result, record: Record, last: Record | None) -> Iterator[Path]:
-        record["text"], record["output"] = result.text(item), str(item.output)
-        if self.is_foreign(item, last):
-            raise MmgenError(f"{item.output} was written meanwhile, and is left", "--existing overwrite replaces it")
-        with self.whole(item, self._encoded(record["text"]), record) as path:
-            yield path
-
-    def _encoded(self, text: str) -> bytes:
-        words = text if self._multiline else folded(text)
-        return f"{self._prefix}{words}{self._suffix}\n".encode()
 
 
 class PictureFiles(Files):
@@ -226,113 +198,20 @@ class PictureFiles(Files):
             return data
         picture = next((piece for piece in result.pieces if isinstance(piece, Picture)), None)
         if picture is None:
-            raise MmgenError("the model ended without a picture", _EMPTY)
+            raise MmgenError("the model ended without a picture", EMPTY)
         from mmgen.outputs.pictures import encode
 
         record["passes"] = picture.passes
         return encode(picture, self.place(item), record if self._with_metadata else None, item.sources)
 
 
-class Stories(Files):
-    """A folder for each item: index.md and its pictures; the path of the page on stdout, if shown.
-
-    Args:
-        streamed: the only story's Markdown on stdout as it comes, in place of the path.
-    """
-
-    def __init__(
-        self, with_metadata: bool = True, shown: bool = True, streamed: bool = False, overwrite: bool = False
-    ) -> None:
-        super().__init__(overwrite)
-        self._with_metadata, self._shown, self._streamed = with_metadata, shown, streamed
-        self._page = Path()
-        self._parts: list[RecordPart] = []  # of the story that is streamed
-        self._n_shown = 0  # letters of it
-
-    def place(self, item: Item) -> Path:
-        return Path(item.output or "") / "index.md"
-
-    def is_there(self, item: Item, recorded: Callable[[], Record]) -> bool:
-        page = self.place(item)
-        if not os.path.isfile(page):  # noqa: PTH113 -- likewise
-            return False
-        images = re.findall(r"\]\((\d{3,}\.png)\)", page.read_text("utf-8", "replace"))
-        return all((page.parent / image).is_file() for image in images)
-
-    def is_foreign(self, item: Item, last: Record | None) -> bool:
-        if os.path.isfile(self.place(item)) and super().is_foreign(item, last):  # noqa: PTH113 -- likewise
-            raise MmgenError(f"{item.output} has a story", "choose another place with -o, or overwrite it with -f")
-        return False
-
-    def recall(self, item: Item, record: Record) -> Result | None:
-        return None  # a story is told again
-
-    def take(self, item: Item, piece: str | Picture, record: Record) -> None:
-        if self._streamed:
-            self._page = self.place(item)
-            self._add(self._parts, piece, item, record)
-            self._show(markdown(self._parts, link))
-
-    def end_early(self, failure: BaseException) -> None:
-        if self._parts:
-            if isinstance(failure, MmgenError):
-                self._show(markdown(self._parts, link), "\n")
-            _make(self._page.parent)
-            with uninterrupted(), whole_file(self._page) as file:
-                file.write(page_of(self._parts))
-
-    @contextmanager
-    def stage(self, item: Item, result: Result, record: Record, last: Record | None) -> Iterator[Path]:
-        self.is_foreign(item, last)  # by now, perhaps
-        parts = self._parts
-        if self._streamed:
-            self._show(markdown(parts, link), "\n")
-        else:
-            parts = []
-            for piece in result.pieces:
-                self._add(parts, piece, item, record)
-        if not parts:
-            raise MmgenError("the model ended without a word or a picture", _EMPTY)
-        record["output"], record["parts"] = str(item.output), parts
-        with self.whole(item, page_of(parts), record) as path:
-            yield path
-        if self._shown and not self._streamed:
-            emit(f"{path}\n")
-
-    def _add(self, parts: list[RecordPart], piece: str | Picture, item: Item, record: Record) -> None:
-        """Add the next words, or write the next picture into the folder and add that."""
-        before = parts[-1]["text"] if parts and "text" in parts[-1] else ""
-        if isinstance(piece, Picture):
-            from mmgen.outputs.pictures import encode
-
-            folder = self.place(item).parent
-            _make(folder)
-            path = folder / f"{sum('image' in part for part in parts) + 1:03d}.png"
-            with whole_file(path) as file:
-                file.write(encode(piece, path, record if self._with_metadata else None, item.sources))
-            parts.append({"image": str(path), "seed": piece.seed, "passes": piece.passes})
-            return
-        text = clean(piece)
-        if not before or before.endswith("\n\n"):
-            text = text.lstrip()
-        if before:
-            parts[-1]["text"] = before + text
-        elif text:
-            parts.append({"text": text})
-
-    def _show(self, text: str, end: str = "") -> None:
-        """Show what is new of a text, and see to it that it ends so."""
-        text = text if text.endswith(end) else text + end
-        emit(text[self._n_shown :])
-        self._n_shown = len(text)
-
-
-def _make(folder: Path) -> None:
+def make(folder: Path) -> None:
+    """Make a folder, and those above it."""
     with explained("make", folder, "choose another place with -o"):
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
     """Digest a file; one that cannot be read has a digest that no file has."""
     try:
         return sha256(path.read_bytes()).hexdigest()
