@@ -146,7 +146,7 @@ class Files(Writer):
             sweep(path.parent)
             self._folders.add(path.parent)
         record["written"] = sha256(data).hexdigest()
-        with uninterrupted(), whole_file(path) as file:  # or the old file would be aside, or gone
+        with uninterrupted(), whole_file(self.place(item)) as file:  # or the old file would be aside, or gone
             file.write(data)
             file.flush()
             sync(file)  # before the old one is put aside
