@@ -64,6 +64,7 @@ def ask(
     history: Sequence[Turn] = (),
     system: str | None = None,
     template_args: Mapping[str, object] | None = None,
+    choices: Sequence[str] = (),
 ) -> str:
     """Answer a question about pictures, or about none.
 
@@ -73,6 +74,7 @@ def ask(
         history: earlier questions and answers, in turn.
         system: how to answer.
         template_args: variables of the model's chat template, such as enable_thinking.
+        choices: the only answers that may come: the likeliest of them does.
     """
     request = tasks.ask(
         question,
@@ -83,6 +85,7 @@ def ask(
         history=history,
         system=system,
         template_args=template_args,
+        choices=choices,
     )
     return _words(model, request)
 

@@ -240,6 +240,8 @@ class Job:
                 self.writer.take(entry.item, piece, self.origin.record(entry.item))
         else:
             entry.result.error = piece if isinstance(piece, MmgenError) else None
+            if isinstance(piece, Done) and entry.request is not None:
+                entry.result.chances = dict(zip(entry.request.choices, piece.chances, strict=False))
             entry.seconds = self._clock - entry.began
             del self._under_way[number]
             if entry.result.thoughts:
@@ -276,6 +278,8 @@ class Job:
         begun: Record = {**self.origin.record(item), "seconds": round(entry.seconds, 3)}
         if result.thoughts:
             begun["thoughts"] = clean(result.thoughts).strip()
+        if result.chances:
+            begun["chances"] = result.chances
         record = begun.copy()
         if error is None:
             try:

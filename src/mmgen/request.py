@@ -197,6 +197,7 @@ class Request:
     completion: bool = False  # continue the text: no end-of-turn after the prompt
     history: tuple[Turn, ...] = ()
     template_args: tuple[tuple[str, object], ...] = ()  # variables of the checkpoint's chat template
+    choices: tuple[str, ...] = ()  # the only answers that may come, if there are any
     cancelled: Event = field(default_factory=Event, compare=False, repr=False)
 
     @property
@@ -266,10 +267,12 @@ class Done:
     Attributes:
         reason: end, as the model ended it; length, as max_tokens or the context did; cancelled, as its request was.
         n_tokens: tokens of words and image codes that came.
+        chances: of each choice, in their order: how likely it is as a whole answer, among them.
     """
 
     reason: Reason = "end"
     n_tokens: int = 0
+    chances: tuple[float, ...] = ()
 
 
 Piece: TypeAlias = str | Thought | Picture | Progress  # str is newly finished text: print it as it comes

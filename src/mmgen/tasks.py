@@ -56,6 +56,7 @@ def ask(
     history: Sequence[Turn] = (),
     system: str | None = None,
     template_args: Mapping[str, object] | None = None,
+    choices: Sequence[str] = (),
 ) -> Request:
     """Answer a question about pictures, or about none; with `complete`, continue the text instead.
 
@@ -63,6 +64,7 @@ def ask(
         history: earlier questions and answers, in turn.
         system: how to answer, if it does not stand in the history.
         template_args: variables of the model's chat template, such as enable_thinking.
+        choices: the only answers that may come: the likeliest of them does.
     """
     return Request(
         insert_images(question, images),
@@ -72,6 +74,7 @@ def ask(
         completion=complete,
         history=(*system_turns(system), *history),
         template_args=tuple((template_args or {}).items()),
+        choices=tuple(choices),
     )
 
 

@@ -131,6 +131,27 @@ def test_answers_are_as_likely_in_any_batch(model: Any, monkeypatch: pytest.Monk
     assert model.score(request, []) == []
 
 
+def test_only_the_likeliest_of_the_choices_comes_out(model: Any) -> None:
+    choices = ("red", "blue", "a red cat")
+    requests = [replace(ask(i), choices=choices) for i in range(3)] + [ask(0)]
+    replies: dict[int, list[Any]] = {number: [] for number in range(len(requests))}
+    for number, piece in model.replies(requests):
+        replies[number].append(piece)
+    for number in range(3):
+        answer, done = replies[number]
+        assert sum(done.chances) == pytest.approx(1)
+        assert answer == choices[done.chances.index(max(done.chances))]
+        ways = [
+            [f"{first}{each[1:]}{end}" for first in (each[0], each[0].upper()) for end in ("", ".")] for each in choices
+        ]
+        scores = [model.score(ask(number), some) for some in ways]  # of one answer, however it is written
+        shares = [sum(map(math.exp, some)) for some in scores]
+        expected = [share / sum(shares) for share in shares]
+        assert list(done.chances) == pytest.approx(expected, rel=1e-2, abs=1e-6)
+    assert isinstance(replies[3][-1], Done)
+    assert replies[3][-1].chances == ()
+
+
 def test_answers_that_do_not_fit_or_are_too_long_are_refused(model: Any) -> None:
     with pytest.raises(TooLongError):
         model.score(ask(0), ["red", "a red cat " * model.prompter.context])

@@ -190,3 +190,10 @@ def test_an_earlier_answer_closes_its_thoughts(thinker: Any, monkeypatch: pytest
         "why?", text=TextSampling(max_tokens=1), seed=0, history=history, template_args={"enable_thinking": False}
     )
     assert pieces_of(thinker, [request])[0][0] == "b"
+
+
+def test_nothing_is_chosen_by_a_model_that_is_made_to_think_first(thinker: Any) -> None:
+    request = tasks.ask("what?", seed=0, choices=("a", "b"))
+    with pytest.raises(MmgenError, match="thinks before it answers"):
+        list(thinker.reply(request))
+    assert "".join(thinker.reply(replace(request, template_args=(("enable_thinking", False),)))) in ("a", "b")

@@ -37,6 +37,10 @@ class Way:
     history: str | None = option(
         None, "Go on with a conversation: JSON messages, to which this is added.", metavar="FILE", env=False
     )
+    choices: str | None = option(
+        None, "Answer with one of these, whichever is likeliest; --json says how likely each is.", metavar="A,B,…",
+        env=False,
+    )  # fmt: skip
     each: bool = option(
         False, "Ask about each picture apart; --image may be a folder.", heading=options.MANY, env=False
     )
@@ -71,7 +75,7 @@ def ask(
     from mmgen.outputs.terminal import Notes
     from mmgen.outputs.writers import Lines
 
-    shape = talk.shape(text, completion=way.complete)
+    shape = replace(talk.shape(text, completion=way.complete), choices=_choices(way.choices))
     command = Command("ask", shape, job, limits, loading, Notes(job.quiet, talk.verbose))
     given = tuple(images or ())
     if comments and prompts is None:
@@ -183,6 +187,16 @@ def _ask_once(command: Command, question: str | None, given: tuple[str, ...], hi
     if talk:
         asked = () if unanswered else insert_images(words, [entry(source, talk.path) for source in sources])
         talk.add(asked, writer.said, shape.system)
+
+
+def _choices(words: str | None) -> tuple[str, ...]:
+    """Take the answers that may come apart."""
+    choices = tuple(each.strip() for each in (words or "").split(",")) if words is not None else ()
+    if words is not None and (
+        len(choices) < 2 or not all(choices) or len({each.casefold().rstrip(".") for each in choices}) < len(choices)
+    ):
+        raise UsageError(f"--choices {words} is no list of different answers", "as in --choices red,green,blue")
+    return choices
 
 
 def _words(turn: Turn) -> str:

@@ -199,7 +199,15 @@ class Chat(InMemoryModel):
         self.prompter.check_words(words)
         ids = self.prompter.tokenizer(words, add_special_tokens=False)["input_ids"]
         inputs = self.prompter.write([request] * len(ids))
-        self.prompter.check_length(request, len(self.prompter.prompt_ids(inputs, 1)[0]), max(map(len, ids)))
+        prompt = self.prompter.prompt_ids(inputs, 1)[0]
+        if (
+            [id_ for id_ in prompt if id_ in self.prompter.thought_marks][-1:]
+            == [*self.prompter.thought_marks[:1]]
+            != []
+        ):
+            hint = "a template may take --template-arg enable_thinking=false"
+            raise MmgenError(f"{self.name} thinks before it answers: no answer is likely by itself", hint)
+        self.prompter.check_length(request, len(prompt), max(map(len, ids)))
         return log_likelihoods(self.model, self.moved(inputs), ids, self.stops())
 
     def moved(self, inputs: BatchFeature) -> dict[str, torch.Tensor]:

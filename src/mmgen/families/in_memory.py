@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from queue import SimpleQueue
 from threading import Event
 from typing import Any, TypeVar
@@ -114,6 +115,24 @@ class InMemoryModel(Model):
                 self.most_rows = len(batch) // 2
         return scores
 
+    def _choose(self, request: Request) -> Iterator[Piece | Done | MmgenError]:
+        """Answer with the likeliest of a request's choices.
+
+        An answer is as likely as all ways together in which a model may write it: with a capital or without, and with a
+        full stop or without (after Holtzman et al., arXiv 2104.08315: ways of writing compete).
+        """
+        ways = {way: number for number, choice in enumerate(request.choices) for way in _ways_to_write(choice)}
+        try:
+            scores = self.score(replace(request, choices=()), list(ways))
+        except MmgenError as error:
+            yield error
+            return
+        each = torch.full((len(ways), len(request.choices)), -torch.inf, dtype=torch.float64)
+        each[range(len(ways)), list(ways.values())] = torch.tensor(scores, dtype=torch.float64)
+        chances = each.logsumexp(0).softmax(0)
+        yield request.choices[int(chances.argmax())]
+        yield Done(n_tokens=1, chances=tuple(chances.tolist()))
+
     def replies(self, requests: Iterable[Request | None]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         """Answer a stream of requests in groups; each gets what it would get alone."""
         for group in _groups(requests):
@@ -133,6 +152,9 @@ class InMemoryModel(Model):
                 self.prompter.check(request)
             except MmgenError as error:
                 yield number, error
+                continue
+            if request.choices:
+                yield from ((number, piece) for piece in self._choose(request))
                 continue
             alike.setdefault(number if request.want == BOTH else self.kind(request), []).append((number, request))
         for batch in alike.values():
@@ -202,6 +224,13 @@ class InMemoryModel(Model):
         finally:
             if self.n_lanes:
                 torch.set_num_threads(before)
+
+
+def _ways_to_write(answer: str) -> list[str]:
+    """Write an answer with a capital and without, with a full stop and without; as it is given first."""
+    words = answer.rstrip(".")
+    ways = [answer, *(f"{first}{words[1:]}{end}" for first in (words[:1], words[:1].swapcase()) for end in ("", "."))]
+    return list(dict.fromkeys(ways))
 
 
 def _groups(requests: Iterable[Request | None]) -> Iterator[list[Numbered]]:

@@ -69,6 +69,7 @@ class Record(TypedDict, total=False):
     prompt: str
     text: str  # the result in words
     thoughts: str  # of a model that thought before it answered
+    chances: dict[str, float]  # where only some answers may come: the probability of each among them
     output: str  # the result's path
     parts: list[RecordPart]  # of a story
     passes: int | None  # of the network, to choose a picture's codes
@@ -143,6 +144,7 @@ class Item:
         return {
             **({"system": system} if system is not None else {}),
             **({"template_args": arguments} if arguments else {}),
+            **({"choices": list(self.request.choices)} if self.request.choices else {}),
             "prompt": self.prompt,
             "completion": self.request.completion,
             "pictures": list(contents),
@@ -157,12 +159,14 @@ class Result:
 
     Attributes:
         thoughts: of a model that thought before it answered.
+        chances: of each answer that might have come, where they were given.
         copied: a picture's file that was written for an equal item, with its record.
     """
 
     pieces: list[str | Picture] = field(default_factory=list)
     error: MmgenError | None = None
     thoughts: str = ""
+    chances: dict[str, float] = field(default_factory=dict)
     copied: tuple[bytes, Record] | None = None
 
     def text(self, item: Item) -> str:
