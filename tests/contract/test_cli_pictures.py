@@ -57,6 +57,7 @@ def test_names_come_from_prompt_and_seed(model: Scripted) -> None:
 def test_names_are_short_and_plain() -> None:
     assert slug("../../etc/passwd") == "etc-passwd"
     assert slug("🐈!") == "picture"
+    assert slug("Con") == "con-"  # which would be a device on Windows
     assert slug("雪だるま") == "雪だるま"
     assert len(slug("x" * 500)) == 40
     assert slug("a very long prompt about a snowman that goes on") == "a-very-long-prompt-about-a-snowman-that"

@@ -55,7 +55,7 @@ run("caption", "cat-1.png", "--jsonl", "none.jsonl", "--shard", "9/1000000")
 assert not Path("none.jsonl").exists()
 Path("prompts.txt").write_text("a red cat\\na blue boat\\n")
 for seed in "7", "8", "8":
-    run("draw", "--prompts", "prompts.txt", "--seed", seed, "-o", "out/{index}.png")
+    run("draw", "--prompts", "prompts.txt", "--seed", seed, "-f", "-o", "out/{index}.png")
 assert names("out") == ["1.png", "2.png", "mmgen.jsonl"]
 assert len(Path("out/mmgen.jsonl").read_text().splitlines()) == 4
 Path("prompts.txt").write_text("Tell a story about a red cat\\n")

@@ -17,6 +17,13 @@ from mmgen.outputs.records import Item
 
 _LONGEST = 40  # letters of a prompt in a file's name
 _FIELDS = ("stem", "slug", "seed", "index", "n")
+_DEVICES = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{name}{number}" for name in ("com", "lpt") for number in range(10)),
+}  # Windows
 JOURNAL = "mmgen.jsonl"  # of a folder of pictures
 _PAGE = b'<meta name="generator" content="mmgen">'  # in pages of ours
 
@@ -112,7 +119,7 @@ def slug(prompt: str) -> str:
     words = re.sub(r"[\W_]+", "-", prompt.replace("<image>", " ").lower()).strip("-")
     if len(words) > _LONGEST:
         words = words[: _LONGEST + 1].rpartition("-")[0] or words[:_LONGEST]
-    return words or "picture"
+    return f"{words}-" if words in _DEVICES else words or "picture"
 
 
 def free_path(stem: str) -> str:
