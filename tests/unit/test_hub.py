@@ -15,8 +15,10 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import huggingface_hub
@@ -482,3 +484,50 @@ def test_an_interrupted_download_ends_at_once_and_leaves_nothing(hub: Hub, heavy
     assert code != 0
     assert time.perf_counter() - start < 10
     assert not [path for path in blobs(tmp_path).iterdir() if path.name.startswith(etag(heavy))]
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_DOWNLOAD_TIMEOUT=soon", "HF_ENDPOINT=http://[no"])
+def test_a_setting_that_the_client_cannot_use_is_said_in_a_line(tmp_path: Path, variable: str) -> None:
+    name, _, value = variable.partition("=")
+    command = [sys.executable, "-m", "mmgen", "draw", "a", "-o", "a.png"]
+    done = subprocess.run(
+        command, env=dict(os.environ) | {name: value}, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: a setting of the Hub's client cannot be used: ")
+    assert done.stderr.endswith("hint: look at the variables of the environment that begin with HF_\n")
+
+
+class _Page(BaseHTTPRequestHandler):
+    """Whatever is asked for, the page of a hotel."""
+
+    def do_GET(self) -> None:
+        page = b"<html>Log in to our network</html>"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page if self.command == "GET" else b"")
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("token", "message"), [("tök", "the token for the Hub is not ASCII text"), ("", "a page that is not the Hub's")]
+)
+def test_a_network_that_answers_for_the_hub_and_a_strange_token_are_said_in_a_line(
+    tmp_path: Path, token: str, message: str
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        own = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "HF_TOKEN": token}
+        done = subprocess.run(
+            [sys.executable, "-m", "mmgen", "models", "org/name"],
+            env=dict(os.environ) | own, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        server.shutdown()
+    assert done.returncode == 1
+    assert message in done.stderr.splitlines()[0]
+    assert len(done.stderr.splitlines()) == 2

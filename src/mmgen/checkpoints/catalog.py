@@ -76,6 +76,7 @@ def find(name: str, *, revision: str | None = None, offline: bool = False) -> Ch
     Raises:
         MmgenError: there is no such model, it cannot be fetched, or it is not a whole checkpoint.
     """
+    hub.check_environment()
     # 1) Where its files are
     target = ALIASES[name].target if name in ALIASES else name
     path = os.path.expanduser(target)  # noqa: PTH111 -- pathlib raises on ~nobody, and on names that are too long

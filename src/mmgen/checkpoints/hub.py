@@ -5,6 +5,7 @@ Knows files and failures; refuses to know what a checkpoint is. The HF_… varia
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +120,21 @@ def _remove_leftovers(storage: Path) -> None:
             left.unlink(missing_ok=True)
 
 
+def check_environment() -> None:
+    """Check that the Hub's client can be imported, which reads its settings as it is.
+
+    Raises:
+        MmgenError: one of them is of no use.
+    """
+    try:
+        import_module("huggingface_hub.constants")
+    except ValueError as failure:
+        raise MmgenError(
+            f"a setting of the Hub's client cannot be used: {first_line(failure)}",
+            "look at the variables of the environment that begin with HF_",
+        ) from failure
+
+
 @contextmanager
 def _progress(repo: str, n_bytes: int) -> Iterator[Any]:
     """Show one bar for all files, if stderr is a terminal and nobody asked for silence; give the client its class."""
@@ -197,6 +214,13 @@ def _explained(repo: str, revision: str | None) -> Iterator[None]:
                 )
             case ImportError() | ValueError() if "proxy" in cause.lower():
                 said = f"the proxy that the environment names cannot be used: {cause}", _PROXY_HINT
+            case UnicodeEncodeError():
+                said = "the token for the Hub is not ASCII text", "set HF_TOKEN anew, or `hf auth login`"
+            case json.JSONDecodeError():
+                said = (
+                    f"{constants.ENDPOINT} answered with a page that is not the Hub's",
+                    "log in to the network, perhaps in a browser; or check HF_ENDPOINT",
+                )
             case OSError(errno=int(), strerror=reason):  # of the disk: the client's own have no number
                 said = f"cannot write to {constants.HF_HUB_CACHE}: {reason}", _ELSEWHERE
             case _:
