@@ -9,12 +9,12 @@ import math
 import re
 from dataclasses import dataclass, field, replace
 from threading import Event
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Union, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union, get_args
 
 from mmgen.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from PIL import Image
 
@@ -53,6 +53,9 @@ class TextSampling:
     # Divides the logits of what was said already (Keskar et al., arXiv 1909.05858).
     repetition_penalty: float = option(1.0, "Above 1: avoid words that were said; 1 is no penalty.", metavar="R")
     max_tokens: int = option(256, "Maximum length of an answer, in tokens of words.", metavar="N")
+    json_schema: str | None = option(
+        None, "Answer in JSON of the schema in FILE, or with an error (package llguidance).", metavar="FILE"
+    )
     # Of models that think before they answer.
     max_thought_tokens: int | None = option(
         None, "Maximum length of thoughts, in tokens; as the context allows if not given.", metavar="N"
@@ -280,34 +283,6 @@ Piece: TypeAlias = str | Thought | Picture | Progress  # str is newly finished t
 WORDS: frozenset[Kind] = frozenset({"text"})
 PICTURES: frozenset[Kind] = frozenset({"image"})
 BOTH: frozenset[Kind] = WORDS | PICTURES
-
-
-IMAGE_MARK = "<image>"
-
-_Image = TypeVar("_Image")  # a picture, or what stands for one
-
-
-def insert_images(prompt: str, images: Sequence[_Image]) -> tuple[str | _Image, ...]:
-    """Put pictures where the prompt's `<image>` marks say, the others before the text.
-
-    Without pictures a mark is ordinary text.
-
-    Raises:
-        UsageError: the prompt is empty, or has more marks than there are pictures.
-    """
-    if not prompt.strip():
-        raise UsageError("the prompt is empty", "say in words what you want")
-    texts = prompt.split(IMAGE_MARK) if images else [prompt]
-    n_marks = len(texts) - 1
-    if n_marks > len(images):
-        raise UsageError(
-            f"the prompt has {n_marks} {IMAGE_MARK} marks for {len(images)} picture(s)",
-            "give one --image for each mark, or leave marks out",
-        )
-    parts: list[str | _Image] = [*images[n_marks:], texts[0]]
-    for image, text in zip(images[:n_marks], texts[1:], strict=True):
-        parts += [image, text]
-    return tuple(part for part in parts if part != "")
 
 
 MAX_SEED = 2**32 - 1  # torch's CPU generator keeps the low 32 bits of a seed

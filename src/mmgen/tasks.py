@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mmgen.errors import UsageError
 from mmgen.request import (
@@ -21,7 +21,6 @@ from mmgen.request import (
     Turn,
     check_seed,
     fresh_seed,
-    insert_images,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +30,34 @@ CAPTION = "Describe this picture."
 ASK = "What is in this picture?"
 VARY = "Generate a variation of this image.<image>"  # the words and the order that Anole was shown with
 INTERLEAVE_TEXT = TextSampling(temperature=0.7)  # greedy words beside sampled pictures fall into loops
+
+
+IMAGE_MARK = "<image>"
+
+_Image = TypeVar("_Image")  # a picture, or what stands for one
+
+
+def insert_images(prompt: str, images: Sequence[_Image]) -> tuple[str | _Image, ...]:
+    """Put pictures where the prompt's `<image>` marks say, the others before the text.
+
+    Without pictures a mark is ordinary text.
+
+    Raises:
+        UsageError: the prompt is empty, or has more marks than there are pictures.
+    """
+    if not prompt.strip():
+        raise UsageError("the prompt is empty", "say in words what you want")
+    texts = prompt.split(IMAGE_MARK) if images else [prompt]
+    n_marks = len(texts) - 1
+    if n_marks > len(images):
+        raise UsageError(
+            f"the prompt has {n_marks} {IMAGE_MARK} marks for {len(images)} picture(s)",
+            "give one --image for each mark, or leave marks out",
+        )
+    parts: list[str | _Image] = [*images[n_marks:], texts[0]]
+    for image, text in zip(images[:n_marks], texts[1:], strict=True):
+        parts += [image, text]
+    return tuple(part for part in parts if part != "")
 
 
 def caption(

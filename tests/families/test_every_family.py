@@ -5,6 +5,7 @@ In float32, and up to near ties. What is one family's alone stands in a file of 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -150,6 +151,41 @@ def test_only_the_likeliest_of_the_choices_comes_out(model: Any) -> None:
         assert list(done.chances) == pytest.approx(expected, rel=1e-2, abs=1e-6)
     assert isinstance(replies[3][-1], Done)
     assert replies[3][-1].chances == ()
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"color": {"enum": ["red", "blue"]}, "n": {"type": "integer", "minimum": 0, "maximum": 9}},
+    "required": ["color", "n"],
+    "additionalProperties": False,
+}
+
+
+def test_answers_keep_to_a_schema_and_are_the_same_in_any_batch(model: Any) -> None:
+    text = TextSampling(temperature=1.0, top_p=1.0, json_schema=json.dumps(SCHEMA))
+    requests = [ask(i, text, seed=i) for i in range(4)]
+    together = gathered_words(model, requests)
+    for request, words in zip(requests, together, strict=True):
+        answer = json.loads(words)
+        assert answer.keys() == {"color", "n"}
+        assert answer["color"] in ("red", "blue")
+        assert answer["n"] in range(10)
+        assert gathered_words(model, [request]) == [words]
+    assert len(set(together)) > 1
+    assert all(words.strip() and not words.startswith("{") for words in gathered_words(model, [ask(0)]))
+
+
+def gathered_words(model: Any, requests: list[Request]) -> list[str]:
+    said = [""] * len(requests)
+    for number, piece in model.replies(requests):
+        said[number] += piece if isinstance(piece, str) else ""
+    return said
+
+
+def test_an_answer_that_is_no_whole_json_is_an_error(model: Any) -> None:
+    short = TextSampling(max_tokens=2, json_schema=json.dumps(SCHEMA))
+    with pytest.raises(MmgenError, match="no whole JSON"):
+        list(model.reply(ask(0, short)))
 
 
 def test_answers_that_do_not_fit_or_are_too_long_are_refused(model: Any) -> None:

@@ -14,6 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import mmgen
 from mmgen import tasks
 from mmgen.errors import MmgenError, UsageError
+from mmgen.families import generation
 from mmgen.request import Done, Loading, Request, TextSampling, Thought, Turn
 from tests.support.every_family import pieces_of
 from tests.support.many_types import PICTURES, build
@@ -197,3 +198,23 @@ def test_nothing_is_chosen_by_a_model_that_is_made_to_think_first(thinker: Any) 
     with pytest.raises(MmgenError, match="thinks before it answers"):
         list(thinker.reply(request))
     assert "".join(thinker.reply(replace(request, template_args=(("enable_thinking", False),)))) in ("a", "b")
+
+
+def test_a_schema_is_kept_to_after_the_thoughts(thinker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = (
+        '{"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": false}'
+    )
+    text = TextSampling(temperature=1.0, top_p=1.0, max_thought_tokens=2000, json_schema=schema)
+    ends = token(thinker, "</think>")
+    choose, n_chosen = generation.choose, 0
+
+    def soon(scores: Any, *more: Any) -> Any:  # a random model would think for long
+        nonlocal n_chosen
+        n_chosen += 1
+        if n_chosen == 5:
+            scores = torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor([ends]), 0.0)
+        return choose(scores, *more)
+
+    monkeypatch.setattr(generation, "choose", soon)
+    pieces = list(thinker.reply(tasks.ask("what?", seed=0, text=text)))
+    assert json.loads("".join(piece for piece in pieces if isinstance(piece, str))) in ({"a": 1}, {"a": 2})

@@ -11,12 +11,14 @@ import typer
 
 from mmgen import tasks
 from mmgen.cli import naming, options
+from mmgen.cli.talk import TalkOptions
 from mmgen.errors import UsageError
 from mmgen.files import check_makeable
 from mmgen.inputs.finding import Found, captured, is_url
 from mmgen.inputs.placeholders import expand
 from mmgen.outputs.records import Item
-from mmgen.request import IMAGE_MARK, Limits, Loading, TextSampling, Turn, insert_images, option
+from mmgen.request import Limits, Loading, TextSampling, Turn, option
+from mmgen.tasks import IMAGE_MARK, insert_images
 
 if TYPE_CHECKING:
     from mmgen.cli.arguments import Command
@@ -60,7 +62,7 @@ def ask(
     find: options.FindOptions,
     beside: options.SidecarOptions,
     text: TextSampling,
-    talk: options.TalkOptions,
+    talk: TalkOptions,
     job: options.JobOptions,
     limits: Limits,
     loading: Annotated[Loading, options.without("window")],

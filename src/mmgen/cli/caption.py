@@ -9,6 +9,7 @@ import typer
 from mmgen import tasks
 from mmgen.cli import options
 from mmgen.cli.ask import ask_each
+from mmgen.cli.talk import TalkOptions
 from mmgen.request import Limits, Loading, TextSampling
 
 EXAMPLES = """\b
@@ -40,7 +41,7 @@ def caption(
     find: options.FindOptions,
     beside: options.SidecarOptions,
     text: TextSampling,
-    talk: options.TalkOptions,
+    talk: TalkOptions,
     job: options.JobOptions,
     limits: Limits,
     loading: Annotated[Loading, options.without("window")],

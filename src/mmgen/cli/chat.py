@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmgen.cli import options
+from mmgen.cli.talk import TalkOptions
 from mmgen.errors import MmgenError, UsageError
 from mmgen.outputs.terminal import Notes
 from mmgen.request import WORDS, ImageSampling, Loading, TextSampling, fresh_seed
@@ -33,9 +34,9 @@ Examples:
 def chat(
     images: options.Images = None,
     *,
-    text: TextSampling,
+    text: Annotated[TextSampling, options.without("json_schema")],
     image: Annotated[ImageSampling, options.only("guidance", "image_guidance", temperature="image_temperature")],
-    talk: options.TalkOptions,
+    talk: TalkOptions,
     save: Annotated[options.PictureOptions, options.only("previews")],
     job: Annotated[options.JobOptions, options.only("seed", "model", "quiet")],
     loading: Loading,

@@ -32,7 +32,7 @@ def interleave(
     comments: options.Comments = False,
     *,
     save: Annotated[options.PictureOptions, options.without("output", "n")],
-    text: Annotated[TextSampling, options.without("max_thought_tokens")] = tasks.INTERLEAVE_TEXT,
+    text: Annotated[TextSampling, options.without("max_thought_tokens", "json_schema")] = tasks.INTERLEAVE_TEXT,
     image: Annotated[ImageSampling, options.only("guidance", "image_guidance", temperature="image_temperature")],
     job: options.JobOptions,
     limits: Limits,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Callable
 from dataclasses import Field, dataclass, fields, is_dataclass
@@ -18,16 +17,13 @@ from mmgen.errors import UsageError
 from mmgen.inputs.selection import PICTURE_ENDINGS
 from mmgen.outputs.terminal import Notes
 from mmgen.request import (
-    WORDS,
     ImageSampling,
     Limits,
     Loading,
-    Request,
     TextSampling,
     check_seed,
     option,
 )
-from mmgen.tasks import system_turns
 from mmgen.text import is_text
 
 _MOST_PICTURES = 10**6  # of one prompt: their names are all looked at before the first is drawn
@@ -160,34 +156,6 @@ class JobOptions:
     def is_batch(self) -> bool:
         """Whether a flag says that there is more to it than lines on stdout."""
         return self.jsonl is not None or self.html is not None or self.plan
-
-
-@dataclass(frozen=True)
-class TalkOptions:
-    """How a question is put to a chat model, and what is said of its thoughts."""
-
-    system: str | None = option(None, "System prompt: how to answer.", metavar="WORDS")
-    template_arg: list[str] | None = option(
-        None, "A variable of the model's chat template, as in enable_thinking=false. Repeatable.",
-        metavar="NAME=VALUE", heading=MODEL, env=False,
-    )  # fmt: skip
-    verbose: bool = option(False, "Say what a model thought before it answered.", "-v", "--verbose")
-
-    def shape(self, text: TextSampling, *, completion: bool = False) -> Request:
-        """Begin the request of every item: all but its own words and pictures."""
-        given = tuple(map(_template_arg, self.template_arg or ()))
-        before = () if self.system is None else system_turns(self.system)
-        return Request((), WORDS, text, completion=completion, history=before, template_args=given)
-
-
-def _template_arg(text: str) -> tuple[str, object]:
-    name, equals, value = text.partition("=")
-    if not (equals and name.isidentifier()):
-        raise UsageError(f"--template-arg {text} is not NAME=VALUE", "as in --template-arg enable_thinking=false")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from mmgen.outputs.pictures import save_image
 from mmgen.outputs.records import Item, Origin, plain_name
 from mmgen.outputs.terminal import Notes, emit
 from mmgen.outputs.writers import Lines, PictureFiles, Writer
-from mmgen.request import MAX_SEED, ImageSampling, Limits, Request, Turn, insert_images
+from mmgen.request import MAX_SEED, ImageSampling, Limits, Request, Turn
+from mmgen.tasks import insert_images
 from mmgen.text import clean, folded
 
 if TYPE_CHECKING:

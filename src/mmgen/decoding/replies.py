@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmgen.codes import Maker, carry
 from mmgen.decoding import jacobi, stepwise
+from mmgen.decoding.constraint import Constraint, no_constraint
 from mmgen.decoding.grammar import Canvas, Grammar, PromptIds, Vocabulary
 from mmgen.decoding.sampling import Noise, guidance_weights
 from mmgen.decoding.stepwise import Cache, Network, extend
@@ -33,6 +34,7 @@ class LanguageModel:
         detokenise: words' ids -> text.
         vq_decode: codes [1, h, w] int64 -> pixels [1, 3, H, W] float in [-1, 1].
         window: most places of a picture that one pass looks at; None chooses, 1 is one by one.
+        constrain: gives what keeps a reply to a JSON schema, if there is one.
         maker: says with what pictures are made; called once one is whole.
         pass_tokens: tokens of one pass over all its rows beyond which it takes longer in proportion.
     """
@@ -43,6 +45,7 @@ class LanguageModel:
     detokenise: Callable[[Sequence[int]], str]
     vq_decode: Callable[[Tensor], Tensor]
     maker: Callable[[], Maker]
+    constrain: Callable[[str | None], Constraint | None] = no_constraint
     window: int | None = None
     pass_tokens: int = 16
 
@@ -61,7 +64,8 @@ def generate_text(
     size = model.vocabulary.size
     seen = [[id_ for id_ in prompt.ids if id_ < size] for prompt in prompts]
     under_way = list(rows)
-    steps = stepwise.words(model.network, cache, hidden, grammars, noises, seen)
+    constraints = [model.constrain(request.text.json_schema) for request in requests]
+    steps = stepwise.words(model.network, cache, hidden, grammars, noises, seen, constraints)
     for chosen in chain(steps, [[]]):  # after the last step there may be rows that ended without a token
         for index, id_ in chosen:
             if new := texts[index].push(id_):

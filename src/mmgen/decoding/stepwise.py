@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmgen.decoding.constraint import Constraint
 from mmgen.decoding.grammar import Canvas, Grammar, Step, forbidden
 from mmgen.decoding.sampling import Noise, choose, mix, penalise_repetition
 from mmgen.request import ImageSampling
@@ -139,6 +140,7 @@ def words(
     grammars: Sequence[Grammar],
     noises: Sequence[Noise],
     seen: Sequence[list[int]],
+    constraints: Sequence[Constraint | None] = (None,),
 ) -> Iterator[list[tuple[int, int]]]:
     """Choose words in the first rows of the cache, in step, until each has ended or begins a picture.
 
@@ -148,6 +150,7 @@ def words(
         hidden: [B, D] after the prompt.
         grammars, noises: one for each row; all requests are sampled alike.
         seen: ids of each row so far, for the repetition penalty; grows.
+        constraints: of each row, if it has one.
 
     Yields:
         (row, id) of each row under way.
@@ -171,8 +174,12 @@ def words(
             if sampling.repetition_penalty != 1:
                 so_far = torch.tensor(seen[row], device=scores.device)
                 scores = penalise_repetition(scores, so_far, sampling.repetition_penalty)
-            allowed = (scores + masks[step])[None]
-            id_ = int(choose(allowed, sampling, [noises[row]]))
+            allowed, constraint = scores + masks[step], constraints[row]
+            if constraint is not None:
+                allowed = constraint.cut(allowed)
+            id_ = int(choose(allowed[None], sampling, [noises[row]]))
+            if constraint is not None:
+                constraint.push(id_)
             grammar.saw_word(id_)
             seen[row].append(id_)
             last[row] = id_

@@ -21,6 +21,7 @@ from mmgen.checkpoints.fit import SMALL, cache_per_token
 from mmgen.checkpoints.loading import load_model
 from mmgen.checkpoints.x86 import ask_twice, packed
 from mmgen.codes import Maker, Rows, stored
+from mmgen.decoding.constraint import Constraint, own_tokenizer
 from mmgen.decoding.grammar import PromptIds
 from mmgen.decoding.replies import LanguageModel, draw, generate_text, interleave
 from mmgen.decoding.scoring import margin, score_pictures, score_words
@@ -85,6 +86,7 @@ class AutoregressiveModel(InMemoryModel):
             prompter.decode,
             self.decode,
             self._maker,
+            self._constrain,
             self.loading.window,
             pass_tokens,
         )
@@ -182,6 +184,16 @@ class AutoregressiveModel(InMemoryModel):
                     found.update(tensor.contiguous().cpu().numpy())
             digests.append(found.hexdigest()[:16])
         return digests[0], digests[1]
+
+    def _constrain(self, schema: str | None) -> Constraint | None:
+        """Give what keeps a reply to a JSON schema."""
+        v = self.prompter.vocabulary
+        return None if schema is None else Constraint(self._own_tokenizer, schema, v.size, v.ends)
+
+    @cached_property
+    def _own_tokenizer(self) -> Any:
+        v = self.prompter.vocabulary
+        return own_tokenizer(self.prompter.tokenizer.to_str(), v.size, sorted(v.ends))
 
     def _maker(self) -> Maker:
         dtype = str(self.model.dtype).removeprefix("torch.")

@@ -36,6 +36,8 @@ class Prompter(chat_prompter.Prompter):
 
     def check(self, request: Request) -> None:
         """Refuse what cannot be answered, as far as that is known without looking at the images."""
+        if request.text.json_schema is not None:
+            raise UsageError(f"{self.name} was not made to answer in JSON", "leave --json-schema out")
         if request.history or request.template_args:
             raise UsageError(f"{self.name} has no chat template: it takes one question at a time", "ask it anew")
         if not request.images and not request.parts:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import cached_property
 from itertools import chain
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from transformers.models.auto.modeling_auto import (
 
 from mmgen.checkpoints import fit
 from mmgen.checkpoints.loading import load_model
+from mmgen.decoding.constraint import Constraint, own_tokenizer
 from mmgen.decoding.replies import Detokenizer
 from mmgen.errors import MmgenError
 from mmgen.families.chat_prompter import Prompter
@@ -188,8 +190,26 @@ class Chat(InMemoryModel):
 
     def steps(self, inputs: BatchFeature, requests: Sequence[Request], n_tokens: int) -> Generator[Sequence[int]]:
         """Generate, and give the ids of each step, one for each request."""
-        seeds = [request.seed for request in requests]
-        yield from stream(self.model, self.moved(inputs), requests[0].text, seeds, n_tokens, self.stops())
+        seeds, text = [request.seed for request in requests], requests[0].text
+        constraints: list[Constraint | None] = [None] * len(requests)
+        if text.json_schema is not None:
+            marks = self.prompter.thought_marks
+            for row, ids in enumerate(self.prompter.prompt_ids(inputs, len(requests))):
+                thinks = [id_ for id_ in ids if id_ in marks][-1:] == [*marks[:1]] != []
+                opens_after = marks[1] if thinks else None
+                constraints[row] = Constraint(
+                    self._own_tokenizer, text.json_schema, self._n_ids, self.stops(), opens_after
+                )
+        yield from stream(self.model, self.moved(inputs), text, seeds, n_tokens, self.stops(), constraints)
+
+    @property
+    def _n_ids(self) -> int:
+        """Count the ids that a choice is made of; some heads have none for the id that stands for an image."""
+        return max(self.model.get_output_embeddings().weight.shape[0], len(self.prompter.tokenizer))
+
+    @cached_property
+    def _own_tokenizer(self) -> Any:
+        return own_tokenizer(self.prompter.tokenizer.backend_tokenizer.to_str(), self._n_ids, self.stops())
 
     def likelihoods(self, request: Request, answers: Sequence[str | Picture]) -> list[float]:
         """Say how likely a batch of answers is, as `score` does."""

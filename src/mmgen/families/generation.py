@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from mmgen.decoding.constraint import Constraint, next_ids_allowed
 from mmgen.decoding.sampling import Noise, choose, penalise_repetition
 from mmgen.request import TextSampling
 
@@ -27,6 +28,7 @@ def stream(
     seeds: Sequence[int],
     n_tokens: int,
     stops: Sequence[int],
+    constraints: Sequence[Constraint | None] = (),
 ) -> Generator[list[int]]:
     """Generate in another thread and yield the ids of each step, one for each row, as they come.
 
@@ -37,6 +39,7 @@ def stream(
         seeds: of each row.
         n_tokens: most steps.
         stops: ids that end a row.
+        constraints: of each row, if it has one.
     """
     steps: SimpleQueue[list[int] | None] = SimpleQueue()
     closed = Event()
@@ -55,7 +58,12 @@ def stream(
             rows = zip(scores, said, strict=True)
             # Some heads have no row for the id that stands for an image in the prompt.
             scores = torch.stack([penalise_repetition(row, own[own < len(row)], penalty) for row, own in rows])
+        if any(constraints):
+            scores = next_ids_allowed(scores, constraints)
         chosen = choose(scores, sampling, noises)
+        for constraint, id_ in zip(constraints, chosen.tolist(), strict=False):
+            if constraint is not None:
+                constraint.push(id_)
         return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)
 
     def pass_on(ids: Tensor, scores: Tensor, **_: object) -> Tensor:

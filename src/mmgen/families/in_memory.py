@@ -186,6 +186,8 @@ class InMemoryModel(Model):
                     else:
                         thoughts[number] += piece.text
                     continue
+                if isinstance(piece, Done) and piece.reason == "length" and left[number].text.json_schema is not None:
+                    piece = MmgenError("the answer is no whole JSON yet", "allow more with --max-tokens")
                 if isinstance(piece, Done | MmgenError):
                     del left[number]
                     if thoughts[number]:

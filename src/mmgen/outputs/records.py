@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from mmgen.errors import MmgenError
-from mmgen.request import WORDS, ImageSampling, Picture, Request, TextSampling, insert_images
+from mmgen.request import WORDS, ImageSampling, Picture, Request, TextSampling
+from mmgen.tasks import insert_images
 from mmgen.text import clean
 
 VERSION = 1  # of the record: raised when a field changes its meaning, not when one is added
