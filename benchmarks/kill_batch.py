@@ -27,16 +27,17 @@ class Quick(Model):
     name, revision, note, abilities = "demo", None, None, Abilities()
     def replies(self, requests):
         for number, request in enumerate(filter(None, requests)):
-            yield number, self.answer(request)
+            for piece in self.answer(request):
+                yield number, piece
             yield number, Done()
     def answer(self, request):
         time.sleep(0.001)
         shown = [part.resize((1, 1)).getpixel((0, 0)) for part in request.parts if not isinstance(part, str)]
         said = [part for part in request.parts if isinstance(part, str)]
         if "text" in request.want:
-            return f"{said} {shown} {request.seed}"
-        else:
-            return Picture(Image.new("RGB", (64, 64), (request.seed % 256, len(said[0]) % 256, 7)), request.seed)
+            yield f"{said} {shown} {request.seed}"
+        if "image" in request.want:
+            yield Picture(Image.new("RGB", (64, 64), (request.seed % 256, len(said[0]) % 256, 7)), request.seed)
 
 families = types.ModuleType("mmgen.families")
 families.open_model = lambda *arguments, **options: Quick()

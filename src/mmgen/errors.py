@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,6 +83,21 @@ def refused(message: str, hint: str, *failures: type[Exception]) -> Iterator[Non
         yield
     except failures as failure:
         raise MmgenError(f"{message}: {' '.join(str(failure).split())}", hint) from failure
+
+
+def unexpected(about: str, failure: Exception) -> MmgenError:
+    """Make an error of whatever was raised over something of a user's: the type and the place, with what to do.
+
+    With MMGEN_DEBUG=1 the traceback is printed.
+    """
+    if os.environ.get("MMGEN_DEBUG", "0") not in ("", "0"):
+        traceback.print_exception(failure)
+    innermost = traceback.extract_tb(failure.__traceback__)[-1]
+    place = f"{'/'.join(Path(innermost.filename).parts[-2:])}:{innermost.lineno}"
+    return MmgenError(
+        f"{about}{type(failure).__name__} in {place}: {first_line(failure)}",
+        "please report this with the file; MMGEN_DEBUG=1 shows where it came from",
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mmgen.checkpoints import catalog, fit
 from mmgen.checkpoints.catalog import Checkpoint
+from mmgen.errors import MmgenError, unexpected
 from mmgen.families import chameleon_prompt, plain
 from mmgen.families.standing import refuse_others
 from mmgen.model import Abilities, Model
@@ -86,12 +87,18 @@ def open_model(
         fit.check(checkpoint, loading, fit.look(with_gpus=loading.device_map != "cpu"), reply(checkpoint, want))
     catalog.check_tokenizer(checkpoint)
     before_torch()
-    prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)
     if loading.max_pixels is not None:
         requests = [scaled(request, loading.max_pixels) for request in requests]
-    for request in requests[:1]:
-        prompter.check(request if len(requests) == 1 else request.without_images())
-    model: Model = import_module(f"mmgen.families.{family.module}").load(checkpoint, loading, able, prompter, requests)
+    try:
+        prompter = import_module(f"mmgen.families.{family.prompter}").Prompter(checkpoint)
+        for request in requests[:1]:
+            prompter.check(request if len(requests) == 1 else request.without_images())
+        loads = import_module(f"mmgen.families.{family.module}").load
+        model: Model = loads(checkpoint, loading, able, prompter, requests)
+    except MmgenError:
+        raise
+    except Exception as failure:
+        raise unexpected(f"{checkpoint.name} cannot be opened: ", failure) from failure
     return model
 
 

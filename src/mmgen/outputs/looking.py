@@ -5,15 +5,12 @@ Knows items, writers and the journal; refuses to know models. The net for an ite
 
 from __future__ import annotations
 
-import os
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from mmgen.errors import MmgenError, OutOfMemoryError, first_line
+from mmgen.errors import MmgenError, OutOfMemoryError, unexpected
 from mmgen.inputs.finding import check_file, is_url
 from mmgen.outputs.journal import Journal
 from mmgen.outputs.records import FileEntry, Item, Origin, Result, key_of
@@ -92,22 +89,12 @@ def look(
 
 
 def caught(failure: Exception, item: Item) -> MmgenError:
-    """Make an item's error of whatever was raised over it: its file, the type and the place, with a request to report.
-
-    With MMGEN_DEBUG=1 the traceback is printed.
-    """
-    if os.environ.get("MMGEN_DEBUG", "0") not in ("", "0"):
-        traceback.print_exception(failure)
+    """Make an item's error of whatever was raised over it: its file, the type and the place."""
     name = item.image or ", ".join(item.sources)
     about = f"{name}: " if name else ""
     if isinstance(failure, MemoryError):
         return OutOfMemoryError(f"{about}memory does not suffice", "give a smaller picture, or ask for fewer at once")
-    innermost = traceback.extract_tb(failure.__traceback__)[-1]
-    place = f"{'/'.join(Path(innermost.filename).parts[-2:])}:{innermost.lineno}"
-    return MmgenError(
-        f"{about}{type(failure).__name__} in {place}: {first_line(failure)}",
-        "please report this with the file; MMGEN_DEBUG=1 shows where it came from",
-    )
+    return unexpected(about, failure)
 
 
 def ahead(make: Callable[[Item], Entry | None], items: Iterable[Item], n_ahead: int) -> Iterator[Entry | None]:
