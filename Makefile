@@ -54,6 +54,8 @@ test-slow: lint
 	$(BIN)/python -m benchmarks.kill_download
 	$(BIN)/python -m benchmarks.many_paths
 	$(BIN)/python -m benchmarks.windows
+	$(BIN)/python -m benchmarks.moments --moments 50
+	$(BIN)/python -m benchmarks.fuzz --seconds 300
 
 lint: $(DEVELOPED)
 	$(BIN)/ruff check

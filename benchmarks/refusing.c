@@ -2,7 +2,7 @@
  *
  * REFUSE   what to refuse, by name: fchmod flock fsync rename link read eintr
  * ROOM     bytes that may still be written into regular files; then the disk is full
- * ONLY     read is refused of paths with this in them alone
+ * ONLY     reading paths with this in them is refused, or interrupted; writing is interrupted everywhere
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -46,15 +46,17 @@ static int is_meant(int fd) {
 }
 
 ssize_t read(int fd, void *data, size_t n) {
-    if (interrupted()) { errno = EINTR; return -1; }
-    if (refused("read") && is_meant(fd)) { errno = EIO; return -1; }
+    if ((refused("read") || refused("eintr")) && is_meant(fd)) {
+        if (refused("read")) { errno = EIO; return -1; }
+        if (interrupted()) { errno = EINTR; return -1; }
+    }
     return REAL(read)(fd, data, n);
 }
 
 ssize_t write(int fd, const void *data, size_t n) {
     static long room = -2;
     struct stat found;
-    if (interrupted()) { errno = EINTR; return -1; }
+    if (refused("eintr") && fstat(fd, &found) == 0 && S_ISREG(found.st_mode) && interrupted()) { errno = EINTR; return -1; }
     if (room == -2) room = getenv("ROOM") ? atol(getenv("ROOM")) : -1;
     if (room >= 0 && fstat(fd, &found) == 0 && S_ISREG(found.st_mode)) {
         if (room == 0 && n > 0) { errno = ENOSPC; return -1; }
