@@ -114,7 +114,7 @@ def test_without_ends_of_its_own_a_reply_ends_as_its_tokenizer_says(folder: Path
     model = opened(new)
 
     def ended(*arguments: Any) -> Iterator[list[int]]:
-        stops.extend(arguments[-1])
+        stops.extend(arguments[5])
         yield [stops[0]]
 
     with pytest.MonkeyPatch.context() as patched:

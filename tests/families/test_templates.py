@@ -133,7 +133,7 @@ def saying(thinker: Any, monkeypatch: pytest.MonkeyPatch, *ids: int) -> None:
     """Let the model say these ids, whatever it is asked, and then go on with the last."""
     from mmgen.families import chat
 
-    def stream(model: Any, inputs: Any, sampling: Any, seeds: Any, n_tokens: int, stops: Any) -> Any:
+    def stream(model: Any, inputs: Any, sampling: Any, seeds: Any, n_tokens: int, *_: Any) -> Any:
         for place in range(n_tokens):
             yield [ids[min(place, len(ids) - 1)]] * len(seeds)
 

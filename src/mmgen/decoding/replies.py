@@ -34,9 +34,9 @@ class LanguageModel:
         detokenise: words' ids -> text.
         vq_decode: codes [1, h, w] int64 -> pixels [1, 3, H, W] float in [-1, 1].
         window: most places of a picture that one pass looks at; None chooses, 1 is one by one.
-        constrain: gives what keeps a reply to a JSON schema, if there is one.
         maker: says with what pictures are made; called once one is whole.
         pass_tokens: tokens of one pass over all its rows beyond which it takes longer in proportion.
+        constrain: gives what keeps a reply to a JSON schema, if there is one.
     """
 
     network: Network
@@ -45,9 +45,9 @@ class LanguageModel:
     detokenise: Callable[[Sequence[int]], str]
     vq_decode: Callable[[Tensor], Tensor]
     maker: Callable[[], Maker]
-    constrain: Callable[[str | None], Constraint | None] = no_constraint
     window: int | None = None
     pass_tokens: int = 16
+    constrain: Callable[[str | None], Constraint | None] = no_constraint
 
 
 def generate_text(

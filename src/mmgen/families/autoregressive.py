@@ -86,9 +86,9 @@ class AutoregressiveModel(InMemoryModel):
             prompter.decode,
             self.decode,
             self._maker,
-            self._constrain,
             self.loading.window,
             pass_tokens,
+            self._constrain,
         )
 
     def load(self) -> PreTrainedModel:
