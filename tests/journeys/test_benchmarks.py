@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import threading
 import time
@@ -9,7 +10,7 @@ import time
 import pytest
 import torch
 
-from benchmarks import attention, draw, gpu, packing, start_up, subject
+from benchmarks import attention, draw, fuzz, gpu, packing, start_up, subject
 from benchmarks.baselines import Stock, unmasked
 from benchmarks.checkpoints import make_in_memory
 from benchmarks.measures import Clock
@@ -118,3 +119,11 @@ def test_attention_asked_twice_is_shown_as_json_too(capsys: pytest.CaptureFixtur
     (found,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert [(case["rows"], case["keys"]) for case in found["cases"][:2]] == [(1, 16), (1, 32)]
     assert all(case["once_ms"] > 0 and case["twice_ms"] > 0 for case in found["cases"])
+
+
+def test_damaged_files_are_tried_and_what_is_found_is_said() -> None:
+    for kind in ("prompts", "maps"):
+        worker = argparse.Namespace(seed=7, scale=0.01, first=0)
+        counts, findings = fuzz.run(kind, worker, until=time.time() + 120)
+        assert (counts.total(), findings) == (20, [])
+        assert min(counts["refused"], counts["result"]) > 0
