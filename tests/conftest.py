@@ -22,9 +22,10 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 
 @pytest.fixture(autouse=True)
-def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Hide MMGEN_… variables and colours, and give help a fixed width."""
     for name in [name for name in os.environ if name.startswith("MMGEN_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("MMGEN_CACHE", str(tmp_path_factory.mktemp("cache")))  # what was said is said anew in each test
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")

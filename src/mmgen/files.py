@@ -10,14 +10,17 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
 from mmgen.errors import MmgenError, UsageError, explained
 
 _log = logging.getLogger("mmgen")
+_HOUR = 3600.0  # seconds in which a note is not said again
 
 
 def lock(file: int, wait: bool = False) -> bool | None:
@@ -178,6 +181,27 @@ def check_writable(folder: Path) -> None:
 def check_makeable(folder: Path) -> None:
     """Check, by trying, that a folder is one that files can be made in, or can be made itself."""
     check_writable(next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)))
+
+
+# --- what is kept between commands --------------------------------------------------------------------------------
+
+
+def cache_folder() -> Path:
+    """Say where what can be made again is kept: MMGEN_CACHE, else a folder of the system's for that."""
+    given = os.environ.get("MMGEN_CACHE") or os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    return Path(given or os.path.expanduser("~/.cache")) / "mmgen"  # noqa: PTH111 -- pathlib raises without a home
+
+
+def said_lately(note: str) -> bool:
+    """Say whether a note was said within the last hour, and keep that it is said now; where it cannot be kept, no."""
+    stamp = cache_folder() / f"said-{sha256(note.encode()).hexdigest()[:16]}"
+    with suppress(OSError):
+        if 0 <= time.time() - stamp.stat().st_mtime < _HOUR:
+            return True
+    with suppress(OSError):
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.touch()
+    return False
 
 
 # --- Ctrl-C -------------------------------------------------------------------------------------------------------

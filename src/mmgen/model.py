@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mmgen.errors import MmgenError, UsageError
 from mmgen.request import BOTH, PICTURES, WORDS, Done, Kind, Picture, Piece, Request
 
-_ABLE = "-m demo (built in) or -m anole-7b"
+_ABLE = "-m demo (built in), or a model of mmgen models that can"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from mmgen.cli.options import HeadedCommand
 from mmgen.errors import MmgenError, UsageError, reason
 from mmgen.outputs.terminal import Notes, PipeClosedError, stdout_failure
 
-_TYPERS = {"-h", "--help", "--version", "--show-completion"}  # what Typer itself writes
+_TYPERS = {"-h", "--help", "help", "-V", "--version", "--show-completion"}  # what Typer itself writes
 INTERRUPTED = 130
 PIPE_CLOSED = 141  # what a shell sees of any program that a closed pipe ended
 
@@ -49,6 +49,23 @@ _report_examples = export.EXAMPLES.replace("mmgen export", "mmgen report")
 app.command("report", cls=HeadedCommand, epilog=_report_examples, hidden=True)(export.export)
 
 
+@app.command("help", cls=HeadedCommand)
+def _help(
+    context: typer.Context,
+    command: Annotated[str | None, typer.Argument(metavar="COMMAND", show_default=False, help="Which.")] = None,
+) -> None:
+    """Show the help of mmgen, or of a command."""
+    above = context.parent
+    assert above is not None
+    if command is None:
+        typer.echo(above.get_help())
+        return
+    found = above.command.get_command(above, command)  # type: ignore[attr-defined]
+    if found is None:
+        raise UsageError(f"no such command: {command}", f"one of {', '.join(_COMMANDS)}")
+    typer.echo(found.get_help(found.context_class(found, info_name=command, parent=above)))
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"mmgen {__version__}")
@@ -59,7 +76,7 @@ def _print_version(wanted: bool) -> None:
 def _mmgen(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("-V", "--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Caption, ask, draw, vary, interleave and chat with local models.
@@ -89,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except typer.TyperException as error:
-        return _report(_usage_error(error, arguments), error)
+        return _report(_explained(error, arguments), error)
     except MmgenError as error:
         return _report(error, error)
     except OSError as error:
@@ -111,10 +128,10 @@ def _replace_closed_streams() -> None:
     sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
 
-def _usage_error(error: typer.TyperException, arguments: Sequence[str]) -> UsageError:
-    message = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
-    command = next((word for word in arguments if word in (*_COMMANDS, "report")), None)
-    return UsageError(message[:1].lower() + message[1:], f"see {f'mmgen {command}' if command else 'mmgen'} --help")
+def _explained(error: typer.TyperException, arguments: Sequence[str]) -> UsageError:
+    from mmgen.cli.mistyped import explain
+
+    return explain(error, arguments, next((word for word in arguments if word in (*_COMMANDS, "report")), None))
 
 
 def _report(error: MmgenError, cause: Exception) -> int:

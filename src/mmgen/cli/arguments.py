@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from mmgen.cli.given import PromptLines
 from mmgen.cli.naming import check_outputs, check_page, no_path
 from mmgen.cli.options import JobOptions
 from mmgen.errors import MmgenError, UsageError
-from mmgen.files import noticed, raise_on_interrupt, uninterrupted
+from mmgen.files import noticed, raise_on_interrupt, said_lately, uninterrupted
 from mmgen.inputs.finding import Found, NotFoundError
 from mmgen.inputs.placeholders import expand
 from mmgen.inputs.prompts import PromptLine
@@ -62,7 +62,7 @@ def open_model(
     finally:
         notes.clear()
     raise_on_interrupt()  # from now on something is in hand
-    if model.note:
+    if model.note and not notes.quiet and not said_lately(model.note):
         notes.say(f"note: {model.note}")
     return model
 
@@ -100,6 +100,7 @@ class Command:
 
     Attributes:
         shape: the request of every item, but for its own parts and its own seed.
+        remark: a note on what was typed, once it is being done.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Command:
     limits: Limits
     loading: Loading
     notes: Notes
+    remark: str = ""
 
     def __post_init__(self) -> None:
         self.notes.listen()
@@ -244,12 +246,6 @@ class Command:
             # 2) The checkpoint; its weights are read once an item needs them
             checkpoint = catalog.find(job.model, revision=loading.revision, offline=loading.offline)
 
-            def opened(requests: Sequence[Request]) -> Model:
-                model = open_model(checkpoint, loading, self.shape.want, requests, notes)
-                if job.seed is None and is_random(self.shape):
-                    notes.say(f"seed: {seed}")
-                return model
-
             # 3) The items
             found = items(seed) if listed is None else listed
             model_id = catalog.identity(checkpoint) if journal else ""
@@ -260,6 +256,7 @@ class Command:
             origin = Origin(
                 self.name, checkpoint.name, checkpoint.revision, model_id, seed if job.seed is None else None, job.seed
             )
+            opened = partial(self._opened, checkpoint, seed)
             running = Job(origin, writer, notes, opened, self.limits, journal, job.as_json)
             if job.plan:
                 emit(", ".join(f"{name} {n}" for name, n in running.plan(found).items()) + "\n")
@@ -276,6 +273,15 @@ class Command:
                     Export([*journal.records()], Path(job.html), f"mmgen {self.name}", Path(), notes).write()
         if running.counts["failed"]:
             raise typer.Exit(1)
+
+    def _opened(self, checkpoint: Checkpoint, seed: int, requests: Sequence[Request]) -> Model:
+        """Open the model, and say what is to be said as work begins."""
+        model = open_model(checkpoint, self.loading, self.shape.want, requests, self.notes)
+        if self.remark:
+            self.notes.say(f"note: {self.remark}")
+        if self.job.seed is None and is_random(self.shape):
+            self.notes.say(f"seed: {seed}")
+        return model
 
     def _say_how_it_went(self, running: Job, is_kept: bool, n_left_out: int, count: Callable[[], int] | None) -> None:
         """Say in a line what was done, unless it is plain to see; is_kept: the same command can go on from it."""

@@ -41,6 +41,7 @@ def draw(
     from mmgen.cli import naming
     from mmgen.cli.arguments import Command
     from mmgen.cli.given import prompt_counter, read_prompts
+    from mmgen.cli.mistyped import quoting
     from mmgen.outputs.pictures import format_of
     from mmgen.outputs.records import Item
     from mmgen.outputs.writers import PictureFiles
@@ -54,7 +55,9 @@ def draw(
     outputs = naming.Outputs(save.output, "{slug}-{seed}.png", n_items)
     outputs.check_format()
     is_batch = prompts is not None or (save.n > 1 and outputs.is_folder)
-    command = Command("draw", Request((), PICTURES, image=image), job, limits, loading, save.notes(job.quiet))
+    command = Command(
+        "draw", Request((), PICTURES, image=image), job, limits, loading, save.notes(job.quiet), quoting(prompt or [])
+    )
 
     def path(item: Item, index: int, below: str) -> str:
         if item.images:

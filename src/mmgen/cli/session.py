@@ -74,7 +74,8 @@ class Session:
             "undo": _Command("/undo", "take back the last picture, or question with its answer", self.undo),
             "save": _Command("/save FILE.md", "save the conversation, with its pictures beside it", self.save),
             "help": _Command("/help", "list the commands", self.help),
-            "quit": _Command("/quit", "leave; so does the end of input, Ctrl-D", self.quit),
+            "exit": _Command("", "", self.quit),
+            "quit": _Command("/quit", "leave; so do /exit and the end of input, Ctrl-D", self.quit),
         }
 
     def take(self, line: str) -> None:
@@ -167,7 +168,7 @@ class Session:
         notes = Notes()  # it was asked for, so even if the rest is quiet
         lacking = {"draw", "vary"} - set(self._model.abilities.tasks)
         for name, command in self._commands.items():
-            if name not in lacking:
+            if name not in lacking and command.help:
                 notes.say(f"{command.usage:<16}{command.help}")
         notes.say(f"{'Ctrl-C':<16}stop an answer, or a drawing")
 
