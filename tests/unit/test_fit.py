@@ -177,12 +177,12 @@ def test_a_model_is_refused_before_it_is_loaded(huge: Path) -> None:
 
 def test_no_fit_check_goes_on(huge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "fetch", lambda found: _stop())
-    with pytest.raises(InterruptedError):
+    with pytest.raises(KeyboardInterrupt):
         opened(huge, Loading(fit_check=False))
 
 
 def _stop() -> None:
-    raise InterruptedError
+    raise KeyboardInterrupt
 
 
 def test_drawing_counts_the_picture_s_rows(huge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def test_drawing_counts_the_picture_s_rows(huge: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(fit, "check", lambda found, how, here, reply: asked.append(reply))
     monkeypatch.setattr(catalog, "fetch", lambda found: _stop())
     for want in (WORDS, PICTURES):
-        with pytest.raises(InterruptedError):
+        with pytest.raises(KeyboardInterrupt):
             opened(huge, want=want)
     maps = 6 * SIZE_PX**2 * 32 * 4  # of 32 channels in float32
     assert asked == [fit.Reply(fit.TOKENS, 0, CODEC), fit.Reply(fit.TOKENS + 3 * 16, maps, CODEC)]
