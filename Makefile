@@ -12,11 +12,12 @@ ifeq ($(TORCH),cpu)
 TORCH_FIRST := $(PIP) torch --index-url https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: help demo test test-slow lint format checkpoint clean
+.PHONY: help demo docs test test-slow lint format checkpoint clean
 
 help:
 	@echo "make demo        draw a snowman and caption it (make demo TORCH=cpu: with a small torch, for CPUs alone)"
 	@echo "make test        lint, types and tests: what a change is held to"
+	@echo "make docs        the documentation as a site, in site/, and the man page docs/mmgen.1"
 	@echo "make test-slow   the long trials: every window, kills at 100 moments, 100,000 paths"
 	@echo "make lint        lint and types alone"
 	@echo "make format      put the code in shape"
@@ -47,6 +48,11 @@ demo: $(INSTALLED)
 # Two at a time: they are half waiting, for processes of their own.
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu and not network and not slow"
+
+docs: $(DEVELOPED)
+	$(BIN)/python -m tools.reference
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "The site begins at site/index.html."
 
 test-slow: lint
 	$(BIN)/python -m pytest -m "slow and not gpu and not network"

@@ -142,6 +142,15 @@ def test_a_prefix_is_checked_before_the_model_is_asked(model: Scripted) -> None:
     assert Path("a.txt").read_text() == "a: A snowman.\n"
 
 
+def test_a_prefix_that_runs_into_the_words_has_a_note_and_stands_in_the_record(model: Scripted) -> None:
+    command = ("caption", "a.png", "--sidecar", "--jsonl", "j.jsonl", "--suffix", "!")
+    assert 'note: --prefix "sks" ends in a letter' in run(*command, "--prefix", "sks").err
+    assert Path("a.txt").read_text() == "sksA snowman.!\n"
+    assert "ends in a letter" not in run(*command, "--prefix", "sks, ").err
+    records = [json.loads(line) for line in Path("j.jsonl").read_text().splitlines()]
+    assert [(record["prefix"], record["suffix"]) for record in records] == [("sks", "!"), ("sks, ", "!")]
+
+
 # Lists of prompts
 
 

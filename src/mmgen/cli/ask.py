@@ -107,6 +107,9 @@ def ask_each(command: Command, prompt: str, pictures: Pictures, texts: options.S
 
     if texts.existing in ("append", "prepend") and command.job.jsonl is None:
         raise UsageError(f"--existing {texts.existing} needs --jsonl, which knows what was added", "add --jsonl FILE")
+    if texts.prefix[-1:].isalnum():
+        remark = f'--prefix "{texts.prefix}" ends in a letter, and words follow at once: end it in ", " or in a space'
+        command = replace(command, remark=remark)
     if texts.outdir is not None:
         check_makeable(Path(texts.outdir))
     taken: set[int] = set()  # hashes of the sidecars that pictures have

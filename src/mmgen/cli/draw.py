@@ -54,7 +54,7 @@ def draw(
     naming.check_stdout(save.output, n_items, job.as_json)
     outputs = naming.Outputs(save.output, "{slug}-{seed}.png", n_items)
     outputs.check_format()
-    is_batch = prompts is not None or (save.n > 1 and outputs.is_folder)
+    is_batch = prompts is not None or (n_items != 1 and outputs.is_folder)
     command = Command(
         "draw", Request((), PICTURES, image=image), job, limits, loading, save.notes(job.quiet), quoting(prompt or [])
     )

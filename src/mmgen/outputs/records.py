@@ -71,6 +71,8 @@ class Record(TypedDict, total=False):
     text: str  # the result in words
     thoughts: str  # of a model that thought before it answered
     chances: dict[str, float]  # where only some answers may come: the probability of each among them
+    prefix: str  # what was put before the words in a sidecar
+    suffix: str  # what was put after them
     output: str  # the result's path
     parts: list[RecordPart]  # of a story
     passes: int | None  # of the network, to choose a picture's codes

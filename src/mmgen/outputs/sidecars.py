@@ -61,6 +61,10 @@ class Sidecars(Files):
     @contextmanager
     def stage(self, item: Item, result: Result, record: Record, last: Record | None) -> Iterator[Path | None]:
         record["text"], record["output"] = result.text(item), str(item.output)
+        if self._prefix:
+            record["prefix"] = self._prefix
+        if self._suffix:
+            record["suffix"] = self._suffix
         if self.is_foreign(item, last):
             raise MmgenError(f"{item.output} was written meanwhile, and is left", "--existing overwrite replaces it")
         data, place = self._encoded(item, record["text"]), self.place(item)
