@@ -16,9 +16,12 @@ import transformers
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, and all that they start; some press it.
+# Who starts the tests in the background has them ignore Ctrl-C (a shell) or SIGHUP (nohup), and all that they start;
+# some send those.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -60,7 +60,7 @@ def man() -> str:
 def python() -> str:
     """Write the page of the Python API, from its docstrings."""
     parts = ["# Python\n\n```text\n" + (inspect.getdoc(api) or "") + "\n```\n"]
-    for name in ("load", "caption", "ask", "draw", "vary", "interleave"):
+    for name in ("load", "caption", "ask", "draw", "vary", "interleave", "caption_all", "draw_all"):
         function = getattr(mmgen, name)
         signature = str(inspect.signature(function)).replace("'", "")
         parts.append(f"## mmgen.{name}\n\n```text\n{name}{signature}\n\n{inspect.getdoc(function)}\n```\n")

@@ -11,11 +11,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mmgen.api import ask, caption, draw, interleave, load, vary
+    from mmgen.batches import caption_all, draw_all
     from mmgen.errors import MmgenError
     from mmgen.request import ImageSampling, Loading, Picture, Progress, TextSampling, Turn
 
 _HOMES = {
     "mmgen.api": ("ask", "caption", "draw", "interleave", "load", "vary"),
+    "mmgen.batches": ("caption_all", "draw_all"),
     "mmgen.errors": ("MmgenError",),
     "mmgen.request": ("ImageSampling", "Loading", "Picture", "Progress", "TextSampling", "Turn"),
 }
@@ -31,7 +33,9 @@ __all__ = [
     "__version__",
     "ask",
     "caption",
+    "caption_all",
     "draw",
+    "draw_all",
     "interleave",
     "load",
     "vary",

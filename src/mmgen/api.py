@@ -1,22 +1,36 @@
-"""The Python API: load a model, then caption, ask, draw, vary and interleave. Thin functions over the tasks.
+"""The Python API: load a model, then caption, ask, draw, vary and interleave; and folders of it, with a journal.
 
-model = mmgen.load("demo")
-picture = mmgen.draw(model, "a snowman", seed=7)[0]
-picture.image.save("snowman.png")
-print(mmgen.caption(model, picture.image))
+with mmgen.load("demo") as model:
+    picture = mmgen.draw(model, "a snowman", seed=7)[0]
+    picture.save("snowman.png")
+    print(mmgen.caption(model, picture.image))
+    print(mmgen.caption(model, ["snowman.png", "cat.png"], temperature=0.5))
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, Unpack, overload
 
 from mmgen import tasks
 from mmgen.checkpoints import aliases, catalog
+from mmgen.errors import MmgenError
 from mmgen.families import open_model
+from mmgen.files import whole_file
 from mmgen.model import Model
-from mmgen.request import ImageSampling, Loading, Picture, Piece, Request, TextSampling, Turn, fresh_seed
+from mmgen.outputs.records import Item, Origin, Record
+from mmgen.request import (
+    ImageSampling,
+    Loading,
+    Picture,
+    Piece,
+    Request,
+    TextSampling,
+    Turn,
+    fresh_seed,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,8 +38,33 @@ if TYPE_CHECKING:
 ImageLike: TypeAlias = Union[str, Path, "Image.Image"]  # a path, a URL or a picture
 
 
+@dataclass(frozen=True, repr=False)
+class Drawn(Picture):
+    """A picture that came out, which can be saved with a note of how it was made."""
+
+    record: Record = field(default_factory=dict, compare=False)  # type: ignore[assignment]
+
+    def save(self, path: str | Path) -> Path:
+        """Save it as .png, .jpg or .webp, with a note of how it was made; give the path.
+
+        Raises:
+            MmgenError: it cannot be written, or its ending is of no such format.
+        """
+        from mmgen.outputs.pictures import encode
+
+        with whole_file(path) as file:
+            file.write(encode(self, Path(path), self.record))
+        return Path(path)
+
+    def _repr_png_(self) -> bytes:
+        """Show it in a notebook."""
+        from mmgen.outputs.pictures import encode_image
+
+        return encode_image(self.image)
+
+
 def load(name: str = aliases.DEFAULT, loading: Loading | None = None) -> Model:
-    """Load a model once, to be used many times.
+    """Load a model once, to be used many times; in a `with` statement its memory is given back at the end.
 
     Args:
         name: an alias ("demo", "anole-7b"), a folder, or a Hub id.
@@ -39,18 +78,54 @@ def load(name: str = aliases.DEFAULT, loading: Loading | None = None) -> Model:
     return open_model(checkpoint, loading)
 
 
-def caption(
+@overload
+def caption(  # type: ignore[overload-overlap]  # a str is a sequence too, and one picture
     model: Model,
     image: ImageLike,
+    prompt: str = ...,
+    *,
+    text: TextSampling | None = ...,
+    seed: int | None = ...,
+    system: str | None = ...,
+    template_args: Mapping[str, object] | None = ...,
+    **fields: Unpack[tasks.TextFields],
+) -> str: ...
+
+
+@overload
+def caption(
+    model: Model,
+    image: Sequence[ImageLike],
+    prompt: str = ...,
+    *,
+    text: TextSampling | None = ...,
+    seed: int | None = ...,
+    system: str | None = ...,
+    template_args: Mapping[str, object] | None = ...,
+    **fields: Unpack[tasks.TextFields],
+) -> list[str]: ...
+
+
+def caption(
+    model: Model,
+    image: ImageLike | Sequence[ImageLike],
     prompt: str = tasks.CAPTION,
     *,
     text: TextSampling | None = None,
     seed: int | None = None,
     system: str | None = None,
     template_args: Mapping[str, object] | None = None,
-) -> str:
-    """Describe a picture; see `ask`."""
-    return ask(model, prompt, image, text=text, seed=seed, system=system, template_args=template_args)
+    **fields: Unpack[tasks.TextFields],
+) -> str | list[str]:
+    """Describe a picture, or each of a list; see `ask`."""
+    several, text = _open(image), tasks.text_of(text, fields)
+    first = fresh_seed() if seed is None else seed
+    requests = [
+        tasks.caption(each, prompt, text=text, seed=first, system=system, template_args=template_args)
+        for each in several
+    ]
+    words = [_words(model, request) for request in requests] if len(requests) < 2 else _all_words(model, requests)
+    return words if _is_several(image) else words[0]
 
 
 def ask(
@@ -65,11 +140,13 @@ def ask(
     system: str | None = None,
     template_args: Mapping[str, object] | None = None,
     choices: Sequence[str] = (),
+    **fields: Unpack[tasks.TextFields],
 ) -> str:
     """Answer a question about pictures, or about none.
 
     Args:
         images: stand before the question, or where its `<image>` marks are.
+        text: how words are chosen; its fields may be given by themselves, as in temperature=0.5.
         complete: continue the text instead of answering it.
         history: earlier questions and answers, in turn.
         system: how to answer.
@@ -79,7 +156,7 @@ def ask(
     request = tasks.ask(
         question,
         _open(images),
-        text=text,
+        text=tasks.text_of(text, fields),
         seed=seed,
         complete=complete,
         history=history,
@@ -91,11 +168,21 @@ def ask(
 
 
 def draw(
-    model: Model, prompt: str, n: int = 1, *, image: ImageSampling | None = None, seed: int | None = None
-) -> list[Picture]:
-    """Draw `n` pictures from words; picture i has the seed `seed + i`."""
-    first = fresh_seed() if seed is None else seed
-    return _pictures(model, [tasks.draw(prompt, image=image, seed=first + i) for i in range(n)])
+    model: Model,
+    prompt: str,
+    n: int = 1,
+    *,
+    image: ImageSampling | None = None,
+    seed: int | None = None,
+    **fields: Unpack[tasks.ImageFields],
+) -> list[Drawn]:
+    """Draw `n` pictures from words; picture i has the seed `seed + i`.
+
+    Args:
+        image: how pictures are chosen; its fields may be given by themselves, as in guidance=1.5.
+    """
+    first, image = fresh_seed() if seed is None else seed, tasks.image_of(image, fields)
+    return _pictures(model, "draw", prompt, [tasks.draw(prompt, image=image, seed=first + i) for i in range(n)])
 
 
 def vary(
@@ -106,10 +193,12 @@ def vary(
     *,
     image: ImageSampling | None = None,
     seed: int | None = None,
-) -> list[Picture]:
-    """Draw `n` new pictures from a picture, and from words that say what should change."""
-    first, (opened,) = fresh_seed() if seed is None else seed, _open(source)
-    return _pictures(model, [tasks.vary(opened, prompt, image=image, seed=first + i) for i in range(n)])
+    **fields: Unpack[tasks.ImageFields],
+) -> list[Drawn]:
+    """Draw `n` new pictures from a picture, and from words that say what should change; see `draw`."""
+    first, (opened,), image = fresh_seed() if seed is None else seed, _open(source), tasks.image_of(image, fields)
+    requests = [tasks.vary(opened, prompt, image=image, seed=first + i) for i in range(n)]
+    return _pictures(model, "vary", prompt, requests)
 
 
 def interleave(
@@ -125,25 +214,44 @@ def interleave(
     return model.reply(tasks.interleave(prompt, _open(images), text=text, image=image, seed=seed))
 
 
+# --- how ----------------------------------------------------------------------------------------------------------
+
+
 def _words(model: Model, request: Request) -> str:
     text = "".join(piece for piece in model.reply(request) if isinstance(piece, str))
     return text if request.completion else text.strip()
 
 
-def _pictures(model: Model, requests: Sequence[Request]) -> list[Picture]:
-    found: dict[int, Picture] = {}
+def _all_words(model: Model, requests: Sequence[Request]) -> list[str]:
+    texts = [""] * len(requests)
+    for index, piece in model.replies(requests):
+        if isinstance(piece, MmgenError):
+            raise piece
+        if isinstance(piece, str):
+            texts[index] += piece
+    return [text.strip() for text in texts]
+
+
+def _pictures(model: Model, command: str, prompt: str, requests: Sequence[Request]) -> list[Drawn]:
+    found: dict[int, Drawn] = {}
+    origin = Origin(command, model.name, model.revision)
     for index, piece in model.replies(requests):
         if isinstance(piece, Exception):
             raise piece
         if isinstance(piece, Picture):
-            found[index] = piece
+            record = origin.record(Item(requests[index], prompt))
+            found[index] = Drawn(piece.image, piece.seed, piece.codes, piece.passes, record)
     return [found[index] for index in range(len(requests))]
 
 
-def _open(images: ImageLike | Sequence[ImageLike]) -> list[Image.Image]:
+def _is_several(images: ImageLike | Sequence[ImageLike]) -> bool:
     from PIL import Image
 
+    return not isinstance(images, str | Path | Image.Image)
+
+
+def _open(images: ImageLike | Sequence[ImageLike]) -> list[Image.Image]:
     from mmgen.inputs.images import open_image
 
-    several = [images] if isinstance(images, str | Path | Image.Image) else images
+    several: Any = images if _is_several(images) else [images]
     return [open_image(each) if isinstance(each, str | Path) else each for each in several]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from mmgen.errors import MmgenError, UsageError
 from mmgen.request import BOTH, PICTURES, WORDS, Done, Kind, Picture, Piece, Request
@@ -74,6 +75,23 @@ class Model(ABC):
     revision: str | None
     abilities: Abilities
     note: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Model {self.name}: {', '.join(self.abilities.tasks)}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+    def close(self) -> None:  # noqa: B027 -- most hold nothing
+        """Give memory back; asked again, it is loaded again."""
+
+    @property
+    def identity(self) -> str:
+        """Say which weights these are, in the keys of journals."""
+        return f"{self.name}@{self.revision}"
 
     @abstractmethod
     def replies(self, requests: Iterable[Request | None]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:

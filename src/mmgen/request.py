@@ -224,7 +224,7 @@ class Request:
         return [part for turn in self.turns for part in turn.parts if not isinstance(part, str)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Picture:
     """A picture that came out; where it has codes, its image says how it was made, too (see codes.carry)."""
 
@@ -232,6 +232,9 @@ class Picture:
     seed: int
     codes: tuple[int, ...] | None = None  # VQ codes in row-major order, where the family has them
     passes: int | None = None  # of the network, to choose the codes
+
+    def __repr__(self) -> str:
+        return f"<Picture {self.image.width} x {self.image.height}, seed {self.seed}>"
 
     @property
     def effort(self) -> str:

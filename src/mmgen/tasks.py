@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from mmgen.errors import UsageError
 from mmgen.request import (
@@ -30,6 +30,40 @@ CAPTION = "Describe this picture."
 ASK = "What is in this picture?"
 VARY = "Generate a variation of this image.<image>"  # the words and the order that Anole was shown with
 INTERLEAVE_TEXT = TextSampling(temperature=0.7)  # greedy words beside sampled pictures fall into loops
+
+
+class TextFields(TypedDict, total=False):
+    """The fields of TextSampling, as they may be given to a function."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    repetition_penalty: float
+    max_tokens: int
+    json_schema: str | None
+    max_thought_tokens: int | None
+
+
+class ImageFields(TypedDict, total=False):
+    """The fields of ImageSampling, as they may be given to a function."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    guidance: float
+    image_guidance: float
+    negative_prompt: str | None
+    ratio: str | None
+
+
+def text_of(given: TextSampling | None, fields: TextFields) -> TextSampling | None:
+    """Put fields that were given by themselves into how words are chosen."""
+    return replace(given or TextSampling(), **fields) if fields else given
+
+
+def image_of(given: ImageSampling | None, fields: ImageFields) -> ImageSampling | None:
+    """Put fields that were given by themselves into how pictures are chosen."""
+    return replace(given or ImageSampling(), **fields) if fields else given
 
 
 IMAGE_MARK = "<image>"

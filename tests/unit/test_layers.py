@@ -26,7 +26,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("request",),
     ("tasks", "model", "inputs", "checkpoints", "decoding"),
     ("families", "outputs"),
-    ("jobs", "api"),
+    ("jobs",),
+    ("api", "batches"),
     ("cli",),
     ("__init__", "__main__"),
 )

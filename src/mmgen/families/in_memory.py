@@ -5,6 +5,7 @@ Knows neither how a reply is computed nor any family.
 
 from __future__ import annotations
 
+import gc
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from mmgen.checkpoints import fit
+from mmgen.checkpoints import catalog, fit
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.loading import ran_out_of_memory
 from mmgen.errors import MmgenError, OutOfMemoryError
@@ -58,6 +59,20 @@ class InMemoryModel(Model):
         self.name, self.revision, self.note = checkpoint.name, checkpoint.revision, checkpoint.note
         self.checkpoint, self.loading, self.abilities, self.prompter = checkpoint, loading, abilities, prompter
         self.load_for(requests)
+
+    def close(self) -> None:
+        """Give the weights' memory back; asked again, they are loaded again."""
+        self.model = None
+        for held in ("language_model", "_decoder", "_embedding", "_vq", "_own_tokenizer", "_digests"):
+            self.__dict__.pop(held, None)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    @property
+    def identity(self) -> str:
+        """Say which weights these are, in the keys of journals: the Hub's commit, or a digest."""
+        return catalog.identity(self.checkpoint)
 
     @abstractmethod
     def load_for(self, requests: Sequence[Request]) -> None:
