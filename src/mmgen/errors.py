@@ -100,6 +100,15 @@ def unexpected(about: str, failure: Exception) -> MmgenError:
     )
 
 
+def kind_of(error: MmgenError) -> str:
+    """Say what kind of error it is: its message without the names of files."""
+    for part in error.message.split(": "):
+        words = [word for word in part.split() if not ("/" in word or "." in word.rstrip(".,"))]
+        if words:
+            return " ".join(words)
+    return error.message
+
+
 def first_line(error: BaseException) -> str:
     """Say in a line what went wrong in a library, or what kind of failure it was."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice, takewhile
 
-from mmgen.errors import CannotGoOnError, MmgenError
+from mmgen.errors import CannotGoOnError, MmgenError, kind_of
 from mmgen.files import aside, first_interrupt
 from mmgen.model import Model
 from mmgen.outputs.journal import Journal
@@ -24,6 +24,8 @@ from mmgen.outputs.terminal import Drawing, Notes, emit, how_far, pace
 from mmgen.outputs.writers import Writer
 from mmgen.request import GROUP, Done, Limits, Picture, Piece, Progress, Request, Thought
 from mmgen.text import as_line, clean, folded
+
+_KINDS = 3  # of errors that the last line names
 
 
 @dataclass
@@ -39,6 +41,7 @@ class Job:
     as_json: bool = False  # print records
 
     counts: Counter[str] = field(default_factory=Counter)  # of items: done, skipped, failed
+    _kinds: Counter[str] = field(default_factory=Counter)  # of errors
     _n_items: int | None = None
     _stopping: bool = False
     _interrupted: int = 0  # the number of the signal
@@ -48,12 +51,13 @@ class Job:
     _under_way: dict[int, float] = field(default_factory=dict)  # those not answered yet: how much of each is done
     _own_failure: Exception | None = None  # raised by what the model pulls from
     _started: float = 0.0
+    _opened: float = 0.0  # when the model was there; until then nothing could be done
     _ticked: float = 0.0
     _clock: float = 0.0  # goes on by 1/n seconds a second while n items are under way, so that each gets its share
 
     def __post_init__(self) -> None:
         self._drawing = Drawing(self.notes)
-        self._started = self._ticked = time.monotonic()
+        self._started = self._opened = self._ticked = time.monotonic()
 
     def plan(self, items: Iterable[Item]) -> dict[str, int]:
         """Count what would be done, without doing it; a copy of what is done counts as done.
@@ -110,6 +114,8 @@ class Job:
         """Say in a line how it went."""
         seconds, done = time.monotonic() - self._started, self.counts["done"]
         said = ", ".join(f"{self.counts[ending]} {ending}" for ending in ("done", "skipped", "failed"))
+        if self.counts["failed"] > 1:
+            said += f" ({', '.join(f'{n} {kind}' for kind, n in self._kinds.most_common(_KINDS))})"
         return f"{said} in {seconds:.1f} s" + (f", {pace(done / seconds)}" if done and seconds > 0 else "")
 
     def n_left(self, count: Callable[[], int] | None) -> int | None:
@@ -174,7 +180,7 @@ class Job:
         is_same = len({(item.prompt, len(item.sources)) for item in asked}) == 1  # if its words are too long, all are
         known = [request for request in first if request is not None]
         model = self.open_model(known if is_same and (len(known) > 1 or self._n_items == 1) else [])
-        self._started = self._ticked = time.monotonic()
+        self._opened = self._ticked = time.monotonic()
         # Ctrl-C finishes what is in hand; of a few items that were named, the first one ends it all.
         if self.journal is not None or self._n_items is None or self._n_items > GROUP:
             self._undo.enter_context(first_interrupt(self._stop))
@@ -226,8 +232,7 @@ class Job:
         if isinstance(piece, Progress):
             self._under_way[number] = piece.done / piece.total
             if number == next((each for each, share in self._under_way.items() if share), number):
-                of = f" of {self._n_items}" if self._n_items else ""
-                self._drawing.show(piece, "" if self._n_items == 1 else f"picture {number + 1}{of}, ")
+                self._drawing.show(piece, str(number), None if self._n_items == 1 else self._how_far())
         elif isinstance(piece, Thought):
             entry.result.thoughts += piece.text
         elif isinstance(piece, str | Picture):
@@ -301,6 +306,7 @@ class Job:
             self.counts["done"] += 1
             return
         self.counts["failed"] += 1
+        self._kinds[kind_of(error)] += 1
         if self._n_items == 1 and item.line is None:
             raise error
         about = f"line {item.line}" if item.line else item.image or folded(item.prompt)[:60]
@@ -322,10 +328,13 @@ class Job:
     # What is said meanwhile
 
     def _show_progress(self) -> None:
-        done, seconds = self.counts["done"] + self.counts["failed"], time.monotonic() - self._started
-        if self._n_items == 1 or not done:
-            return
+        if self._n_items != 1 and self.counts["done"] + self.counts["failed"]:
+            self.notes.progress(self._how_far())
+
+    def _how_far(self) -> str:
+        """Say how many are done of how many, how quickly, and how long the rest takes."""
+        done, seconds = self.counts["done"] + self.counts["failed"], time.monotonic() - self._opened
         n_held = sum(entry.is_settled and not entry.skip for entry in self._entries.values())
         in_hand = n_held + sum(self._under_way.values())  # in items
         speed = (done + in_hand) / max(seconds, 1e-3)
-        self.notes.progress(how_far(self._next, self._n_items, in_hand, speed))
+        return how_far(self._next, self._n_items, in_hand, speed)

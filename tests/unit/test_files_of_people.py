@@ -302,3 +302,29 @@ def test_a_disk_that_fails_is_no_nicety(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines()[-2].startswith("error: cannot write a.png: ")
     assert not list(tmp_path.iterdir())
+
+
+# What is said at the end, and meanwhile
+
+
+def test_the_last_line_says_what_kinds_of_errors_there_were(model: Scripted) -> None:
+    for name in ("c.png", "d.png", "e.png"):
+        Path(name).write_text("no picture")
+    Image.effect_noise((64, 64), 80).save("f.png")
+    Path("f.png").write_bytes(Path("f.png").read_bytes()[:1000])
+    Path("list.txt").write_text("a.png\nc.png\nd.png\ne.png\nf.png\nno.png\nnone.png\n")
+    result = run("caption", "--files-from", "list.txt", "--jsonl", "j.jsonl")
+    assert result.code == 1
+    last = result.err.splitlines()[-1]
+    assert last.startswith(
+        "1 done, 0 skipped, 6 failed (3 is not a picture that can be read, 2 no such file, 1 is broken) in "
+    )
+
+
+def test_many_drawings_are_shown_as_one_batch_with_an_end(model: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmgen.outputs.terminal._PROGRESS_SECONDS", 0)
+    result = run("draw", "a cat", "-n", "20", "--seed", "7", "-o", "out/", terminal=True)
+    assert result.code == 0
+    assert "5 of 20, " in result.err
+    assert " left" in result.err
+    assert "picture 1" not in result.err

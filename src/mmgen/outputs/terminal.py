@@ -226,22 +226,27 @@ class Drawing:
         self._began = (0.0, 0)  # when the picture's first codes were there, and how many
         self._due = 0.0  # when the next sketch may be made
 
-    def show(self, progress: Progress, which: str = "") -> None:
-        """Show how far a picture is; `which` of several tells it from the one before."""
+    def show(self, progress: Progress, which: str = "", whole: str | None = None) -> None:
+        """Show how far a picture is.
+
+        Args:
+            which: tells it from the one before.
+            whole: how far all of them are, where there are several: that is said instead.
+        """
         now = self._clock()
         if which != self._which or progress.done <= self._done:
             self._notes.clear()
             self._which, self._began, self._due = which, (now, progress.done), max(self._due, now + 1)
         self._done = progress.done
         since, n_before = self._began
-        text = f"{which or 'drawing '}{progress.done}/{progress.total}"
+        text = f"drawing {progress.done}/{progress.total}"
         above = None
         if n_before < progress.done < progress.total:
             left = (now - since) / (progress.done - n_before) * (progress.total - progress.done)
             text += f", {duration(left)} left"
             if progress.sketch and now >= self._due and self._can_sketch() and (sketch := progress.sketch()):
                 above = HalfBlocks(sketch)
-        self._notes.progress(text, above)
+        self._notes.progress(text if whole is None else whole, above)
         if above:
             cost = self._clock() - now
             self._due = now + cost + max(cost / SKETCH_SHARE, SKETCH_SECONDS)
