@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -307,3 +308,46 @@ def test_what_is_wrong_from_the_start_is_said_before_anything_loads(model: Scrip
     result = chat("hello", flags=tuple(flags.split()))
     assert (result.code in (1, 2), result.out, model.opened) == (True, "", [])
     assert [text.partition(":")[0] for text in result.err.splitlines()] == ["error", "hint"]
+
+
+# Taken up again
+
+
+def test_a_saved_conversation_is_taken_up_again_with_its_pictures(model: Scripted) -> None:
+    first = chat("/image a.png", "what?", "/save talk.json", "/clear", "why?")
+    assert first.code == 0
+    assert not model.requests[1].history
+    again = chat("/load talk.json", "where?", "/save again.md")
+    assert again.code == 0
+    request = model.requests[2]
+    assert [turn.role for turn in request.history] == ["user", "assistant"]
+    assert request.history[0].parts[0].tobytes() == open_image("a.png").tobytes()  # type: ignore[union-attr]
+    assert "where?" in Path("again.md").read_text()
+    assert run("ask", "why?", "--history", "talk.json").code == 0  # it is the same format
+    assert len(model.requests[3].history) == 2
+
+
+def test_a_conversation_in_a_file_grows_as_it_is_held(model: Scripted) -> None:
+    assert chat("/draw a cat", "what is it?", flags=("--history", "t.json", "--seed", "7")).code == 0
+    assert chat("and now?", flags=("--history", "t.json")).code == 0
+    talk = json.loads(Path("t.json").read_text())
+    assert [message["role"] for message in talk] == ["user", "assistant"] * 2
+    assert talk[0]["content"][0] == {"type": "image", "path": "a-cat-7.png"}
+    assert len(model.requests[-1].history) == 2
+
+
+def test_a_conversation_may_be_told_how_to_answer_and_to_draw(model: Scripted) -> None:
+    lines = ["/system Be brief.", "/set temperature 0.5", "/set guidance 2", "/set image_temperature 0.1", "what?"]
+    assert chat(*lines, "/draw a cat").code == 0
+    asked, drawn = model.requests
+    assert (asked.system, asked.text.temperature) == ("Be brief.", 0.5)
+    assert (drawn.image.guidance, drawn.image.temperature) == (2, 0.1)
+    for wrong in ("/set", "/set warmth 1", "/set temperature warm", "/set temperature -1", "/load no.json", "/load"):
+        assert chat(wrong).code == 1
+
+
+def test_a_question_may_have_several_lines(model: Scripted) -> None:
+    assert chat('"""what', "is", 'it?"""', '"""one line"""').code == 0
+    assert [request.parts for request in model.requests] == [("what\nis\nit?",), ("one line",)]
+    assert chat("/exit", "what?").code == 0
+    assert len(model.requests) == 2

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mmgen.cli.session import Session
 
 PROMPT = "> "
+_QUOTES, _MORE = '"""', "… "  # around a question of several lines; what stands before its next one
 _STDOUT, _STDERR = 1, 2  # file descriptors
 
 EXAMPLES = """\b
@@ -33,6 +34,15 @@ Examples:
 @options.grouped
 def chat(
     images: options.Images = None,
+    history: Annotated[
+        str | None,
+        typer.Option(
+            "--history",
+            metavar="FILE",
+            rich_help_panel=options.RESULT,
+            help="Go on with a conversation: JSON messages, to which this is added.",
+        ),
+    ] = None,
     *,
     text: Annotated[TextSampling, options.without("json_schema")],
     image: Annotated[ImageSampling, options.only("guidance", "image_guidance", temperature="image_temperature")],
@@ -49,18 +59,22 @@ def chat(
     from mmgen.checkpoints import catalog
     from mmgen.cli import arguments
     from mmgen.cli.session import Session, show
+    from mmgen.inputs.messages import read_messages
     from mmgen.outputs.records import plain_name
 
     notes = Notes(job.quiet, talk.verbose, save.previews)
     image = replace(image, top_p=text.top_p, top_k=text.top_k)
     used_seed = fresh_seed() if job.seed is None else job.seed
     shown = [show(source) for source in images or ()]
+    earlier = None if history is None else read_messages(history)
+    if earlier and earlier.unanswered:
+        raise UsageError(f"{history} ends in a question of its own", "have it answered with mmgen ask --history first")
     checkpoint = catalog.find(job.model, revision=loading.revision, offline=loading.offline)
     opened = arguments.open_model(checkpoint, loading, WORDS, [], notes)
     if job.seed is None and text.temperature > 0:
         notes.say(f"seed: {used_seed}")
 
-    session = Session(opened, notes, talk.shape(text), image, used_seed, shown)
+    session = Session(opened, notes, talk.shape(text), image, used_seed, shown, earlier)
     if is_prompted():
         notes.say(f"Talk with {plain_name(opened.name)}. /help lists commands, Ctrl-D leaves.")
     n_failed = _converse(session, notes)
@@ -77,7 +91,7 @@ def _converse(session: Session, notes: Notes) -> int:
     leaving = False
     while not session.ended:
         try:
-            line = read_line(PROMPT)
+            line = _whole(read_line(PROMPT))
         except KeyboardInterrupt:
             if leaving or not is_typed():
                 raise
@@ -103,6 +117,19 @@ def _converse(session: Session, notes: Notes) -> int:
             notes.error(error)
             n_failed += 1
     return n_failed
+
+
+def _whole(line: str | None) -> str | None:
+    """Read on where a line begins with three quotes, to the line that ends with them."""
+    if line is None or not line.lstrip().startswith(_QUOTES):
+        return line
+    text = line.lstrip().removeprefix(_QUOTES)
+    while not text.rstrip().endswith(_QUOTES):
+        more = read_line(_MORE)
+        if more is None:
+            break
+        text += more
+    return text.rstrip().removesuffix(_QUOTES)
 
 
 # --- lines from stdin ---------------------------------------------------------------------------------------------

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmgen import tasks
 from mmgen.cli import given, naming
 from mmgen.errors import MmgenError, TooLongError, UsageError
 from mmgen.files import check_writable, whole_file
 from mmgen.inputs.images import open_image
+from mmgen.inputs.messages import Entry, Messages, entry, read_messages, written
 from mmgen.jobs import Job
 from mmgen.model import Model
 from mmgen.outputs.markdown import link
@@ -29,6 +30,7 @@ from mmgen.text import clean, folded
 if TYPE_CHECKING:
     from PIL import Image
 
+_PATH = "path"  # of a picture, in its info
 _TITLE = "title"  # of a picture, in its info: its path, or the words that it was drawn from
 
 
@@ -47,6 +49,7 @@ class Session:
         shape: of its questions.
         seed: of the first reply; each one after it has the next.
         shown: pictures that the first question is about.
+        history: a conversation in a file, which this one goes on with: what is said is added to it.
 
     Attributes:
         ended: it was left with /quit.
@@ -60,23 +63,77 @@ class Session:
         image: ImageSampling,
         seed: int,
         shown: Sequence[Image.Image] = (),
+        history: Messages | None = None,
     ) -> None:
         self.ended = False
         self._model, self._notes = model, notes
         self._shape, self._image, self._seed = shape, image, seed
         self._talk: list[Turn] = []  # user and assistant in turn
+        self._history = history
         self._waiting = list(shown)  # pictures that the next question is about
         self._own: set[str] = set()  # files that /save has written
         self._commands = {
             "image": _Command("/image PATH", "show it a picture: your next question is about it", self.show),
             "draw": _Command("/draw PROMPT", "draw a picture, as if you showed it then", self.draw),
             "vary": _Command("/vary [PROMPT]", "draw the last picture anew, or changed", self.vary),
+            "clear": _Command("/clear", "forget all that was said", self.clear),
+            "system": _Command("/system WORDS", "say how to answer, from now on", self.system),
+            "set": _Command("/set NAME VALUE", "change a setting, as in /set temperature 0.7", self.set),
+            "load": _Command("/load FILE.json", "take up a conversation that was saved", self.load),
             "undo": _Command("/undo", "take back the last picture, or question with its answer", self.undo),
-            "save": _Command("/save FILE.md", "save the conversation, with its pictures beside it", self.save),
+            "save": _Command("/save FILE", "save it with its pictures: .md to read, .json to take up again", self.save),
             "help": _Command("/help", "list the commands", self.help),
             "exit": _Command("", "", self.quit),
             "quit": _Command("/quit", "leave; so do /exit and the end of input, Ctrl-D", self.quit),
         }
+        if history is not None:
+            self._take_up(history.history)
+
+    def clear(self, _: str) -> None:
+        """Forget the conversation, but for its system prompt."""
+        self._talk, self._waiting = [], []
+        self._notes.say("a new conversation")
+
+    def system(self, words: str) -> None:
+        """Say how to answer from now on."""
+        self._shape = replace(self._shape, history=tasks.system_turns(words))
+
+    def set(self, words: str) -> None:
+        """Change how words or pictures are chosen; of words where both have a setting, image_… is that of pictures."""
+        name, _, value = words.partition(" ")
+        values: dict[str, Any] = {**asdict(self._image), **asdict(self._shape.text)}
+        values |= {f"image_{key}": each for key, each in asdict(self._image).items() if key != "image_guidance"}
+        del values["json_schema"]
+        if name not in values or not value:
+            raise UsageError("/set takes a NAME and a VALUE", f"names are {', '.join(sorted(values))}")
+        kinds = {"max_thought_tokens": int, "negative_prompt": str, "ratio": str}
+        kind = kinds.get(name.removeprefix("image_")) or type(values[name])
+        try:
+            given: Any = kind(value.strip())
+        except ValueError:
+            raise UsageError(f"{name} {value} is not a number", f"it is {values[name]} now") from None
+        own = name.removeprefix("image_") if name != "image_guidance" else name
+        if own in asdict(self._image) and (own != name or name not in asdict(self._shape.text)):
+            self._image = replace(self._image, **{own: given})
+        else:
+            self._shape = replace(self._shape, text=replace(self._shape.text, **{name: given}))
+
+    def load(self, path: str) -> None:
+        """Take up a conversation from a file of messages."""
+        if not path:
+            raise UsageError("no file to load", "name one, as in /load talk.json")
+        messages = read_messages(_as_path(path))
+        if not messages.history:
+            raise UsageError(f"{path} has no conversation in it", "/save FILE.json writes one")
+        self._take_up(messages.history)
+
+    def _take_up(self, turns: Sequence[Turn]) -> None:
+        if turns and turns[0].role == "system":
+            self._shape = replace(self._shape, history=(turns[0],))
+        self._talk = [turn for turn in turns if turn.role != "system"]
+        self._waiting = []
+        if self._talk:
+            self._notes.say(f"{len(self._talk) // 2} earlier questions with their answers")
 
     def take(self, line: str) -> None:
         """Do what a line says.
@@ -143,7 +200,7 @@ class Session:
     def undo(self, _: str) -> None:
         """Take back the last picture that waits or, where none does, the last question and its answer."""
         if self._waiting:
-            self._notes.say(f"took back {self._waiting.pop().info[_TITLE]}")
+            self._notes.say(f"took back {self._waiting.pop().info.get(_TITLE, 'picture')}")
         elif self._talk:
             *self._talk, asked, _answer = self._talk
             words = folded(" ".join(part for part in asked.parts if isinstance(part, str)))
@@ -154,7 +211,7 @@ class Session:
             raise UsageError("nothing to take back", "the conversation is at its beginning")
 
     def save(self, path: str) -> None:
-        """Save the conversation as Markdown. Files that this conversation saved before may be overwritten."""
+        """Save the conversation. Files that this conversation saved before may be overwritten."""
         if not path:
             raise UsageError("no file to save to", "name one, as in /save story.md")
         talk = [*self._talk, *([Turn("user", tuple(self._waiting))] if self._waiting else [])]
@@ -190,6 +247,10 @@ class Session:
     def _keep(self, request: Request, answer: str) -> None:
         self._talk += [Turn("user", request.parts), Turn("assistant", (answer,) if answer else ())]
         self._waiting = []
+        if self._history is not None and answer:
+            file = self._history.path
+            asked = [part if isinstance(part, str) else entry(part.info[_PATH], file) for part in request.parts]
+            self._history = self._history.add(asked, answer, self._shape.system)
 
     def _next_seed(self) -> int:
         seed = self._seed
@@ -200,7 +261,7 @@ class Session:
 def show(source: str, title: str = "") -> Image.Image:
     """Open a picture, a file or a web address, and give it its title."""
     image = open_image(source)
-    image.info[_TITLE] = title or source
+    image.info[_TITLE], image.info[_PATH] = title or source, source
     return image
 
 
@@ -216,17 +277,17 @@ def _as_path(typed: str) -> str:
 
 
 def _save(path: str, model: str, talk: Sequence[Turn], own: set[str]) -> list[str]:
-    """Save a conversation as Markdown, with its pictures as PNG files beside it, and say what was written.
+    """Save a conversation as Markdown or as messages, with its pictures as PNG beside it, and say what was written.
 
     Args:
         own: files that may be overwritten, to which those that are written are added.
 
     Raises:
-        MmgenError: a file exists or cannot be written, or the name is not one of Markdown.
+        MmgenError: a file exists or cannot be written, or the name is of neither.
     """
     page = Path(path)
-    if page.suffix.lower() not in (".md", ".markdown"):
-        raise UsageError(f"{path} is not a name for Markdown", "end it in .md, as in story.md")
+    if page.suffix.lower() not in (".md", ".markdown", ".json"):
+        raise UsageError(f"{path} is not a name for a conversation", "end it in .md to read it, .json to take it up")
     name = plain_name(model)
     blocks = [f"# A conversation with {name}"]
     pictures: dict[str, Image.Image] = {}
@@ -238,7 +299,7 @@ def _save(path: str, model: str, talk: Sequence[Turn], own: set[str]) -> list[st
                 continue
             beside = page.with_name(f"{page.stem}-{len(pictures) + 1}.png")
             pictures[str(beside)] = part
-            blocks.append(f"![{_plain(part.info[_TITLE])}]({link(Path(beside.name))})")
+            blocks.append(f"![{_plain(part.info.get(_TITLE, 'picture'))}]({link(Path(beside.name))})")
     for file in (path, *pictures):
         if file not in own and os.path.lexists(file):
             raise UsageError(f"{file} exists", "choose another name")
@@ -246,10 +307,23 @@ def _save(path: str, model: str, talk: Sequence[Turn], own: set[str]) -> list[st
     for file, image in pictures.items():
         save_image(image, file)
         own.add(file)
+    data = ("\n\n".join(filter(None, blocks)) + "\n").encode(errors="replace")
+    if page.suffix.lower() == ".json":
+        names = iter(pictures)
+        data = written(
+            [
+                (turn.role, [part if isinstance(part, str) else entry(next(names), path) for part in turn.parts])
+                for turn in talk
+            ]
+        )
     with whole_file(path) as opened:
-        opened.write(("\n\n".join(filter(None, blocks)) + "\n").encode(errors="replace"))
+        opened.write(data)
     own.add(path)
     return [path, *pictures]
+
+
+def _entries(turn: Turn, names: Iterator[str], path: str) -> list[str | Entry]:
+    return [part if isinstance(part, str) else entry(next(names), path) for part in turn.parts]
 
 
 def _plain(title: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -42,8 +42,10 @@ class Messages:
     history: tuple[Turn, ...]
     unanswered: Turn | None = None
 
-    def add(self, question: Sequence[str | Entry], answer: str, system: str | None = None) -> None:
+    def add(self, question: Sequence[str | Entry], answer: str, system: str | None = None) -> Messages:
         """Write the file anew, with one more question (if it does not stand there) and its answer after what it held.
+
+        Gives what the file holds then.
 
         Args:
             question: words, and pictures as `entry` writes them.
@@ -63,6 +65,7 @@ class Messages:
                 raise MmgenError(f"{self.path} was changed meanwhile: this answer is not in it", "ask again")
             with whole_file(file) as opened:
                 opened.write(text.encode())
+        return replace(self, data=text.encode(), history=(*self.history, Turn("assistant", (answer,))), unanswered=None)
 
 
 def read_messages(path: str) -> Messages:
@@ -98,6 +101,11 @@ def entry(source: str, path: str) -> Entry:
     if not Path(source).is_absolute():
         source = os.path.relpath(source, Path(path).parent)
     return {"type": "image", "path": source}
+
+
+def written(turns: Sequence[tuple[Role, Sequence[str | Entry]]]) -> bytes:
+    """Write a conversation, a message a line."""
+    return ("[\n  " + ",\n  ".join(_line(role, parts) for role, parts in turns) + "\n]\n").encode()
 
 
 def _line(role: Role, parts: Sequence[str | Entry]) -> str:
