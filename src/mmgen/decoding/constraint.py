@@ -21,20 +21,15 @@ class Constraint:
     Args:
         tokenizer: llguidance's.
         schema: JSON schema, as text.
-        size: of the vocabulary.
         ends: ids that end a reply.
         opens_after: an id that ends thoughts, until which anything may come.
     """
 
-    def __init__(
-        self, tokenizer: Any, schema: str, size: int, ends: Collection[int], opens_after: int | None = None
-    ) -> None:
+    def __init__(self, tokenizer: Any, schema: str, ends: Collection[int], opens_after: int | None = None) -> None:
         from llguidance import LLMatcher
-        from llguidance.torch import allocate_token_bitmask
 
         self._matcher = LLMatcher(tokenizer, LLMatcher.grammar_from_json_schema(schema, _SPACING))
         self._ends = list(ends)
-        self._mask = allocate_token_bitmask(1, size)
         self._opens_after = opens_after
 
     def push(self, id_: int) -> None:
@@ -52,12 +47,10 @@ class Constraint:
             return torch.full_like(logits, -torch.inf).index_fill(
                 0, torch.tensor(self._ends, device=logits.device), 0.0
             )
-        from llguidance.torch import apply_token_bitmask_inplace, fill_next_token_bitmask
-
-        fill_next_token_bitmask(self._matcher, self._mask)
-        cut = logits.clone()[None]
-        apply_token_bitmask_inplace(cut, self._mask.to(logits.device))
-        return cut[0]
+        # llguidance's own kernel is compiled at run time, which takes a compiler, and was wrong on AVX2.
+        packed = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
+        allowed = (packed[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1  # the first bit is the first token's
+        return logits.masked_fill(allowed.flatten()[: len(logits)].to(logits.device) == 0, -torch.inf)
 
 
 def own_tokenizer(tokenizer: str, size: int, ends: Collection[int]) -> Any:

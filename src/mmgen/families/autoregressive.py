@@ -188,7 +188,7 @@ class AutoregressiveModel(InMemoryModel):
     def _constrain(self, schema: str | None) -> Constraint | None:
         """Give what keeps a reply to a JSON schema."""
         v = self.prompter.vocabulary
-        return None if schema is None else Constraint(self._own_tokenizer, schema, v.size, v.ends)
+        return None if schema is None else Constraint(self._own_tokenizer, schema, v.ends)
 
     @cached_property
     def _own_tokenizer(self) -> Any:

@@ -197,9 +197,7 @@ class Chat(InMemoryModel):
             for row, ids in enumerate(self.prompter.prompt_ids(inputs, len(requests))):
                 thinks = [id_ for id_ in ids if id_ in marks][-1:] == [*marks[:1]] != []
                 opens_after = marks[1] if thinks else None
-                constraints[row] = Constraint(
-                    self._own_tokenizer, text.json_schema, self._n_ids, self.stops(), opens_after
-                )
+                constraints[row] = Constraint(self._own_tokenizer, text.json_schema, self.stops(), opens_after)
         yield from stream(self.model, self.moved(inputs), text, seeds, n_tokens, self.stops(), constraints)
 
     @property
