@@ -239,6 +239,7 @@ class Job:
             self._under_way[number] = 0.0
             if isinstance(piece, Picture):
                 self.notes.detail(piece.effort)
+                self.notes.picture(piece.image)
             entry.result.pieces.append(piece)
             if self._n_items == 1:
                 self.notes.clear()

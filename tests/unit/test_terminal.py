@@ -92,6 +92,17 @@ def difference(rows: list[list[tuple[int, int, int]]], image: Image.Image) -> fl
 
 
 @pytest.mark.timeout(600)
+def test_a_finished_picture_stays_if_asked(tmp_path: Path) -> None:
+    with mmgen_on(tmp_path, *DRAW, "--show", "--no-preview") as terminal:
+        assert terminal.end(LOADING) == 0
+    lines, columns = SIZE
+    rows = pixels([[terminal.screen.buffer[y][x] for x in range(columns)] for y in range(lines)])
+    assert len(rows) == len(rows[0]) > 20
+    assert difference(rows, Image.open(tmp_path / "x.png")) < 10
+    assert text(terminal)[-1] == "x.png"
+
+
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("colours", ["truecolor", ""])
 def test_a_picture_grows_on_a_terminal_and_leaves_nothing_behind(tmp_path: Path, colours: str) -> None:
     (tmp_path / "slow").touch()

@@ -62,7 +62,7 @@ def chat(
     from mmgen.inputs.messages import read_messages
     from mmgen.outputs.records import plain_name
 
-    notes = Notes(job.quiet, talk.verbose, save.previews)
+    notes = Notes(job.quiet, talk.verbose, save.previews, keeps=save.previews)
     image = replace(image, top_p=text.top_p, top_k=text.top_k)
     used_seed = fresh_seed() if job.seed is None else job.seed
     shown = [show(source) for source in images or ()]

@@ -229,10 +229,11 @@ class PictureOptions:
     metadata: bool = option(True, "Leave prompt, model and seed out of the files.", "--no-metadata")
     verbose: bool = option(False, "Say what each picture took to draw.", "-v", "--verbose")
     previews: bool = option(True, "On a terminal, do not show pictures as they grow.", "--no-preview")
+    show: bool = option(False, "On a terminal, show each finished picture in coloured blocks, which stay.")
 
     def notes(self, quiet: bool) -> Notes:
         """Give what says things beside the result."""
-        return Notes(quiet, self.verbose, self.previews)
+        return Notes(quiet, self.verbose, self.previews, self.show)
 
 
 _HEADINGS: dict[type[Any], str] = {TextSampling: SAMPLING, ImageSampling: SAMPLING, Loading: MODEL}

@@ -98,13 +98,13 @@ def stdout_failure(failure: OSError) -> Exception:
 class Notes:
     """Says things beside the result, on stderr: notes, errors, and progress if that is a terminal (`is_live`).
 
-    Pictures are shown while they are drawn if `previews` are wanted, and the terminal can.
+    Pictures are shown while they are drawn if `previews` are wanted, and stay if it `keeps` them; where a terminal can.
     """
 
-    def __init__(self, quiet: bool = False, verbose: bool = False, previews: bool = True) -> None:
+    def __init__(self, quiet: bool = False, verbose: bool = False, previews: bool = True, keeps: bool = False) -> None:
         self.quiet, self._verbose = quiet, verbose
         self.is_live = not quiet and sys.stderr.isatty()
-        self.previews = previews and self.is_live
+        self.previews, self.keeps = previews and self.is_live, keeps and self.is_live
         self._live: Live | None = None  # progress, while there is some on the terminal
         self._above: RenderableType | None = None
         self._due = 0.0  # when progress may be written anew
@@ -132,6 +132,17 @@ class Notes:
         """Say a line to those who asked for more."""
         if self._verbose:
             self.say(text)
+
+    def picture(self, image: Image.Image) -> None:
+        """Show a finished picture, if such are kept."""
+        if self.keeps and self.can_draw():
+            self.clear()
+            self.console.print(HalfBlocks(image.convert("RGBA")))
+
+    def can_draw(self) -> bool:
+        """Say whether the terminal shows half-blocks in colour, and has room for them."""
+        is_plain = self.console.color_system is None or self.console.options.ascii_only
+        return not is_plain and self.console.height > _LEAST_LINES
 
     def error(self, error: MmgenError, about: str = "") -> None:
         """Say what is wrong and what to do about it, in a line each."""
@@ -252,12 +263,8 @@ class Drawing:
             self._due = now + cost + max(cost / SKETCH_SHARE, SKETCH_SECONDS)
 
     def _can_sketch(self) -> bool:
-        """Say whether pictures are wanted on a terminal that shows half-blocks in colour, and has room for them."""
-        if not self._notes.previews:
-            return False
-        console = self._notes.console
-        is_plain = console.color_system is None or console.options.ascii_only
-        return not is_plain and console.height > _LEAST_LINES
+        """Say whether pictures are wanted, on a terminal that can show them."""
+        return self._notes.previews and self._notes.can_draw()
 
 
 class HalfBlocks:
