@@ -84,6 +84,23 @@ def test_the_list_is_json_too_and_asks_no_network(tmp_path: Path) -> None:
         assert "yes" in mmgen("models", home=home)[0].stdout.split("anole-7b")[1].splitlines()[0]
 
 
+def test_a_model_is_fetched_ahead_and_then_needs_no_network(tmp_path: Path) -> None:
+    with serve(make_checkpoint(tmp_path / "served")) as hub:
+        home = tmp_path / "home"
+        assert mmgen("models", "org/tiny", "--pull", home=home, hub=hub)[0].returncode == 0
+    done, _ = mmgen("ask", "hello", "-m", "org/tiny", "--max-tokens", "1", "--offline", home=home)
+    assert done.returncode == 0, done.stderr
+    assert mmgen("models", "--pull", home=home)[0].returncode == 2
+
+
+def test_without_a_network_a_short_name_says_what_is_known(tmp_path: Path) -> None:
+    done, _ = mmgen("models", "qwen3-vl-2b", home=tmp_path, HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+    assert "repo: Qwen/Qwen3-VL-2B-Instruct" in done.stdout.splitlines()
+    assert done.stderr.startswith("note: ")
+    assert mmgen("models", "org/other", home=tmp_path, HF_HUB_OFFLINE="1")[0].returncode == 1
+
+
 @pytest.mark.parametrize(
     ("words", "found"),
     [
