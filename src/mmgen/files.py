@@ -6,7 +6,6 @@ Until something is written Ctrl-C ends our own process at once; from then on it 
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import signal
 import threading
@@ -19,8 +18,13 @@ from typing import IO
 
 from mmgen.errors import MmgenError, UsageError, explained
 
-_log = logging.getLogger("mmgen")
 _HOUR = 3600.0  # seconds in which a note is not said again
+
+
+def _report(text: str) -> None:
+    import logging  # a twentieth of what help takes
+
+    logging.getLogger("mmgen").warning(text)
 
 
 def lock(file: int, wait: bool = False) -> bool | None:
@@ -33,7 +37,7 @@ def lock(file: int, wait: bool = False) -> bool | None:
     try:
         return lock_descriptor(file, blocking=wait)
     except OSError:  # such as Lustre, NFS, some of FUSE
-        _log.warning("this file system has no locks: let no two runs write into one place")
+        _report("this file system has no locks: let no two runs write into one place")
         return None
 
 
@@ -44,7 +48,7 @@ def sync(file: IO[bytes]) -> None:
     except OSError as failure:
         if failure.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
             raise
-        _log.warning("this file system does not tell what is on its disk: a power cut may cost what was written last")
+        _report("this file system does not tell what is on its disk: a power cut may cost what was written last")
 
 
 @contextmanager

@@ -118,6 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(failure, MmgenError):
             return PIPE_CLOSED
         return _report(failure, error)
+    finally:
+        Notes.hear_no_more()
     return code if isinstance(code, int) else 0
 
 

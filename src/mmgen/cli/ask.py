@@ -15,7 +15,6 @@ from mmgen.cli.talk import TalkOptions
 from mmgen.errors import UsageError
 from mmgen.files import check_makeable
 from mmgen.inputs.finding import Found, captured, is_url
-from mmgen.inputs.placeholders import expand
 from mmgen.outputs.records import Item
 from mmgen.request import Limits, Loading, TextSampling, Turn, option
 from mmgen.tasks import IMAGE_MARK, insert_images
@@ -102,6 +101,7 @@ def ask(
 
 def ask_each(command: Command, prompt: str, pictures: Pictures, texts: options.SidecarOptions) -> None:
     """Ask the same of every picture; of one alone the answer is streamed as it comes."""
+    from mmgen.inputs.placeholders import expand
     from mmgen.outputs.sidecars import Sidecars
     from mmgen.outputs.writers import Lines
 
@@ -152,6 +152,7 @@ def ask_each(command: Command, prompt: str, pictures: Pictures, texts: options.S
 def _ask_once(command: Command, question: str | None, given: tuple[str, ...], history: str | None) -> None:
     from mmgen.cli.given import read_prompt
     from mmgen.inputs.messages import entry, read_messages
+    from mmgen.inputs.placeholders import expand
     from mmgen.outputs.writers import Lines
 
     shape = command.shape

@@ -5,7 +5,6 @@ Looks at names only: opens no picture, and refuses to know what is done with one
 
 from __future__ import annotations
 
-import base64
 import codecs
 import fnmatch
 import os
@@ -162,6 +161,8 @@ def captured(name: str) -> Found | None:
         return Found(f"data: of {len(name):,} letters, {sha256(os.fsencode(name)).hexdigest()[:8]}", "picture", name)
     if name != "-" and not (_PIPE.match(name) and os.path.exists(name) and stat.S_ISFIFO(os.stat(name).st_mode)):
         return None
+    import base64  # not on the way to --help
+
     hint = "pipe a picture into it, or name a file"
     with (
         explained("read", name, hint),

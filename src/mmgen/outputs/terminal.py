@@ -5,7 +5,6 @@ Knows terminals, pipes and time; refuses to know results, and what draws.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import time
@@ -118,10 +117,28 @@ class Notes:
 
     def listen(self) -> None:
         """Say from now on what the rooms report (logging, "mmgen"): a warning once, the rest to who asked for more."""
+        import logging  # not on the way to --help
+
+        said: set[str] = set()
+
+        def take(record: logging.LogRecord) -> bool:
+            text = record.getMessage()
+            if record.levelno < logging.WARNING:
+                self.detail(text)
+            elif text not in said:
+                said.add(text)
+                self.say(f"note: {text}")
+            return False  # nobody else has to say it
+
         log = logging.getLogger("mmgen")
-        log.handlers = [_Reports(self)]
+        log.filters = [take]
         log.setLevel(logging.INFO)
-        log.propagate = False
+
+    @staticmethod
+    def hear_no_more() -> None:
+        """Leave reports to whoever else listens."""
+        if "logging" in sys.modules:  # else nobody listened
+            sys.modules["logging"].getLogger("mmgen").filters.clear()
 
     def say(self, text: str) -> None:
         """Say a line."""
@@ -207,21 +224,6 @@ class Notes:
         """Write over the line on a terminal for which Live does nothing."""
         if self.console.is_dumb_terminal:
             self.console.out(text.ljust(self.console.width - 3), end="\r", highlight=False)
-
-
-class _Reports(logging.Handler):
-    def __init__(self, notes: Notes) -> None:
-        super().__init__()
-        self._notes = notes
-        self._said: set[str] = set()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if record.levelno < logging.WARNING:
-            self._notes.detail(text)
-        elif text not in self._said:
-            self._said.add(text)
-            self._notes.say(f"note: {text}")
 
 
 class Drawing:
