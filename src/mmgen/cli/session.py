@@ -287,7 +287,9 @@ def _save(path: str, model: str, talk: Sequence[Turn], own: set[str]) -> list[st
     """
     page = Path(path)
     if page.suffix.lower() not in (".md", ".markdown", ".json"):
-        raise UsageError(f"{path} is not a name for a conversation", "end it in .md to read it, .json to take it up")
+        raise UsageError(
+            f"{path} is not a name for Markdown or for messages", "end it in .md to read it, .json to take it up"
+        )
     name = plain_name(model)
     blocks = [f"# A conversation with {name}"]
     pictures: dict[str, Image.Image] = {}
