@@ -50,12 +50,11 @@ def models(
 ) -> None:
     """List the models that have a short name, or say what one model can do, what it takes, and what fits here.
 
-    Without --pull no weights are fetched: of those on the Hub only the headers are read. Without a network it says of
-    a short name what is known beforehand.
+    Without --pull no weights are fetched: of those on the Hub only the headers are read.
     """
     from mmgen.checkpoints import catalog
-    from mmgen.errors import MmgenError, UsageError
-    from mmgen.outputs.terminal import Notes, emit
+    from mmgen.errors import UsageError
+    from mmgen.outputs.terminal import emit
 
     if pull and name is None:
         raise UsageError("--pull fetches one model", "name it, as in mmgen models qwen3-vl-2b --pull")
@@ -67,18 +66,9 @@ def models(
         ]
         lines = _columns([("NAME", "CAN", "WEIGHTS", "HERE", "LICENCE"), *rows])
     else:
-        try:
-            found = catalog.find(name, revision=loading.revision, offline=loading.offline)
-        except MmgenError as error:
-            if name not in ALIASES or pull:
-                raise
-            Notes().say(f"note: {error.message}; this much is known beforehand")
-            told = [_tell(name, ALIASES[name], False)]
-            lines = [f"{key}: {value}" for key, value in told[0].items() if key not in ("command", "model")]
-        else:
-            if pull:
-                found = catalog.fetch(found)
-            told, lines = _describe(found, Loading(device_map=loading.device_map))
+        found = catalog.find(name, revision=loading.revision, offline=loading.offline)
+        found = catalog.fetch(found) if pull else found
+        told, lines = _describe(found, Loading(device_map=loading.device_map))
     if job.as_json:
         lines = [json.dumps(each, ensure_ascii=False) for each in told]
     emit("\n".join(lines) + "\n")
