@@ -62,8 +62,6 @@ test-slow: lint
 	$(BIN)/python -m benchmarks.windows
 	$(BIN)/python -m benchmarks.moments --moments 50
 	$(BIN)/python -m benchmarks.fuzz --seconds 300
-	$(BIN)/python -m benchmarks.moments --moments 50
-	$(BIN)/python -m benchmarks.fuzz --seconds 300
 
 lint: $(DEVELOPED)
 	$(BIN)/ruff check

@@ -1,6 +1,7 @@
 """Stop commands at random moments, give them again, and compare with undisturbed ones.
 
-`python -m benchmarks.moments [--model scripted|demo] [--moments 200] [--only kill|term|full]`. Captions into a journal
+`python -m benchmarks.moments [--model scripted|demo] [--moments 200] [--only kill|term|full]`. Each moment begins with
+nothing done, and it is counted how many came while there was work left. Captions into a journal
 and into sidecars, drawings and variations into folders, stories into folders; each stopped by SIGKILL, by SIGTERM and
 by a disk that is full after so many bytes (a preloaded library, which takes `cc` and Linux), `moments` times in all for
 each. In the end nothing may be lost, doubled or torn, and nobody else's file touched.
@@ -45,22 +46,25 @@ def main() -> None:
         library = preloaded(Path(name)) if arguments.only in (None, "full") else Path()
         for way in [arguments.only] if arguments.only else ["kill", "term", "full"]:
             for case, words in CASES.items():
-                whole, folder = Path(name) / f"{way} {case} whole", Path(name) / f"{way} {case}"
-                for each in (whole, folder):
-                    prepare(each, n_items)
-                started = time.monotonic()
+                whole, n_within = Path(name) / f"{way} {case} whole", 0
+                prepare(whole, n_items)
                 own = command(arguments.model, *words, "-q")
                 done = subprocess.run(own, cwd=whole, capture_output=True, text=True, check=False)
                 check(f"{case}: undisturbed", done.returncode == 0)
-                seconds, n_stopped = time.monotonic() - started, 0
-                for _ in range(-(-arguments.moments // len(CASES))):
-                    n_stopped += stopped(command(arguments.model, *words, "-q"), folder, way, seconds, library, rng)
-                done = subprocess.run(
-                    command(arguments.model, *words, "-q"), cwd=folder, capture_output=True, text=True
-                )
-                check(f"{case}: {way}, {n_stopped} of {-(-arguments.moments // len(CASES))} times while it ran: "
-                      f"ends well {done.stderr.strip()[-200:]}", done.returncode == 0)  # fmt: skip
-                same(whole, folder)
+                n_moments = -(-arguments.moments // len(CASES))
+                for _ in range(n_moments):
+                    folder = Path(name) / f"{way} {case}"
+                    prepare(folder, n_items)
+                    room = rng.uniform(
+                        0, sum(path.stat().st_size for path in (whole / "out").rglob("*") if path.is_file())
+                    )
+                    stop(own, folder, way, rng.randrange(n_items), int(room), library, rng)
+                    n_within += n_rows(folder) < n_items
+                    done = subprocess.run(own, cwd=folder, capture_output=True, text=True, check=False)
+                    assert done.returncode == 0, done.stderr
+                    same(whole, folder)
+                    shutil.rmtree(folder)
+                check(f"{case}: {way} at {n_moments} moments, {n_within} of them with work left: the same", True)
 
 
 def prepare(folder: Path, n_items: int) -> None:
@@ -74,37 +78,53 @@ def prepare(folder: Path, n_items: int) -> None:
         (folder / name).write_text(text)
 
 
-def stopped(words: Sequence[str], folder: Path, way: str, seconds: float, library: Path, rng: random.Random) -> bool:
-    """Run a command and stop it at a random moment; say whether it was still running, or failed."""
+def n_rows(folder: Path) -> int:
+    """Count the whole lines of a folder's journal."""
+    return sum(path.read_bytes().count(b"\n") for path in (folder / "out").glob("*.jsonl"))
+
+
+def stop(
+    words: Sequence[str], folder: Path, way: str, after: int, room: int, library: Path, rng: random.Random
+) -> None:
+    """Run a command and stop it: a moment after so many items have a row, or when so many bytes are written."""
     if way == "full":
-        room = int(rng.uniform(0, 8) ** 4)
         environment = os.environ | {"LD_PRELOAD": str(library), "ROOM": str(room), "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert "Traceback" not in done.stderr, done.stderr
         assert done.returncode in (0, 1), done.returncode
-        return done.returncode == 1
+        return
     process = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    time.sleep(rng.uniform(0.2, 1) * seconds if rng.random() < 0.9 else rng.uniform(0, seconds))
+    while process.poll() is None and n_rows(folder) < after:
+        time.sleep(0.0005)
+    time.sleep(rng.uniform(0, 0.01) if after else rng.uniform(0, 1))
     process.send_signal(signal.SIGKILL if way == "kill" else signal.SIGTERM)
     _, said = process.communicate()
     assert "Traceback" not in said, said
     assert process.returncode in (0, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM), process.returncode
-    return process.returncode != 0
 
 
 def same(whole: Path, folder: Path) -> None:
     """Check that two folders hold the same, whatever was done to one of them."""
-    ours = ["diff", "-r", "-x", "*.jsonl", "whole", "killed"]
-    for name, each in (("whole", whole), ("killed", folder)):
+    for name, each in (("whole", whole), ("stopped", folder)):
         (folder.parent / name).unlink(missing_ok=True)
         (folder.parent / name).symlink_to(each)
-    compared = subprocess.run(ours, cwd=folder.parent, capture_output=True, text=True, check=False)
-    check(f"  the same files {compared.stdout[:300]}", not compared.stdout)
+    compared = subprocess.run(
+        ["diff", "-r", "-x", "*.jsonl", "whole", "stopped"],
+        cwd=folder.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     [journal] = [path.relative_to(folder) for path in folder.rglob("*.jsonl")]
-    check("  the same rows", rows(folder / journal) == rows(whole / journal))
-    check("  somebody's files as they were", all((folder / name).read_text() == text for name, text in OTHERS.items()))
     strays = [path.name for path in folder.rglob(".*")]
-    check(f"  no stray file {strays[:3]}", not strays)
+    for name, ok in (
+        (f"the same files {compared.stdout[:300]}", not compared.stdout),
+        ("the same rows", rows(folder / journal) == rows(whole / journal)),
+        ("somebody's files as they were", all((folder / each).read_text() == text for each, text in OTHERS.items())),
+        (f"no stray file {strays[:3]}", not strays),
+    ):
+        if not ok:
+            check(name, ok)
 
 
 def preloaded(folder: Path) -> Path:
