@@ -105,7 +105,7 @@ def kind_of(error: MmgenError) -> str:
     for part in error.message.split(": "):
         words = [word for word in part.split() if not ("/" in word or "." in word.rstrip(".,"))]
         if words:
-            return " ".join(words)
+            return " ".join(words[words[0] == "is" :])
     return error.message
 
 

@@ -39,6 +39,7 @@ class Job:
     limits: Limits
     journal: Journal | None = None  # of this and earlier runs
     as_json: bool = False  # print records
+    n_expected: int | None = None  # items of a list, if they were counted for whoever watches the progress
 
     counts: Counter[str] = field(default_factory=Counter)  # of items: done, skipped, failed
     _kinds: Counter[str] = field(default_factory=Counter)  # of errors
@@ -330,12 +331,12 @@ class Job:
 
     def _show_progress(self) -> None:
         if self._n_items != 1 and self.counts["done"] + self.counts["failed"]:
-            self.notes.progress(self._how_far())
+            self.notes.progress(*self._how_far())
 
-    def _how_far(self) -> str:
+    def _how_far(self) -> tuple[str, float | None]:
         """Say how many are done of how many, how quickly, and how long the rest takes."""
         done, seconds = self.counts["done"] + self.counts["failed"], time.monotonic() - self._opened
         n_held = sum(entry.is_settled and not entry.skip for entry in self._entries.values())
         in_hand = n_held + sum(self._under_way.values())  # in items
         speed = (done + in_hand) / max(seconds, 1e-3)
-        return how_far(self._next, self._n_items, in_hand, speed)
+        return how_far(self._next, self._n_items or self.n_expected, in_hand, speed)

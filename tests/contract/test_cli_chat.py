@@ -115,6 +115,8 @@ def test_prompts_stay_off_stdout(model: Scripted, tmp_path: Path) -> None:
         terminal.type("hello\r")
         terminal.expect("> ")
         terminal.type("/quit\r")
+        terminal.expect("not saved: /save FILE does; /quit or Ctrl-D again leaves\n> ")
+        terminal.type("/quit\r")
         assert terminal.end() == 0
     assert Path("out").read_text() == "You said: wait.\nYou said: hello. Pictures by turn: [0].\n"
 

@@ -159,5 +159,34 @@ def test_ctrl_c_stops_a_model_that_generate_runs_too(folder: Path, tmp_path_fact
         terminal.expect("and this?\n")
         terminal.expect("\n> ")
         terminal.type("/quit\r")
+        terminal.expect("what was said is not saved")
+        terminal.type("/quit\r")
         assert terminal.end() == 0
         assert "Traceback" not in terminal.rest()
+
+
+@pytest.mark.timeout(600)
+def test_tab_completes_a_picture_is_confirmed_and_a_talk_is_not_left_unsaved(folder: Path) -> None:
+    (folder / "a.png").rename("my first cat.png")
+    with chat(folder) as terminal:
+        terminal.expect("> ", seconds=LOADING)
+        terminal.type("/im\tmy f\t\r")
+        assert "/image my first cat.png" in terminal.expect("\nmy first cat.png, 96 x 96\n")
+        terminal.expect("> ")
+        terminal.type("/show\r")
+        terminal.expect("/show\nmy first cat.png\n")
+        terminal.type("what is it?\r")
+        terminal.expect("what is it?\n")
+        terminal.expect("\n> ")
+        terminal.type(CTRL_D)
+        terminal.expect("not saved: /save FILE does; /quit or Ctrl-D again leaves\n> ")
+        terminal.type("and its color?\r")
+        terminal.expect("\n> ")
+        terminal.type("/quit\r")
+        terminal.expect("not saved: /save FILE does; /quit or Ctrl-D again leaves\n> ")
+        terminal.type("/save talk.json\r")
+        terminal.expect("saved talk.json")
+        terminal.expect("> ")
+        terminal.type(CTRL_D)
+        assert terminal.end() == 0
+    assert Path("talk.json").exists()

@@ -36,6 +36,7 @@ class Terminal:
 
     Attributes:
         screen: what one would see.
+        progress: the lines of the screens so far on which it was said how long is left.
         pictures: the screens so far on which there was something of a picture, as rows of cells.
     """
 
@@ -52,6 +53,7 @@ class Terminal:
             termios.tcsetwinsize(theirs, size)
         lines, columns = size or (24, 80)
         self.screen = pyte.Screen(columns, lines)
+        self.progress: list[list[str]] = []
         self.pictures: list[list[list[pyte.screens.Char]]] = []
         self._stream = pyte.ByteStream(self.screen)
         path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
@@ -128,6 +130,8 @@ class Terminal:
         self._unread += data
         for line in data.splitlines(keepends=True):
             self._stream.feed(line)
+            if b"left" in line:
+                self.progress.append([row.rstrip() for row in self.screen.display if row.strip()])
             if b"left" in line and any("▀" in row for row in self.screen.display):
                 width, height = self.screen.columns, self.screen.lines
                 self.pictures.append([[self.screen.buffer[y][x] for x in range(width)] for y in range(height)])

@@ -317,7 +317,7 @@ def test_the_last_line_says_what_kinds_of_errors_there_were(model: Scripted) -> 
     assert result.code == 1
     last = result.err.splitlines()[-1]
     assert last.startswith(
-        "1 done, 0 skipped, 6 failed (3 is not a picture that can be read, 2 no such file, 1 is broken) in "
+        "1 done, 0 skipped, 6 failed (3 not a picture that can be read, 2 no such file, 1 broken) in "
     )
 
 

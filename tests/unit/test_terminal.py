@@ -223,7 +223,7 @@ class Screen(Notes):
         self.texts: list[str] = []
         self.pictures: list[object] = []
 
-    def progress(self, text: str, above: object = None) -> None:
+    def progress(self, text: str, share: float | None = None, above: object = None) -> None:
         self.texts.append(text)
         if above is not None:
             self.pictures.append(above)
@@ -346,7 +346,7 @@ def test_ctrl_c_in_the_middle_of_a_write_waits_for_its_end(monkeypatch: pytest.M
         notes.say("seed: 7")
         notes.progress("drawing 1/2")
         with nullcontext() if says else pytest.raises(KeyboardInterrupt):
-            notes.progress("drawing 2/2", HalfBlocks(Image.new("RGBA", (20, 4), "red")))
+            notes.progress("drawing 2/2", above=HalfBlocks(Image.new("RGBA", (20, 4), "red")))
         assert caught[0].endswith("drawing 2/2")
         if says:
             assert stderr.seen() == ["seed: 7", "finishing", "▀" * 20, "▀" * 20, "drawing 2/2"]

@@ -8,13 +8,13 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -54,11 +54,16 @@ def open_model(
     """Open a model, and pass on its own note about itself."""
     from mmgen import families
 
+    def prepare() -> None:
+        _hide_broken_torchvision()
+        if notes.is_live:
+            _show_loading(f"loading {checkpoint.name}", notes)
+
     notes.progress(f"loading {checkpoint.name}")
     try:
         with noticed():
             _quiet(notes)
-            model = families.open_model(checkpoint, loading, want, requests, _hide_broken_torchvision)
+            model = families.open_model(checkpoint, loading, want, requests, prepare)
     finally:
         notes.clear()
     raise_on_interrupt()  # from now on something is in hand
@@ -81,6 +86,21 @@ def _quiet(notes: Notes) -> None:
         disable_progress_bars()  # transformers asks it, too
     for library in ("accelerate", "bitsandbytes"):
         logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def _show_loading(text: str, notes: Notes) -> None:
+    """Have the tensors counted that transformers reads, in place of the bar that it would draw itself."""
+    from transformers.utils.logging import set_tqdm_hook
+
+    def count(tensors: Collection[Any]) -> Iterator[Any]:
+        for number, tensor in enumerate(tensors):
+            notes.progress(text, number / len(tensors))
+            yield tensor
+
+    def hook(bar: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return count(args[0]) if args and isinstance(args[0], Collection) else bar(*args, **kwargs)
+
+    set_tqdm_hook(hook)
 
 
 def _hide_broken_torchvision() -> None:
@@ -257,7 +277,8 @@ class Command:
                 self.name, checkpoint.name, checkpoint.revision, model_id, seed if job.seed is None else None, job.seed
             )
             opened = partial(self._opened, checkpoint, seed)
-            running = Job(origin, writer, notes, opened, self.limits, journal, job.as_json)
+            n_expected = count() if count is not None and n_items is None and notes.is_live else None
+            running = Job(origin, writer, notes, opened, self.limits, journal, job.as_json, n_expected)
             if job.plan:
                 emit(", ".join(f"{name} {n}" for name, n in running.plan(found).items()) + "\n")
                 self._say_left_out(selection)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmgen.cli import options
+from mmgen.cli import completing, options
 from mmgen.cli.talk import TalkOptions
 from mmgen.errors import MmgenError, UsageError
 from mmgen.outputs.terminal import Notes
@@ -88,10 +89,21 @@ def _converse(session: Session, notes: Notes) -> int:
     Ctrl-C stops an answer. Where a line is due, the second in a row ends it all; if nobody types, so does any.
     """
     n_failed = 0
-    leaving = False
-    while not session.ended:
+    leaving = False  # it was asked for once
+
+    def complete(line: str) -> list[str]:
+        usages = {name: command.usage for name, command in session.commands.items()}
+        take_paths = [name for name, usage in usages.items() if "PATH" in usage or "FILE" in usage]
+        return completing.complete(line, usages, take_paths)
+
+    while True:
+        if session.ended and (leaving or session.is_saved or not is_prompted()):
+            break
+        if session.ended:
+            leaving, session.ended = True, False
+            notes.say("what was said is not saved: /save FILE does; /quit or Ctrl-D again leaves")
         try:
-            line = _whole(read_line(PROMPT))
+            line = _whole(read_line(PROMPT, complete))
         except KeyboardInterrupt:
             if leaving or not is_typed():
                 raise
@@ -104,8 +116,9 @@ def _converse(session: Session, notes: Notes) -> int:
             n_failed += 1
             continue
         if line is None:
-            break
-        leaving = False
+            session.ended = True
+            continue
+        leaving = leaving and line.strip() in ("/quit", "/exit")
         try:
             session.take(line)
         except KeyboardInterrupt:
@@ -145,15 +158,18 @@ def is_prompted() -> bool:
     return is_typed() and sys.stderr.isatty()
 
 
-def read_line(prompt: str) -> str | None:
+def read_line(prompt: str, complete: Callable[[str], list[str]] = lambda _: []) -> str | None:
     """Read a line, or None at the end of input.
+
+    Args:
+        complete: says what the last word of a line may become, when Tab is typed (`completing`).
 
     Raises:
         UsageError: the line is not UTF-8 text.
         KeyboardInterrupt: Ctrl-C was typed.
     """
     try:
-        line = _edited(prompt) if is_prompted() else sys.stdin.buffer.readline().decode()
+        line = _edited(prompt, complete) if is_prompted() else sys.stdin.buffer.readline().decode()
     except UnicodeDecodeError as failure:
         raise UsageError("a line is not UTF-8 text", "check the encoding of what is typed or piped") from failure
     return clean(line) if line else None
@@ -165,10 +181,18 @@ def break_line() -> None:
         print(file=sys.stderr, flush=True)
 
 
-def _edited(prompt: str) -> str:
+def _edited(prompt: str, complete: Callable[[str], list[str]]) -> str:
     """Read a line with editing keys. As input() edits and prompts on stdout alone, stdout is stderr for that time."""
     with suppress(ImportError):  # gives input() its editing keys; not everywhere
-        import readline  # noqa: F401
+        import readline
+
+        def word(_: str, number: int) -> str | None:
+            return dict(enumerate(complete(readline.get_line_buffer()[: readline.get_endidx()]))).get(number)
+
+        readline.set_completer(word)
+        readline.set_completer_delims(completing.DELIMITERS)
+        is_editline = "libedit" in (readline.__doc__ or "")  # of macOS
+        readline.parse_and_bind("bind ^I rl_complete" if is_editline else "tab: complete")
     sys.stdout.flush()
     kept = os.dup(_STDOUT)
     os.dup2(_STDERR, _STDOUT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from mmgen.cli import given, naming
 from mmgen.errors import MmgenError, TooLongError, UsageError
 from mmgen.files import check_writable, whole_file
 from mmgen.inputs.images import open_image
-from mmgen.inputs.messages import Entry, Messages, entry, read_messages, written
+from mmgen.inputs.messages import Messages, entry, read_messages, written
 from mmgen.jobs import Job
 from mmgen.model import Model
 from mmgen.outputs.markdown import link
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _PATH = "path"  # of a picture, in its info
+_SMALL = 24  # cells of a picture that is confirmed
 _TITLE = "title"  # of a picture, in its info: its path, or the words that it was drawn from
 
 
@@ -53,6 +54,8 @@ class Session:
 
     Attributes:
         ended: it was left with /quit.
+        is_saved: nothing was answered since it was saved, loaded or cleared.
+        commands: by their names.
     """
 
     def __init__(
@@ -65,15 +68,16 @@ class Session:
         shown: Sequence[Image.Image] = (),
         history: Messages | None = None,
     ) -> None:
-        self.ended = False
+        self.ended, self.is_saved = False, True
         self._model, self._notes = model, notes
         self._shape, self._image, self._seed = shape, image, seed
         self._talk: list[Turn] = []  # user and assistant in turn
         self._history = history
         self._waiting = list(shown)  # pictures that the next question is about
         self._own: set[str] = set()  # files that /save has written
-        self._commands = {
+        self.commands = {
             "image": _Command("/image PATH", "show it a picture: your next question is about it", self.show),
+            "show": _Command("/show", "look at the last picture", self.look),
             "draw": _Command("/draw PROMPT", "draw a picture, as if you showed it then", self.draw),
             "vary": _Command("/vary [PROMPT]", "draw the last picture anew, or changed", self.vary),
             "clear": _Command("/clear", "forget all that was said", self.clear),
@@ -91,7 +95,7 @@ class Session:
 
     def clear(self, _: str) -> None:
         """Forget the conversation, but for its system prompt."""
-        self._talk, self._waiting = [], []
+        self._talk, self._waiting, self.is_saved = [], [], True
         self._notes.say("a new conversation")
 
     def system(self, words: str) -> None:
@@ -126,12 +130,13 @@ class Session:
         if not messages.history:
             raise UsageError(f"{path} has no conversation in it", "/save FILE.json writes one")
         self._take_up(messages.history)
+        self._history = None  # which it no longer belongs to
 
     def _take_up(self, turns: Sequence[Turn]) -> None:
         if turns and turns[0].role == "system":
             self._shape = replace(self._shape, history=(turns[0],))
         self._talk = [turn for turn in turns if turn.role != "system"]
-        self._waiting = []
+        self._waiting, self.is_saved = [], True
         if self._talk:
             self._notes.say(f"{len(self._talk) // 2} earlier questions with their answers")
 
@@ -147,7 +152,7 @@ class Session:
                 self.ask(line.strip())
             return
         name, rest = [*line[1:].split(maxsplit=1), "", ""][:2]
-        command = self._commands.get(name)
+        command = self.commands.get(name)
         if command is None:
             raise UsageError(f"no command /{name}", "see /help; a space before the / makes the line a question")
         command.run(rest.strip())
@@ -166,7 +171,7 @@ class Session:
             self._run("ask", Item(request, words), answer)
         except TooLongError as error:
             can_undo = self._talk or self._waiting
-            hint = f"/undo: {self._commands['undo'].help}" if can_undo else error.hint
+            hint = f"/undo: {self.commands['undo'].help}" if can_undo else error.hint
             raise MmgenError(error.message, hint) from error
         except KeyboardInterrupt:
             if answer.said:
@@ -180,7 +185,22 @@ class Session:
         """Open a picture for the next question."""
         if not path:
             raise UsageError("no picture to show", "name one, as in /image cat.png")
-        self._waiting.append(show(_as_path(path)))
+        image = show(_as_path(path))
+        self._waiting.append(image)
+        if self._notes.is_live:
+            self._notes.say(f"{image.info[_TITLE]}, {image.width} x {image.height}")
+            self._notes.picture(image, _SMALL)
+
+    def look(self, _: str) -> None:
+        """Look at the last picture."""
+        self._notes.say(self._last("look at").info[_TITLE])
+        self._notes.picture(self._last("look at"))
+
+    def _last(self, what_for: str) -> Image.Image:
+        pictures = [part for turn in self._talk for part in turn.parts if not isinstance(part, str)] + self._waiting
+        if not pictures:
+            raise UsageError(f"no picture to {what_for}", "/image PATH or /draw PROMPT gives one")
+        return pictures[-1]
 
     def draw(self, words: str) -> None:
         """Draw a picture, and show it."""
@@ -190,11 +210,8 @@ class Session:
 
     def vary(self, words: str) -> None:
         """Draw the last picture anew or changed, and show it."""
-        shown = [part for turn in self._talk for part in turn.parts if not isinstance(part, str)] + self._waiting
-        if not shown:
-            raise UsageError("no picture to vary", "/image PATH or /draw PROMPT gives one")
         prompt = words or tasks.VARY
-        request = tasks.vary(shown[-1], prompt, image=self._image, seed=self._next_seed())
+        request = tasks.vary(self._last("vary"), prompt, image=self._image, seed=self._next_seed())
         self._draw("vary", request, prompt, words or "variation")
 
     def undo(self, _: str) -> None:
@@ -218,13 +235,14 @@ class Session:
         if not talk:
             raise UsageError("nothing to save yet", "ask something first")
         written = _save(_as_path(path), self._model.name, talk, self._own)
+        self.is_saved = True
         self._notes.say("saved " + ", ".join(written))
 
     def help(self, _: str) -> None:
         """List the commands that the model is good for."""
         notes = Notes()  # it was asked for, so even if the rest is quiet
         lacking = {"draw", "vary"} - set(self._model.abilities.tasks)
-        for name, command in self._commands.items():
+        for name, command in self.commands.items():
             if name not in lacking and command.help:
                 notes.say(f"{command.usage:<16}{command.help}")
         notes.say(f"{'Ctrl-C':<16}stop an answer, or a drawing")
@@ -251,6 +269,7 @@ class Session:
             file = self._history.path
             asked = [part if isinstance(part, str) else entry(part.info[_PATH], file) for part in request.parts]
             self._history = self._history.add(asked, answer, self._shape.system)
+        self.is_saved = self._history is not None
 
     def _next_seed(self) -> int:
         seed = self._seed
@@ -322,10 +341,6 @@ def _save(path: str, model: str, talk: Sequence[Turn], own: set[str]) -> list[st
         opened.write(data)
     own.add(path)
     return [path, *pictures]
-
-
-def _entries(turn: Turn, names: Iterator[str], path: str) -> list[str | Entry]:
-    return [part if isinstance(part, str) else entry(next(names), path) for part in turn.parts]
 
 
 def _plain(title: str) -> str:

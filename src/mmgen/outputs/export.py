@@ -201,7 +201,7 @@ def _cards(export: Export) -> Iterator[tuple[AnyRecord, Sequence[Figure]]]:
     """Yield each record with the pictures that were given or drawn."""
     try:
         for number, record in enumerate(export.records, 1):
-            export.notes.progress(f"report: {number} of {len(export.records)}")
+            export.notes.progress(f"report: {number} of {len(export.records)}", number / len(export.records))
             drawn = _drawn(record)
             yield record, [_figure(export, name, path) for name, path in [*_given(record), (drawn, drawn)] if path]
     finally:

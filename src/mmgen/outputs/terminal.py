@@ -28,6 +28,7 @@ _STYLES = {"error": "bold red", "hint": "cyan", "note": "dim"}  # of the word th
 _PROGRESS_SECONDS = 0.4  # from one line of progress to the next, at least
 SKETCH_SECONDS, SKETCH_SHARE = 0.1, 0.04  # between two sketches, at least; the share of the time that they take
 _MOST_CELLS, _LEAST_LINES = 48, 10  # width of a sketch; height of a terminal that shows it
+_BAR_CELLS = 20
 
 # The text before the cursor where stdout and stderr are one terminal: words that go on, or were broken off for
 # progress.
@@ -51,12 +52,12 @@ def pace(per_second: float) -> str:
     return f"{per_second:.2g} a second" if per_second < 10 else f"{per_second:.0f} a second"
 
 
-def how_far(position: int, n_items: int | None, in_hand: float, per_second: float) -> str:
-    """Say how far a batch is: in_hand: as much as so many items is done beyond the position."""
+def how_far(position: int, n_items: int | None, in_hand: float, per_second: float) -> tuple[str, float | None]:
+    """Say how far a batch is, and what share of it is done: in_hand: so many items beyond the position."""
     if n_items is None:
-        return f"{position}, {pace(per_second)}"
+        return f"{position}, {pace(per_second)}", None
     left = f", {duration((n_items - position - in_hand) / per_second)} left" if position < n_items else ""
-    return f"{position} of {n_items}, {pace(per_second)}{left}"
+    return f"{position} of {n_items}, {pace(per_second)}{left}", (position + in_hand) / max(n_items, 1)
 
 
 def emit(text: str) -> None:
@@ -150,11 +151,11 @@ class Notes:
         if self._verbose:
             self.say(text)
 
-    def picture(self, image: Image.Image) -> None:
-        """Show a finished picture, if such are kept."""
+    def picture(self, image: Image.Image, most_cells: int = _MOST_CELLS) -> None:
+        """Show a finished picture, if such are kept, at most so many cells wide."""
         if self.keeps and self.can_draw():
             self.clear()
-            self.console.print(HalfBlocks(image.convert("RGBA")))
+            self.console.print(HalfBlocks(image.convert("RGBA"), most_cells))
 
     def can_draw(self) -> bool:
         """Say whether the terminal shows half-blocks in colour, and has room for them."""
@@ -183,13 +184,19 @@ class Notes:
         _before = "nothing"
 
     @uninterrupted()
-    def progress(self, text: str, above: RenderableType | None = None) -> None:
-        """Show how far it is, in the place of what was shown before; `above`, if given, stands over it from now on."""
+    def progress(self, text: str, share: float | None = None, above: RenderableType | None = None) -> None:
+        """Show how far it is, in the place of what was shown before: in words and, if a share is known, as a bar.
+
+        Args:
+            above: stands over it from now on.
+        """
         global _before
         if not self.is_live or (above is None and time.monotonic() < self._due):
             return
         from rich.console import Group
         from rich.live import Live
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
         from rich.text import Text
 
         if _before == "words":
@@ -203,8 +210,11 @@ class Notes:
             self.console.show_cursor()  # should we be killed, it would not come back
         self._above = above or self._above
         line = Text(text)
-        line.truncate(self.console.width - 3)  # ^C, too, must not begin a new line
-        self._live.update(Group(self._above, line) if self._above else line, refresh=True)
+        has_bar = share is not None and self.console.width > 3 * _BAR_CELLS
+        line.truncate(self.console.width - 3 - (_BAR_CELLS + 1) * has_bar)  # ^C, too, must not begin a new line
+        shown = Table.grid(padding=(0, 1, 0, 0))
+        shown.add_row(*([ProgressBar(1, min(share or 0, 1), _BAR_CELLS)] * has_bar), line)
+        self._live.update(Group(self._above, shown) if self._above else shown, refresh=True)
         self._overwrite(line.plain)
         self._due = time.monotonic() + _PROGRESS_SECONDS
 
@@ -239,12 +249,12 @@ class Drawing:
         self._began = (0.0, 0)  # when the picture's first codes were there, and how many
         self._due = 0.0  # when the next sketch may be made
 
-    def show(self, progress: Progress, which: str = "", whole: str | None = None) -> None:
+    def show(self, progress: Progress, which: str = "", whole: tuple[str, float | None] | None = None) -> None:
         """Show how far a picture is.
 
         Args:
             which: tells it from the one before.
-            whole: how far all of them are, where there are several: that is said instead.
+            whole: how far all of them are (`how_far`), where there are several: that is said instead.
         """
         now = self._clock()
         if which != self._which or progress.done <= self._done:
@@ -259,7 +269,7 @@ class Drawing:
             text += f", {duration(left)} left"
             if progress.sketch and now >= self._due and self._can_sketch() and (sketch := progress.sketch()):
                 above = HalfBlocks(sketch)
-        self._notes.progress(text if whole is None else whole, above)
+        self._notes.progress(*(whole or (text, progress.done / progress.total)), above)
         if above:
             cost = self._clock() - now
             self._due = now + cost + max(cost / SKETCH_SHARE, SKETCH_SECONDS)
@@ -275,8 +285,8 @@ class HalfBlocks:
     It becomes as large as there is room for over a line of progress, each time it is written: a terminal may change.
     """
 
-    def __init__(self, image: Image.Image) -> None:
-        self._image = image
+    def __init__(self, image: Image.Image, most_cells: int = _MOST_CELLS) -> None:
+        self._image, self._most_cells = image, most_cells
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from PIL.Image import Resampling
@@ -285,7 +295,7 @@ class HalfBlocks:
         from rich.style import Style
 
         small = self._image.copy()
-        small.thumbnail((min(options.max_width - 1, _MOST_CELLS), 2 * (options.size.height - 2)), Resampling.BOX)
+        small.thumbnail((min(options.max_width - 1, self._most_cells), 2 * (options.size.height - 2)), Resampling.BOX)
         _, _, width, n_rows = small.getbbox() or (0, 0, 0, 0)
         values = small.convert("RGB").tobytes()
         pixels = [Color.from_rgb(*values[start : start + 3]) for start in range(0, 3 * width * n_rows, 3)]
