@@ -34,7 +34,7 @@ class Maker:
         codebook, decoder: digests of the tensors, 16 hex digits each.
         n_codes: of the codebook.
         dtype, quantize: of the language model's weights (see request.Loading).
-        window: most image tokens that a pass looked at.
+        window: as given (see request.Loading); the one that is chosen goes by how many pictures are drawn at once.
     """
 
     codebook: str

@@ -133,6 +133,14 @@ def test_a_picture_of_another_model_is_not_taken_for_this_ones(drawn: Path) -> N
     assert "was drawn by another model" in result.out
 
 
+def test_a_file_is_the_same_whoever_else_was_drawn_beside_it(tmp_path: Path) -> None:
+    together, alone = ("draw", "a cat", "-n", "6", "--seed", "3"), ("draw", "a cat", "--seed")
+    assert run(*together, "-o", str(tmp_path / "{seed}.png")).code == 0
+    for seed in (3, 8):
+        assert run(*alone, str(seed), "-o", str(tmp_path / "one.png"), "--force").code == 0
+        assert (tmp_path / "one.png").read_bytes() == (tmp_path / f"{seed}.png").read_bytes()
+
+
 def test_a_picture_is_drawn_again_like_another_but_for_what_is_said(drawn: Path, tmp_path: Path) -> None:
     like = ("draw", "--like", str(drawn / "a.jpg"))
     assert run(*like, "-o", str(tmp_path / "same.png")).code == 0

@@ -182,7 +182,7 @@ def _pictures(
             is_over[index] = is_whole or requests[index].cancelled.is_set()
             if is_whole:
                 image = to_image(model.vq_decode, codes[index], canvas.rows)
-                carry(image, codes[index], canvas.rows, replace(model.maker(), window=window))
+                carry(image, codes[index], canvas.rows, model.maker())
                 yield index, Picture(image, requests[index].seed, tuple(codes[index]), passes[index])
             if is_over[index]:
                 yield index, Done("end" if is_whole else "cancelled", len(codes[index]))

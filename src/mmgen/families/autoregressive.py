@@ -197,7 +197,8 @@ class AutoregressiveModel(InMemoryModel):
 
     def _maker(self) -> Maker:
         dtype = str(self.model.dtype).removeprefix("torch.")
-        return Maker(*self._digests, len(self.prompter.vocabulary.code_ids), dtype, self.loading.quantize)
+        n_codes = len(self.prompter.vocabulary.code_ids)
+        return Maker(*self._digests, n_codes, dtype, self.loading.quantize, self.loading.window)
 
     def _embed(self, ids: Tensor) -> Tensor:
         """Turn ids [r, T] into vectors [r, T, D]."""
