@@ -567,9 +567,25 @@ def test_a_browser_shows_every_picture_and_filters(tmp_path: Path) -> None:
         browser.press(" ", 32)
         assert browser.run(count) == "7 of 500"
 
+        browser.press(" ", 32)
+
+        lengths = "[...document.querySelectorAll('.body p')].map(each => each.textContent.length)"
+        names = "[...document.querySelectorAll('.name')].map(each => each.textContent)"
+        choose = "order.value = '{}'; order.dispatchEvent(new Event('change'))"
+        browser.run(choose.format("length"))
+        assert browser.run(lengths) == sorted(browser.run(lengths), reverse=True)
+        browser.run(choose.format("name"))
+        assert browser.run(names) == sorted(browser.run(names), key=lambda name: int(Path(name).stem))
+        browser.run(choose.format(""))
+        assert browser.run(names) == [each["image"] for each in records]
+
         asked = [each["request"]["url"] for each in browser.events("Network.requestWillBeSent")]
         assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
         assert len([url for url in asked if url.startswith("file:")]) == 1
+        assert (
+            browser.run("document.querySelectorAll('.card')[5].querySelector('a').href")
+            == (tmp_path / "5.png").as_uri()
+        )
         assert not browser.events("Log.entryAdded") + browser.events("Runtime.exceptionThrown")
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
+from urllib.parse import quote
 
 from mmgen import tasks
 from mmgen.checkpoints.aliases import DEFAULT
@@ -173,12 +174,14 @@ class Figure(NamedTuple):
     Attributes:
         data: WebP in base64, of `size` in pixels.
         problem: why it cannot be shown.
+        full: where it lies in full size, as an address from the page's folder on.
     """
 
     name: str
     data: str = ""
     size: tuple[int, int] = (0, 0)
     problem: str = ""
+    full: str = ""
 
 
 def page(export: Export) -> Iterator[str]:
@@ -211,14 +214,17 @@ def _cards(export: Export) -> Iterator[tuple[AnyRecord, Sequence[Figure]]]:
 def _figure(export: Export, name: str, path: str) -> Figure:
     if is_url(path):
         return Figure(path)
+    place = export.find(path)
     try:
-        image = open_image(export.find(path))
+        image = open_image(place)
     except MmgenError as error:
         return Figure(name, problem=error.message)
+    # The file's name may hold anything: an address of it is bytes, and begins with a dot so that it is no "script:".
+    full = "./" + quote(os.fsencode(os.path.relpath(place, export.out.parent))) if Path(place).is_file() else ""
     image.thumbnail(THUMBNAIL_PX)
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=QUALITY)
-    return Figure(name, base64.b64encode(buffer.getvalue()).decode(), image.size)
+    return Figure(name, base64.b64encode(buffer.getvalue()).decode(), image.size, full=full)
 
 
 def _visible(value: object) -> object:
