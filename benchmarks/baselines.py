@@ -15,6 +15,7 @@ from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.chameleon.modeling_chameleon import ChameleonForConditionalGeneration
 
+from mmgen.decoding.body import JOINED
 from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.outputs.pictures import encode_image
 from mmgen.request import ImageSampling
@@ -50,13 +51,16 @@ class Unmasked(ChameleonForConditionalGeneration):
 
 
 def unmasked(model: AutoregressiveModel) -> Unmasked:
-    """Build the stock network of a model: with its very tensors, except that packed weights are put back as stored."""
+    """Build the stock network of a model: with its very tensors, except that weights are put back as stored."""
     ours = model.model
     config = copy.deepcopy(ours.config)
-    config._attn_implementation = "sdpa"  # which ours may have a way of its own to use
     with torch.device("meta"):
         network = Unmasked(config)
     weights = {name: tensor.to_dense() if tensor.is_mkldnn else tensor for name, tensor in ours.state_dict().items()}
+    for joined, parts in JOINED.items():
+        for name in [name for name in weights if joined in name]:
+            rows = weights.pop(name).chunk(len(parts))  # here there are as many key heads as heads
+            weights |= {name.replace(joined, part): row for part, row in zip(parts, rows, strict=True)}
     network.load_state_dict(weights, strict=False, assign=True)  # Anole's decoder has no place there
     for name, buffer in ours.named_buffers():
         if name not in weights:  # what is computed, and not stored

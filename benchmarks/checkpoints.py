@@ -19,6 +19,7 @@ from transformers.models.chameleon.image_processing_pil_chameleon import Chamele
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.loading import read_image_processor
 from mmgen.checkpoints.x86 import pack
+from mmgen.decoding.body import join
 from mmgen.families.chameleon import Anole, Chameleon
 from mmgen.families.chameleon_prompt import Prompter
 from mmgen.model import Abilities
@@ -69,7 +70,8 @@ def make_in_memory(
     """
     config = _write_small_files(folder, SHAPES[name], side)
     model = _random(config, device, dtype, seed)
-    pack(model.get_decoder())  # as it is loaded
+    join(model.get_decoder())  # as it is loaded
+    pack(model.get_decoder())
     headers = {
         key: TensorInfo("F32", list(value.shape), (0, value.nbytes)) for key, value in model.state_dict().items()
     }

@@ -12,6 +12,7 @@ import torch
 
 import mmgen
 from mmgen import tasks
+from mmgen.decoding.stepwise import Cache, extend, forward
 from mmgen.errors import MmgenError, TooLongError
 from mmgen.request import Done, ImageSampling, Loading, Picture, Progress, Request, TextSampling
 from tests.support.every_family import DRAWING, FAMILIES, Family, pieces_of
@@ -47,6 +48,32 @@ def drawings(model: Any, image_sampling: ImageSampling) -> list[Request]:
         wide = replace(image_sampling, ratio="2:1", negative_prompt="a very bad drawing")
         requests += [tasks.draw("a boat", image=wide, seed=9), tasks.draw("a blue boat", image=wide, seed=9)]
     return requests
+
+
+@pytest.mark.parametrize("attn", ["auto", "eager"])  # our own pass, and transformers'
+@torch.inference_mode()
+def test_logits_and_greedy_ids_are_those_of_transformers(family: Family, folder: Path, attn: str) -> None:
+    network = opened(folder, Loading(dtype="float32", device_map="cpu", attn=attn)).language_model.network
+    stock = family.stock(folder).network
+
+    def expected(ids: list[int]) -> torch.Tensor:
+        logits: torch.Tensor = stock.lm_head(stock.get_decoder()(torch.tensor([ids])).last_hidden_state)[0]
+        return logits
+
+    rows = [torch.randint(3, stock.lm_head.out_features, (length,)).tolist() for length in (30, 21, 30)]
+    cache = Cache(3, 48)
+    hidden = extend(network, cache, range(3), rows)
+    for _ in range(12):
+        logits = network.head(hidden)
+        for row, found in zip(rows, logits, strict=True):
+            torch.testing.assert_close(found, expected(row)[-1], rtol=0, atol=1e-4)
+            row.append(int(found.argmax()))
+            assert row[-1] == int(expected(row[:-1])[-1].argmax())
+        hidden = extend(network, cache, range(3), [row[-1:] for row in rows])
+    cache.lengths[:] = [20, 20, 20]  # a window, as over guesses
+    found = network.head(forward(network, cache, range(3), torch.tensor([row[20:32] for row in rows])))
+    for row, each in zip(rows, found, strict=True):
+        torch.testing.assert_close(each, expected(row)[20:32], rtol=0, atol=1e-4)
 
 
 def test_a_picture_is_as_likely_as_the_choices_that_made_it(model: Any) -> None:

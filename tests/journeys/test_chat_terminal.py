@@ -35,7 +35,7 @@ def wait(*_):
         time.sleep(0.3)
 def opened(*arguments):
     model = open_model(*arguments)
-    model.model.model.register_forward_pre_hook(wait)
+    model.model.get_input_embeddings().register_forward_pre_hook(wait)
     return model
 families.open_model = opened
 sys.exit(main(["chat", *{flags}]))

@@ -35,7 +35,8 @@ from mmgen.outputs import terminal
 open_model = families.open_model
 def opened(*arguments):
     model = open_model(*arguments)
-    model.model.model.register_forward_pre_hook(lambda *_: time.sleep(0.1) if Path("slow").exists() else None)
+    embedding = model.model.get_input_embeddings()
+    embedding.register_forward_pre_hook(lambda *_: time.sleep(0.1) if Path("slow").exists() else None)
     return model
 families.open_model = opened
 if Path("slow").exists():

@@ -6,7 +6,7 @@ Nothing is ever left random: a tensor that the checkpoint lacks is an error, not
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -38,12 +38,14 @@ def load_model(
     *,
     keep_whole: Sequence[str] = (),
     may_ignore: Sequence[str] = (),
+    join: Callable[[torch.nn.Module], bool] = lambda _: False,
 ) -> ModelT:
     """Load a checkpoint's weights, every one of them, and return the model ready to run; fetch them if need be.
 
     Args:
         keep_whole: full names of modules that are never quantised; `lm_head` always is one of them.
         may_ignore: prefixes of stored tensors that the class may have no use for.
+        join: makes one layer of several in a decoder that is not quantised, and says whether there were any.
 
     Raises:
         MmgenError: the machine lacks what was asked for, or weights and model do not fit together.
@@ -91,7 +93,7 @@ def load_model(
     model, report = loaded
     _check(checkpoint, report, may_ignore)
     is_whole = quantization is None and "quantization_config" not in checkpoint.config
-    if is_whole and pack(model.get_decoder()):
+    if is_whole and join(model.get_decoder()) | pack(model.get_decoder()):
         leave_files(model)
     return cast(ModelT, model)
 

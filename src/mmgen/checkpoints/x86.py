@@ -1,11 +1,8 @@
-"""Two ways in which an x86-64 processor computes sooner. Knows no model.
+"""A way in which an x86-64 processor computes sooner. Knows no model.
 
 Weights of linear layers in the order in which oneDNN computes with them: as stored, a weight is gone through against
 the grain, or put in order anew by every pass. In order once, it costs the time of reading it, for 16 tokens hardly more
 than for one (`benchmarks.packing`).
-
-Attention of one token in bfloat16: PyTorch's kernel takes longer for a single query than for two
-(`benchmarks.attention`): so a single one is asked twice, and one of the two equal answers is let go.
 """
 
 from __future__ import annotations
@@ -13,26 +10,18 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 _MAPS = Path("/proc/self/maps")
 _TOKENS = 16  # of the passes it is put in order for; others are right, too, and gain as well (`benchmarks.packing`)
-ASKED_TWICE = "sdpa_asked_twice"  # in transformers' tables
-_LEAST_KEYS = 32  # from which it gains (`benchmarks.attention`)
 
 
 def is_x86() -> bool:
     """Whether this is an x86-64 processor."""
     return platform.machine() in ("x86_64", "AMD64")
-
-
-# --- linear layers ------------------------------------------------------------------------------------------------
 
 
 class PackedLinear(torch.nn.Linear):
@@ -105,37 +94,3 @@ def _can_pack(linear: torch.nn.Linear) -> bool:
     if weight.dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return weight.dtype == torch.float32
-
-
-# --- attention ----------------------------------------------------------------------------------------------------
-
-
-def ask_twice(model: PreTrainedModel) -> None:
-    """Let a model that uses PyTorch's attention do so in this way, where it gains by it."""
-    is_slow = is_x86() and model.device.type == "cpu" and model.dtype == torch.bfloat16
-    if is_slow and model.config._attn_implementation == "sdpa":
-        AttentionInterface.register(ASKED_TWICE, attend)
-        AttentionMaskInterface.register(ASKED_TWICE, sdpa_mask)
-        model.set_attn_implementation(ASKED_TWICE)
-
-
-def attend(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
-) -> tuple[Tensor, None]:
-    """Attend as transformers' function for sdpa, whose signature this is.
-
-    Args:
-        query: [B, heads, T, D].
-        key, value: [B, groups of heads, N, D].
-        attention_mask: [B, 1, T, N], added to the scores; None for causal order.
-
-    Returns:
-        [B, T, heads, D].
-    """
-    # With a mask, transformers takes heads that share their keys for several queries already.
-    is_grouped = attention_mask is not None and key.shape[1] != query.shape[1]
-    if query.shape[2] != 1 or is_grouped or key.shape[2] < _LEAST_KEYS:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    query = query.expand(-1, -1, 2, -1)
-    answers, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs | {"is_causal": False})
-    return answers[:, :1], None

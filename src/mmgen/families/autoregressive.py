@@ -19,8 +19,9 @@ from transformers import PreTrainedModel
 
 from mmgen.checkpoints.fit import SMALL, cache_per_token
 from mmgen.checkpoints.loading import load_model
-from mmgen.checkpoints.x86 import ask_twice, packed
+from mmgen.checkpoints.x86 import is_x86, packed
 from mmgen.codes import Maker, Rows, stored
+from mmgen.decoding.body import Body, fits, join
 from mmgen.decoding.constraint import Constraint, own_tokenizer
 from mmgen.decoding.grammar import PromptIds
 from mmgen.decoding.replies import LanguageModel, draw, generate_text, interleave
@@ -52,11 +53,13 @@ class AutoregressiveModel(InMemoryModel):
 
     Attributes:
         network: its class of transformers; a family's own.
+        decoder_class: its language model, whose layers are those of decoding.body.
         keep_whole: modules that are never quantised, beside the codec, whose errors would show in every pixel.
         language_model: what the decoding loops need of it.
     """
 
     network: type[PreTrainedModel]
+    decoder_class: ClassVar[type[torch.nn.Module]]
     keep_whole: ClassVar[tuple[str, ...]] = ()
     prompter: TokenPrompter
 
@@ -76,7 +79,9 @@ class AutoregressiveModel(InMemoryModel):
         code_ids = torch.tensor(prompter.vocabulary.code_ids, device=self._embedding.weight.device)
         code_head = self._code_head(code_ids)
         model.lm_head = packed(cast(torch.nn.Linear, model.lm_head))
-        ask_twice(model)
+        self._own_body = None
+        if self._fits(self._decoder):
+            self._own_body = Body(self._decoder, asks_twice=is_x86() and is_cpu and model.dtype == torch.bfloat16)
         network = Network(self._body, model.lm_head, code_head, code_ids)
         pass_tokens = 128 if not is_cpu else 64 if self.n_lanes else 16  # a pass of a small one takes long to set off
         self.language_model = LanguageModel(
@@ -102,7 +107,8 @@ class AutoregressiveModel(InMemoryModel):
                 f"{self.name} cannot use --attn flash_attention_2: the cache of fixed size needs a mask",
                 "leave --attn out, or use --attn sdpa: PyTorch's own fast kernels",
             )
-        model = load_model(self.network, self.checkpoint, self.loading, keep_whole=[_CODEC, *self.keep_whole])
+        whole = [_CODEC, *self.keep_whole]
+        model = load_model(self.network, self.checkpoint, self.loading, keep_whole=whole, join=self._join)
         if next(model.get_submodule(_CODEC).parameters()).is_meta:
             raise MmgenError("the device map leaves the picture codec without a device", f"give {_CODEC} a device")
         return model
@@ -200,19 +206,29 @@ class AutoregressiveModel(InMemoryModel):
         n_codes = len(self.prompter.vocabulary.code_ids)
         return Maker(*self._digests, n_codes, dtype, self.loading.quantize, self.loading.window)
 
+    def _fits(self, decoder: torch.nn.Module) -> bool:
+        return type(decoder) is self.decoder_class and fits(decoder)
+
+    def _join(self, decoder: torch.nn.Module) -> bool:
+        return self._fits(decoder) and join(decoder)
+
     def _embed(self, ids: Tensor) -> Tensor:
         """Turn ids [r, T] into vectors [r, T, D]."""
         return self._embedding(ids)
 
     def _body(self, ids: Tensor, positions: Tensor, cache: Cache, visible: Tensor | None) -> Tensor:
         """See decoding.stepwise.Network."""
-        mask = None  # plain causal order
-        if visible is not None:
-            dtype = self._embedding.weight.dtype
-            mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)  # transformers adds it to the scores
-            mask.masked_fill_(~visible, torch.finfo(dtype).min)
+        vectors = self._embed(ids)
+        if self._own_body is not None:
+            return self._own_body(vectors, positions, cache, visible)
+        if visible is None:
+            n_tokens, n_slots = ids.shape[1], cache.extent
+            visible = torch.ones(1, 1, n_tokens, n_slots, dtype=torch.bool, device=ids.device).tril(n_slots - n_tokens)
+        dtype = self._embedding.weight.dtype
+        mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)  # transformers adds it to the scores
+        mask.masked_fill_(~visible, torch.finfo(dtype).min)
         return self._decoder(
-            inputs_embeds=self._embed(ids),
+            inputs_embeds=vectors,
             position_ids=positions,
             past_key_values=cache,
             attention_mask=mask,

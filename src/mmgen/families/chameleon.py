@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.models.chameleon.configuration_chameleon import ChameleonConfig
-from transformers.models.chameleon.modeling_chameleon import ChameleonForConditionalGeneration
+from transformers.models.chameleon.modeling_chameleon import ChameleonForConditionalGeneration, ChameleonModel
 
 from mmgen.checkpoints.loading import read_image_processor
 from mmgen.decoding.vq import VQDecoder
@@ -41,6 +41,8 @@ class Anole(ChameleonOfWords):
 
 class Chameleon(AutoregressiveModel):
     """A loaded Chameleon or Anole checkpoint."""
+
+    decoder_class = ChameleonModel
 
     def load(self) -> PreTrainedModel:
         """Load the weights.

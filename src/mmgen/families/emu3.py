@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 from transformers.models.emu3.configuration_emu3 import Emu3Config
-from transformers.models.emu3.modeling_emu3 import Emu3ForConditionalGeneration
+from transformers.models.emu3.modeling_emu3 import Emu3ForConditionalGeneration, Emu3TextModel
 from transformers.models.emu3.processing_emu3 import Emu3Processor
 
 from mmgen.checkpoints.catalog import Checkpoint
@@ -108,6 +108,7 @@ class Emu3(AutoregressiveModel):
     """A loaded Emu3 checkpoint."""
 
     network = Emu3WithCodec
+    decoder_class = Emu3TextModel
     prompter: Prompter
 
     def encode(self, images: Sequence[Image.Image]) -> list[list[list[int]]]:

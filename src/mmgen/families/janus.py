@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers.models.janus.configuration_janus import JanusConfig
 from transformers.models.janus.modeling_janus import JanusForConditionalGeneration
 from transformers.models.janus.processing_janus import DEFAULT_SYSTEM_PROMPT
+from transformers.models.llama.modeling_llama import LlamaModel
 
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.decoding.grammar import Canvas, PromptIds
@@ -72,6 +73,7 @@ class Janus(AutoregressiveModel):
     """A loaded Janus checkpoint."""
 
     network = JanusWithCodec
+    decoder_class = LlamaModel
     keep_whole = ("model.generation_aligner", "model.generation_head")  # 4-bit weights need inputs of 64 values, not 8
     prompter: Prompter
     model: JanusWithCodec
