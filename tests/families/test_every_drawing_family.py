@@ -166,11 +166,6 @@ def test_quantized_it_draws_and_answers_with_heads_and_codec_whole(model: Any, f
     assert isinstance(words, str)
 
 
-def test_flash_attention_is_refused(model: Any, folder: Path) -> None:
-    with pytest.raises(MmgenError, match="flash_attention_2"):
-        opened(folder, Loading(attn="flash_attention_2"))
-
-
 def test_the_command_line_draws_and_captions(
     model: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

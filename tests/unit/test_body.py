@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +16,12 @@ from transformers.models.chameleon.modeling_chameleon import ChameleonModel
 from transformers.models.emu3.modeling_emu3 import Emu3TextModel
 from transformers.models.llama.modeling_llama import LlamaModel
 
+from mmgen.decoding import jacobi, stepwise
 from mmgen.decoding.body import Body, fits, join
+from mmgen.decoding.grammar import Canvas
+from mmgen.decoding.sampling import Noise
 from mmgen.decoding.stepwise import Cache, Network, extend, forward
+from mmgen.request import ImageSampling
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64,
@@ -172,3 +179,55 @@ def test_layers_of_another_kind_are_called_as_they_are() -> None:
     assert [hasattr(layer.self_attn, "k_proj") for layer in decoder.layers] == [True, True]
     [found] = hidden_of(network_of(decoder, Body(decoder)), [row], (4,))
     torch.testing.assert_close(found, expected[4:], rtol=1e-2, atol=1e-2)  # a rounding may fall to the other side
+
+
+def standing_in(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, cache_seqlens: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """flash_attn.flash_attn_with_kvcache as its docstring has it, for what is cached already, computed by PyTorch.
+
+    q [B, T, heads, D], k_cache and v_cache [B, N, groups, D], cache_seqlens [B] int32: of each row that many count, and
+    the last query is aligned with the last of them.
+    """
+    assert causal
+    assert cache_seqlens is not None
+    assert cache_seqlens.dtype == torch.int32
+    n_queries, n_slots = q.shape[1], k_cache.shape[1]
+    own = cache_seqlens[:, None] - n_queries + torch.arange(n_queries)  # the place of each query
+    visible = torch.arange(n_slots) <= own[..., None]
+    q, k, v = (each.transpose(1, 2) for each in (q, k_cache, v_cache))
+    seen = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None], enable_gqa=True)
+    return seen.transpose(1, 2)
+
+
+@torch.inference_mode()
+def codes_of(network: Network, seeds: list[int], window: int, guidance: float) -> list[list[int]]:
+    canvas = Canvas(4, 5)
+    weights = [1.0] if guidance == 1 else [guidance, 1 - guidance]
+    prompts = [[2 + seed % 5] * (3 + seed + row) for seed in seeds for row in range(len(weights))]
+    cache = Cache(len(prompts), max(map(len, prompts)) + canvas.n_places + window)
+    hidden = extend(network, cache, range(len(prompts)), prompts)
+    loop = stepwise.picture if window == 1 else partial(jacobi.picture, window=window)
+    found: list[list[int]] = [[] for _ in seeds]
+    sampling = ImageSampling(temperature=0.8, top_p=1.0, guidance=guidance)
+    for made in loop(network, cache, hidden, weights, sampling, [Noise(seed) for seed in seeds], canvas):
+        for index, new in made:
+            found[index] += new
+    return found
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("kind", ["chameleon", "llama, shared keys", "emu3"])
+def test_flash_attention_draws_the_same_codes_alone_in_batches_and_in_windows(
+    kind: str, guidance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_with_kvcache=standing_in))
+    decoder: Any = make(kind)
+    expected = codes_of(network_of(decoder, Body(decoder)), [1, 2, 3], 1, guidance)
+    assert len({tuple(each) for each in expected}) == 3
+    decoder.config._attn_implementation = "flash_attention_2"
+    assert fits(decoder)
+    flash = network_of(decoder, Body(decoder))
+    for window in (1, 2, 6, 16):
+        assert codes_of(flash, [1, 2, 3], window, guidance) == expected
+        assert codes_of(flash, [2], window, guidance) == expected[1:2]

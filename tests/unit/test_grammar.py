@@ -43,7 +43,7 @@ class Babble:
         self.fed: dict[int, list[int]] = {}
 
     def body(self, ids: Tensor, positions: Tensor, cache: Cache, visible: Tensor | None) -> Tensor:
-        for row, line, places in zip(cache._rows, ids.tolist(), positions.tolist(), strict=True):
+        for row, line, places in zip(cache.rows, ids.tolist(), positions.tolist(), strict=True):
             self.fed.setdefault(row, []).extend(line)
             assert places[-1] < cache.capacity
         return self.table[ids, positions]

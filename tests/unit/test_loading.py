@@ -211,6 +211,16 @@ def test_flash_attention_that_is_not_installed_is_explained(
     assert "pip install flash-attn" in error.hint
 
 
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
+def test_flash_attention_that_is_installed_says_what_it_takes(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    monkeypatch.setattr(loading, "is_flash_attn_2_available", lambda: True)
+    error = refusal(checkpoint, attn="flash_attention_2", device_map="cpu", dtype=dtype)
+    assert "takes a CUDA device, and bfloat16 or float16" in error.message
+    assert error.hint == "leave --attn out"
+
+
 @pytest.mark.parametrize("attn", ["sdpa", "eager"])
 def test_attention_is_the_one_asked_for(checkpoint: Checkpoint, attn: str) -> None:
     assert load(checkpoint, attn=attn).config._attn_implementation == attn

@@ -53,11 +53,14 @@ def load_model(
     # 1) Refuse what can be refused without the weights
     device_map = choose_device_map(loading)
     attention = None if loading.attn == "auto" else loading.attn
+    devices = device_map.values() if isinstance(device_map, dict) else [device_map or "cpu"]
+    on_gpu = not {"cpu", "disk"}.issuperset(devices)
+    dtype = dtype_name(loading, checkpoint.n_bytes, on_gpu)
+    if attention == "flash_attention_2":
+        _check_flash_attention(on_gpu, dtype)
     empty = _build_empty(model_class, checkpoint, attention)
     if isinstance(device_map, dict):
         _check_homes(device_map, loading.device_map, empty)
-    devices = device_map.values() if isinstance(device_map, dict) else [device_map or "cpu"]
-    on_gpu = not {"cpu", "disk"}.issuperset(devices)
     quantization = _choose_quantization(loading, checkpoint, on_gpu, empty, keep_whole)
     if quantization is not None and on_gpu and {"cpu", "disk"} & set(devices):
         raise MmgenError("a quantised model cannot be spread over GPU and CPU or disk", "use one kind of device")
@@ -69,7 +72,7 @@ def load_model(
     try:
         loaded: Any = model_class.from_pretrained(
             checkpoint.folder,
-            dtype=dtype_name(loading, checkpoint.n_bytes, on_gpu),
+            dtype=dtype,
             device_map=device_map,
             attn_implementation=attention,
             quantization_config=quantization,
@@ -165,17 +168,22 @@ def _check_homes(device_map: dict[str, Any], path: str, model: PreTrainedModel) 
 # --- how ----------------------------------------------------------------------------------------------------------
 
 
+def _check_flash_attention(on_gpu: bool, dtype: str) -> None:
+    if not is_flash_attn_2_available():  # else it would come from the Hub, as code
+        raise MmgenError(
+            "--attn flash_attention_2 needs the package flash-attn and a CUDA device",
+            "pip install flash-attn, or leave --attn out: sdpa is nearly as fast",
+        )
+    if not on_gpu or dtype == "float32":
+        raise MmgenError("--attn flash_attention_2 takes a CUDA device, and bfloat16 or float16", "leave --attn out")
+
+
 def _build_empty(model_class: type[PreTrainedModel], checkpoint: Checkpoint, attention: str | None) -> PreTrainedModel:
     """Build a model as its config says, with no weights in it.
 
     Raises:
         MmgenError: there is no such model, as of a width that its heads do not divide, or not with this attention.
     """
-    if attention == "flash_attention_2" and not is_flash_attn_2_available():  # else it would come from the Hub, as code
-        raise MmgenError(
-            "--attn flash_attention_2 needs the package flash-attn and a CUDA device",
-            "pip install flash-attn, or leave --attn out: sdpa is nearly as fast",
-        )
     said = f"config.json of {checkpoint.name} does not fit", "fetch it again"
     if attention is not None:
         said = f"{checkpoint.name} cannot use --attn {attention}", "leave --attn out"

@@ -8,6 +8,7 @@ modeling_chameleon.py do, with their weights, in the manner of gpt-fast (github.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ def fits(decoder: Any) -> bool:
     """Say whether `Body` computes what a decoder of such a kind does: by its options, and by where it is."""
     config, devices = decoder.config, {parameter.device for parameter in decoder.parameters()}
     return (
-        config._attn_implementation == "sdpa"
+        config._attn_implementation in ("sdpa", "flash_attention_2")
         and config.hidden_act == "silu"
         and not getattr(config, "swin_norm", False)
         and decoder.rotary_emb.rope_type not in ("dynamic", "longrope")  # which look at how long the text has become
@@ -59,7 +60,7 @@ def join(decoder: Any) -> bool:
 
 
 class Body:
-    """The layers of a decoder that `fits`.
+    """The layers of a decoder that `fits`, with PyTorch's attention or, if its config says so, with flash-attn's.
 
     Args:
         asks_twice: a single query is asked twice, and one of the two equal answers let go: in bfloat16 PyTorch's kernel
@@ -74,14 +75,17 @@ class Body:
         self._norm: Tensor = decoder.norm.weight
         self._epsilon: float = decoder.config.rms_norm_eps
         self._rotary, self._asks_twice = decoder.rotary_emb, asks_twice
-        self._turns = torch.empty(0)
+        self._flash: Callable[..., Tensor] | None = None
+        if decoder.config._attn_implementation == "flash_attention_2":
+            self._flash = import_module("flash_attn").flash_attn_with_kvcache
+        self._turns = [torch.empty(0)]  # the last one counts; a graph may have recorded those before
 
     def __call__(self, x: Tensor, positions: Tensor, cache: Cache, visible: Tensor | None) -> Tensor:
         """Make a pass: vectors [r, T, D], positions [r, T], and what Cache.aim said of them -> hidden [r, T, D]."""
         heads, groups, width = self._heads, self._groups, self._width
         cos, sin = F.embedding(positions, self._turned(cache.capacity, x))[:, :, None].chunk(2, dim=-1)
         mask = None
-        if visible is not None:  # once for each head of a group: see _attend
+        if visible is not None and self._flash is None:  # once for each head of a group: see _attend
             mask = torch.zeros(visible.shape, dtype=x.dtype, device=x.device).masked_fill_(~visible, -torch.inf)
             mask = mask.repeat(1, 1, heads // groups, 1)
         for index, layer in enumerate(self._layers):
@@ -93,7 +97,13 @@ class Body:
             qk = torch.addcmul(qk * cos, qk.roll(width // 2, dims=-1), sin)
             query, key = qk.transpose(1, 2).split_with_sizes((heads, groups), dim=1)
             keys, values = cache.update(key, value.transpose(1, 2), index)
-            x = x + layer.out(self._attend(query, keys, values, mask))
+            if self._flash is None:
+                seen = self._attend(query, keys, values, mask)
+            else:  # [r, T, heads, width]: each query looks at its own place, and at what its row has before
+                asked, *cached = (each.transpose(1, 2) for each in (query, keys, values))
+                n_cached = (positions[:, -1] + 1).int()
+                seen = self._flash(asked, *cached, cache_seqlens=n_cached, causal=True).flatten(2)
+            x = x + layer.out(seen)
             gate, up = layer.gate_up(self._normed(x, layer.mlp_norm)).chunk(2, dim=-1)
             x = x + layer.down(F.silu(gate) * up)
         return self._normed(x, self._norm)
@@ -120,12 +130,11 @@ class Body:
 
     def _turned(self, n: int, like: Tensor) -> Tensor:
         """Give cosines and signed sines of at least n positions, [positions, 2 * width]; made once for all passes."""
-        turns = self._turns
-        if len(turns) < n:
+        if len(self._turns[-1]) < n:
             cos, sin = self._rotary(like, torch.arange(n, device=like.device)[None])  # each [1, n, width]
             low, high = sin[0].chunk(2, dim=-1)
-            self._turns = turns = torch.cat([cos[0], -low, high], dim=-1)
-        return turns
+            self._turns.append(torch.cat([cos[0], -low, high], dim=-1))
+        return self._turns[-1]
 
 
 class _Layer(NamedTuple):

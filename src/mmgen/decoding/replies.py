@@ -85,9 +85,10 @@ def draw(
     canvas = prompts[0].canvas or v.canvas
     weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(prompts[0].images))
     ids = [guidance_row(v, kind, prompt) for prompt in prompts for kind in weights]
-    cache = Cache(len(ids), max(map(len, ids)) + canvas.n_places)
+    window = _window(model, len(ids))
+    cache = Cache(len(ids), max(map(len, ids)) + canvas.n_places + window)  # the last pass guesses beyond the end
     hidden = _prefill(model.network, cache, ids)
-    yield from _pictures(model, cache, hidden, weights, requests, canvas)
+    yield from _pictures(model, cache, hidden, weights, requests, canvas, window)
 
 
 def interleave(
@@ -100,7 +101,7 @@ def interleave(
     """
     [request], [prompt] = requests, prompts
     v, network, sampling = model.vocabulary, model.network, request.image
-    cache, main, guidance = Cache(3, model.context), range(1), range(1, 3)
+    cache, main, guidance = Cache(3, model.context + _window(model, 1)), range(1), range(1, 3)
     grammar = Grammar(v, request, model.context)
     text = Detokenizer(model.detokenise, strip=not request.completion)
     noise, seen = [Noise(request.seed, words=True)], [list(prompt.ids)]
@@ -126,7 +127,7 @@ def interleave(
             hidden = torch.cat([hidden, extend(network, cache, guidance[: len(rows)], rows)])
         own = replace(request, seed=request.seed + len(pictures) - len(prompt.images))
         ids: list[int] = []
-        for _, piece in _pictures(model, cache, hidden, weights, [own], v.canvas):
+        for _, piece in _pictures(model, cache, hidden, weights, [own], v.canvas, _window(model, len(weights))):
             if isinstance(piece, Done):
                 n_codes += piece.n_tokens
             else:
@@ -159,13 +160,13 @@ def _pictures(
     weights: Mapping[str, float],
     requests: Sequence[Request],
     canvas: Canvas,
+    window: int,
 ) -> Iterator[tuple[int, Piece | Done]]:
     """Choose the codes of a picture for each request, given what its guidance rows hold, and decode what is whole.
 
     Args:
         hidden: [B * G, D] of the first rows of the cache, after begin-image.
     """
-    window = model.window or jacobi.choose_window(hidden.device, len(hidden), model.pass_tokens)
     loop = stepwise.picture if window == 1 else partial(jacobi.picture, window=window)
     codes: list[list[int]] = [[] for _ in requests]
     passes, is_over = [0] * len(requests), [False] * len(requests)
@@ -188,6 +189,10 @@ def _pictures(
                 yield index, Done("end" if is_whole else "cancelled", len(codes[index]))
         if all(is_over) and any(len(each) < canvas.n_codes for each in codes):
             return  # else the loop has an end of its own, and leaves the cache in order
+
+
+def _window(model: LanguageModel, n_rows: int) -> int:
+    return model.window or jacobi.choose_window(model.network.code_ids.device, n_rows, model.pass_tokens)
 
 
 def guidance_row(v: Vocabulary, kind: str, prompt: PromptIds) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,22 +19,27 @@ from mmgen.decoding.grammar import Canvas, Grammar, Step, forbidden
 from mmgen.decoding.sampling import Noise, choose, mix, penalise_repetition
 from mmgen.request import ImageSampling
 
+_GPU_STEP = 256  # slots
+
 
 class Cache:
     """Keys and values of R rows of at most `capacity` positions; it fits the `update` call of transformers' layers.
 
     Attributes:
         lengths: positions taken in each row.
-        extent: slots that a pass has to look at.
+        rows: of the pass under way.
+        slots: [r * T] int64, where it writes, of all rows one after the other.
+        extent: slots that it has to look at. On a GPU more, in steps, so that passes of one shape come again and again.
+        graphs: of such passes (decoding.graphs); they know where keys and values lie.
     """
 
     def __init__(self, n_rows: int, capacity: int) -> None:
         self.capacity = capacity
         self.lengths = [0] * n_rows
-        self.extent = 0
+        self.rows, self.extent = range(0), 0
+        self.slots = torch.empty(0)
+        self.graphs: dict[object, Any] = {}
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}  # keys and values, each [R, capacity, heads, D]
-        self._rows = range(0)
-        self._slots = torch.empty(0)  # [r * T], of all rows one after the other
 
     def aim(self, rows: range, positions: Tensor) -> Tensor | None:
         """Say where the next pass writes: `rows` (neighbours), positions [r, T] int64 from each row's length on.
@@ -44,12 +50,13 @@ class Cache:
         """
         lengths = [self.lengths[row] for row in rows]
         start, n_tokens = max(lengths), positions.shape[1]
-        self.extent = min(self.capacity, start + n_tokens)
-        self._rows = rows
+        self.extent, self.rows = start + n_tokens, rows
+        if positions.is_cuda and start:
+            self.extent = min(self.capacity, -(-self.extent // _GPU_STEP) * _GPU_STEP)
         each = torch.arange(rows.start, rows.stop, device=positions.device)
-        self._slots = (each[:, None] * self.capacity + positions).flatten()
+        self.slots = (each[:, None] * self.capacity + positions).flatten()
         begin_alike = min(lengths) == start
-        if begin_alike and (start == 0 or n_tokens == 1):
+        if begin_alike and (start == 0 or n_tokens == 1) and self.extent == start + n_tokens:
             return None
         slots = torch.arange(self.extent, device=positions.device)
         unlike = positions[:1] if begin_alike else positions
@@ -69,8 +76,8 @@ class Cache:
             self._layers[layer_idx] = (key.new_zeros(shape), value.new_zeros(shape))
         found = []
         for stored, new in zip(self._layers[layer_idx], (key, value), strict=True):
-            stored.flatten(0, 1).index_copy_(0, self._slots.to(key.device), new.transpose(1, 2).flatten(0, 1))
-            found.append(stored[self._rows.start : self._rows.stop, : self.extent].transpose(1, 2))
+            stored.flatten(0, 1).index_copy_(0, self.slots.to(key.device), new.transpose(1, 2).flatten(0, 1))
+            found.append(stored[self.rows.start : self.rows.stop, : self.extent].transpose(1, 2))
         return found[0], found[1]
 
 
@@ -98,7 +105,6 @@ def forward(network: Network, cache: Cache, rows: range, ids: Tensor) -> Tensor:
     """
     starts = torch.tensor([cache.lengths[row] for row in rows], device=ids.device)
     positions = starts[:, None] + torch.arange(ids.shape[1], device=ids.device)
-    positions = positions.clamp(max=cache.capacity - 1)  # of guesses beyond the end: nothing looks at that slot
     return network.body(ids, positions, cache, cache.aim(rows, positions))
 
 

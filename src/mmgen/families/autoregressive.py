@@ -24,6 +24,7 @@ from mmgen.codes import Maker, Rows, stored
 from mmgen.decoding.body import Body, fits, join
 from mmgen.decoding.constraint import Constraint, own_tokenizer
 from mmgen.decoding.grammar import PromptIds
+from mmgen.decoding.graphs import Pass, Replayed
 from mmgen.decoding.replies import LanguageModel, draw, generate_text, interleave
 from mmgen.decoding.scoring import margin, score_pictures, score_words
 from mmgen.decoding.stepwise import Cache, Network
@@ -79,9 +80,11 @@ class AutoregressiveModel(InMemoryModel):
         code_ids = torch.tensor(prompter.vocabulary.code_ids, device=self._embedding.weight.device)
         code_head = self._code_head(code_ids)
         model.lm_head = packed(cast(torch.nn.Linear, model.lm_head))
-        self._own_body = None
+        self._own_body: Pass | None = None
         if self._fits(self._decoder):
             self._own_body = Body(self._decoder, asks_twice=is_x86() and is_cpu and model.dtype == torch.bfloat16)
+            if model.device.type == "cuda" and self.loading.quantize is None:
+                self._own_body = Replayed(self._own_body)
         network = Network(self._body, model.lm_head, code_head, code_ids)
         pass_tokens = 128 if not is_cpu else 64 if self.n_lanes else 16  # a pass of a small one takes long to set off
         self.language_model = LanguageModel(
@@ -100,17 +103,17 @@ class AutoregressiveModel(InMemoryModel):
         """Load the weights.
 
         Raises:
-            MmgenError: flash attention is asked for, a device map leaves the codec out, or the weights do not fit.
+            MmgenError: flash attention cannot be used, a device map leaves the codec out, or the weights do not fit.
         """
-        if self.loading.attn == "flash_attention_2":
-            raise MmgenError(
-                f"{self.name} cannot use --attn flash_attention_2: the cache of fixed size needs a mask",
-                "leave --attn out, or use --attn sdpa: PyTorch's own fast kernels",
-            )
         whole = [_CODEC, *self.keep_whole]
         model = load_model(self.network, self.checkpoint, self.loading, keep_whole=whole, join=self._join)
         if next(model.get_submodule(_CODEC).parameters()).is_meta:
             raise MmgenError("the device map leaves the picture codec without a device", f"give {_CODEC} a device")
+        if self.loading.attn == "flash_attention_2" and not self._fits(model.get_decoder()):
+            raise MmgenError(
+                f"{self.name} cannot use --attn flash_attention_2: its layers are of a kind of their own, or spread",
+                "leave --attn out, or use --attn sdpa: PyTorch's own fast kernels",
+            )
         return model
 
     @abstractmethod
