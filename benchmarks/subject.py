@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmgen import tasks
+from mmgen.decoding.body import Body
 from mmgen.decoding.sampling import Noise, guidance_weights, log_probabilities, mix, pick
 from mmgen.decoding.stepwise import Cache, extend, forward
 from mmgen.decoding.vq import to_uint8
@@ -102,9 +103,15 @@ def draw_all(model: AutoregressiveModel, requests: Sequence[Request], window: in
     )
 
 
-def has_captured_step() -> bool:
-    """Whether this version can run a step as a captured CUDA graph: it cannot yet."""
-    return False
+def capture_nothing(model: AutoregressiveModel) -> None:
+    """Let a model make its passes one by one from now on, none of them replayed as a CUDA graph."""
+    decoder, embedding = model.model.get_decoder(), model.model.get_input_embeddings()
+    body = Body(decoder)
+    network = replace(
+        model.language_model.network,
+        body=lambda ids, positions, cache, visible: body(embedding(ids), positions, cache, visible),
+    )
+    model.language_model = replace(model.language_model, network=network)
 
 
 @dataclass(frozen=True)
