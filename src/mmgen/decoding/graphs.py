@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +23,6 @@ class Replayed:
 
     def __init__(self, body: Pass) -> None:
         self._body, self._can_record = body, True
-        self._pool: Any = None  # memory of all graphs: no two are replayed at once
 
     def __call__(self, x: Tensor, positions: Tensor, cache: Cache, visible: Tensor | None) -> Tensor:
         """Make a pass: vectors [r, T, D], positions [r, T], and what Cache.aim said of them -> hidden [r, T, D]."""
@@ -60,8 +58,7 @@ class Replayed:
             with torch.cuda.stream(aside):  # what is chosen at the first call, as cuBLAS does, is not to be recorded
                 self._body(x, positions, cache, visible)
             torch.cuda.current_stream().wait_stream(aside)
-            self._pool = self._pool or torch.cuda.graph_pool_handle()
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 hidden = self._body(x, positions, cache, visible)
         finally:
             cache.slots = own
