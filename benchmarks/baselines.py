@@ -7,9 +7,16 @@ end of sequence: always the full count of codes. Pixels and PNG are made as mmge
 """
 
 import copy
+import multiprocessing
+import os
+import tempfile
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -20,6 +27,7 @@ from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.outputs.pictures import encode_image
 from mmgen.request import ImageSampling
 
+from .checkpoints import open_subject
 from .measures import Clock, Run, forget_peak, peak_bytes
 from .subject import make_request, to_image
 
@@ -136,6 +144,50 @@ class Stock:
             codes=tuple(codes),
         )
         return run.scaled_to(v.canvas.n_codes)
+
+
+class Apart:
+    """A baseline in a process of its own.
+
+    Args:
+        static: B.
+        opened: what `checkpoints.open_subject` is to open there.
+    """
+
+    def __init__(self, static: bool, *opened: object) -> None:
+        self._pipe, theirs = multiprocessing.Pipe()
+        process = multiprocessing.get_context("spawn").Process(target=_work, args=(theirs, static, opened), daemon=True)
+        process.start()
+        self._threads = 0
+
+    def warm_up(self, n: int, sampling: ImageSampling, n_codes: int) -> None:
+        """Draw a little with one thread and with as many as there are cores; the quicker number is used from now on."""
+        spent: dict[int, float] = {}
+        for self._threads in sorted({1, os.cpu_count() or 1}):
+            self.draw(n, sampling, 0, n_codes)
+            spent[self._threads] = min(self.draw(n, sampling, seed, n_codes).decode for seed in range(2))
+        self._threads = min(spent, key=lambda n_threads: spent[n_threads])
+
+    def draw(self, n: int, sampling: ImageSampling, seed: int, n_codes: int | None = None) -> Run:
+        """Draw as `Stock` does."""
+        self._pipe.send((self._threads, n, sampling, seed, n_codes))
+        run = self._pipe.recv()
+        assert isinstance(run, Run), run
+        return run
+
+
+def _work(pipe: Connection, static: bool, opened: tuple[Any, ...]) -> None:
+    transformers.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder, suppress(EOFError):  # nobody asks any more
+        subject = open_subject(*opened, Path(folder))
+        stock = Stock(subject, unmasked(subject), static=static)
+        while True:
+            n_threads, *asked = pipe.recv()
+            torch.set_num_threads(n_threads)
+            try:
+                pipe.send(stock.draw(*asked))
+            except RuntimeError as failure:  # as when memory does not suffice
+                pipe.send(failure)
 
 
 class _CodesOnly(LogitsProcessor):

@@ -5,10 +5,12 @@ model, but with the vocabulary (65,536) and the codebook (8,192) of a large one.
 Pictures are square; `side` codes in a row, 16 pixels to a code.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from huggingface_hub.utils import TensorInfo
@@ -16,16 +18,19 @@ from safetensors.torch import save_file
 from transformers import ChameleonConfig, ChameleonProcessor
 from transformers.models.chameleon.image_processing_pil_chameleon import ChameleonImageProcessorPil
 
+import mmgen
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.loading import read_image_processor
 from mmgen.checkpoints.x86 import pack
 from mmgen.decoding.body import join
+from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.families.chameleon import Anole, Chameleon
 from mmgen.families.chameleon_prompt import Prompter
 from mmgen.model import Abilities
 from mmgen.request import Loading
 from tests.support.checkpoints import make_tokenizer
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _PIXELS_PER_CODE = 16
 
 
@@ -145,3 +150,12 @@ def _write_small_files(folder: Path, shape: Shape, side: int | None) -> Chameleo
     )
     ChameleonProcessor(image_processor, tokenizer, image_seq_length=side**2).save_pretrained(folder)
     return config
+
+
+def open_subject(name: str, dtype: str, device: torch.device, codes: int | None, folder: Path) -> AutoregressiveModel:
+    """Load the built-in model, or make a random one in memory, the same each time."""
+    if name == "demo":
+        loading = mmgen.Loading(dtype=dtype, device_map=str(device))
+        return cast(AutoregressiveModel, mmgen.load("demo", loading))
+    side = None if codes is None else math.isqrt(codes)
+    return make_in_memory(folder, name, device, DTYPES["bfloat16" if dtype == "auto" else dtype], side=side)

@@ -1,7 +1,9 @@
 """Drawing: mmgen step by step, in windows and as it chooses, beside transformers' `generate`, in one run.
 
-`python -m benchmarks.draw [--model demo|290m|7b] [--pictures 1 4 16] [--guidance 1 3] [--windows 1 8 16 32]`. All share
-one set of weights, and take turns after a warm-up; what counts is the median of the rounds, and the median of the
+Each baseline has a process of its own, and there the number of threads with which it is quickest.
+
+`python -m benchmarks.draw [--model demo|290m|7b] [--pictures 1 4 16] [--guidance 1 3] [--windows 1 8 16 32]`. All have
+the same weights, and take turns after a warm-up; what counts is the median of the rounds, and the median of the
 ratios within a round. The time begins with the prompt and ends with the bytes of a PNG. For each number of pictures
 and each guidance a table, and a line of JSON.
 """
@@ -15,34 +17,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import torch
 import transformers
 
-import mmgen
 from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.request import ImageSampling
 
 from . import subject
-from .baselines import Stock, unmasked
-from .checkpoints import SHAPES, make_in_memory
+from .baselines import Apart
+from .checkpoints import DTYPES, SHAPES, open_subject
 from .measures import Run, copy_bandwidth, environment, median
 
 WARM_UP_CODES = 16  # of a baseline: it has compiled by then what it compiles
 BASELINES = {"A": "A: generate", "B": "B: static cache"}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 Way = Callable[[int], Run]  # of a seed
-
-
-def open_subject(name: str, dtype: str, device: torch.device, codes: int | None, folder: Path) -> AutoregressiveModel:
-    """Load the built-in model, or make a random one in memory."""
-    if name == "demo":
-        loading = mmgen.Loading(dtype=dtype, device_map=str(device))
-        return cast(AutoregressiveModel, mmgen.load("demo", loading))
-    side = None if codes is None else math.isqrt(codes)
-    return make_in_memory(folder, name, device, DTYPES["bfloat16" if dtype == "auto" else dtype], side=side)
 
 
 def take_turns(ways: Mapping[str, Way], repeat: int, seconds: float) -> dict[str, list[Run]]:
@@ -59,7 +49,7 @@ def take_turns(ways: Mapping[str, Way], repeat: int, seconds: float) -> dict[str
 
 def warmed_up(
     model: AutoregressiveModel, n: int, sampling: ImageSampling, windows: Sequence[int | None],
-    stocks: Mapping[str, Stock], baseline_codes: int | None,
+    stocks: Mapping[str, Apart], baseline_codes: int | None,
 ) -> dict[str, Way]:  # fmt: skip
     """Say what takes turns, each having run for some codes."""
     ways: dict[str, Way] = {}
@@ -67,7 +57,7 @@ def warmed_up(
         subject.warm_up(model, n, sampling, window)
         ways[_name(window)] = partial(_draw, model, n, sampling, window)
     for letter, stock in stocks.items():
-        stock.draw(n, sampling, 0, min(WARM_UP_CODES, model.language_model.vocabulary.canvas.n_codes))
+        stock.warm_up(n, sampling, min(WARM_UP_CODES, model.language_model.vocabulary.canvas.n_codes))
         ways[BASELINES[letter]] = partial(stock.draw, n, sampling, n_codes=baseline_codes)
     return ways
 
@@ -182,8 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     transformers.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         model = open_subject(asked.model, asked.dtype, device, asked.codes, Path(folder))
-        network = unmasked(model)
-        stocks = {letter: Stock(model, network, static=letter == "B") for letter in asked.baselines}
+        stocks = {
+            letter: Apart(letter == "B", asked.model, asked.dtype, device, asked.codes) for letter in asked.baselines
+        }
         bandwidth = copy_bandwidth(device, 2**24 if asked.model == "tiny" else None)
         facts = {
             "model": model.name,
