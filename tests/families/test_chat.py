@@ -290,3 +290,21 @@ def test_a_conversation_in_a_file_is_answered_as_the_snippet_answers_it(
         ids = stock_answer(stock, messages[:asked])
         said = stock[1].decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         assert messages[asked]["content"] == [{"type": "text", "text": clean(said).strip()}]
+
+
+@pytest.mark.parametrize("family", ["idefics2", "idefics3", "gemma3"])
+def test_an_image_that_is_asked_about_again_is_not_looked_at_again(family: str, folders: dict[str, Path]) -> None:
+    model = opened(folders[family])
+    questions = ["what is it?", "and what color?", "where?"]
+    asked = [tasks.ask(question, [image(1)], text=SHORT) for question in questions]
+    fresh = [gathered(opened(folders[family]), [request])[0] for request in asked]
+    other = gathered(opened(folders[family]), [tasks.ask("what is it?", [image(2)], text=SHORT)])[0]
+    inner = model.model.model
+    towers = [module for name, module in inner.named_children() if "vision" in name]
+    calls: list[int] = []
+    for tower in towers:
+        tower.register_forward_pre_hook(lambda *_: calls.append(1))
+    assert [gathered(model, [request])[0] for request in asked] == fresh
+    assert len(calls) == 1
+    assert gathered(model, [tasks.ask("what is it?", [image(2)], text=SHORT)])[0] == other
+    assert len(calls) == 2

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, wraps
+from hashlib import sha256
 from itertools import chain
 from typing import Any, cast
 
@@ -132,6 +133,8 @@ class Chat(InMemoryModel):
             keep_whole=[_PROJECTOR],
             may_ignore=() if self._sees else ("",),  # what is stored for images has no place in a model of words
         )
+        if self._sees:
+            _remember_images(self.model)
         # Its weights are here by now: the next load must not ask the network for them.
         self.checkpoint = replace(self.checkpoint, missing=(), missing_bytes=0)
 
@@ -243,3 +246,33 @@ class Chat(InMemoryModel):
 
 
 load = Chat
+
+
+def _remember_images(model: PreTrainedModel) -> None:
+    """Let a model keep what its vision tower made of the last images: asked about them again, it need not look again.
+
+    Models of transformers that have `get_image_features` call it on the part that a head is put on.
+    """
+    inner: Any = getattr(model, "model", None)
+    if not hasattr(inner, "get_image_features"):
+        return
+    look = inner.get_image_features
+    kept: dict[bytes, Any] = {}
+
+    @wraps(look)  # `generate` asks for its signature
+    def recall(*args: Any, **kwargs: Any) -> Any:
+        named, digest = dict[Any, Any](enumerate(args)) | kwargs, sha256()
+        for name, value in named.items():
+            if isinstance(value, torch.Tensor):
+                bits = value.contiguous().flatten().view(torch.uint8).cpu().numpy()
+                digest.update(f"{name} {value.shape} {value.dtype}".encode() + bytes(bits))
+            elif value is None or isinstance(value, str | int | float):
+                digest.update(f"{name} {value!r}".encode())
+            else:  # whatever it is, it may differ where it looks the same
+                return look(*args, **kwargs)
+        if digest.digest() not in kept:
+            kept.clear()
+            kept[digest.digest()] = look(*args, **kwargs)
+        return kept[digest.digest()]
+
+    inner.get_image_features = recall
