@@ -9,6 +9,7 @@ import pytest
 
 # Before anything imports torch: threads that spin while they wait make small models many times slower on busy cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["MMGEN_TUNE"] = "off"  # what is measured on a busy machine would be another choice each time
 
 import transformers
 
@@ -29,6 +30,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     """Hide MMGEN_… variables and colours, and give help a fixed width."""
     for name in [name for name in os.environ if name.startswith("MMGEN_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("MMGEN_TUNE", "off")
     monkeypatch.setenv("MMGEN_CACHE", str(tmp_path_factory.mktemp("cache")))  # what was said is said anew in each test
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")

@@ -208,6 +208,28 @@ def said_lately(note: str) -> bool:
     return False
 
 
+def kept(name: str, make: Callable[[], str]) -> str | None:
+    """Give a text of this name from the cache folder, where it is kept once it was made.
+
+    Of two processes that make it at once, both get what the first has kept. None: it cannot be kept, and is not made.
+    """
+    place = cache_folder() / name
+    beside = _name_beside(place)
+    try:
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with beside.open("x") as file:
+                file.write(make())
+            if not place.exists():
+                beside.replace(place)
+        return place.read_text()
+    except OSError:
+        return None
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
 # --- Ctrl-C -------------------------------------------------------------------------------------------------------
 
 _STOPS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]  # not on Windows

@@ -170,6 +170,23 @@ def test_a_window_is_chosen_for_any_number_of_rows(device: str, pass_tokens: int
     assert found == by_rows
 
 
+@pytest.mark.parametrize(
+    ("times", "by_rows"),
+    [
+        ((1, 1, 1, 1), {1: 16, 2: 16, 16: 16, 100: 16}),  # as where setting off a pass is all it takes
+        ((1, 16, 16, 256), {1: 1, 2: 1, 16: 1, 100: 1}),  # as where tokens are all that counts
+        ((1.2, 2.0, 4.5, 18.0), {1: 16, 16: 4, 100: 4}),
+    ],
+)
+def test_a_window_is_chosen_by_what_passes_were_measured_to_take(
+    times: tuple[float, ...], by_rows: dict[int, int]
+) -> None:
+    cpu = torch.device("cpu")
+    assert {n_rows: choose_window(cpu, n_rows, 16, times) for n_rows in by_rows} == by_rows
+    windows = [choose_window(cpu, n_rows, 16, times) for n_rows in range(1, 40)]
+    assert windows == sorted(windows, reverse=True)
+
+
 # The built-in model. benchmarks/windows.py does the same with more prompts, seeds and windows.
 
 

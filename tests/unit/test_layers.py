@@ -34,8 +34,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 
 # Which modules may import a heavy package as they are imported themselves.
 ROOMS = {
-    "torch": ("decoding.*", "checkpoints.x86", "checkpoints.loading", "families.*"),
-    "transformers": ("checkpoints.loading", "checkpoints.x86", "families.*"),
+    "torch": ("decoding.*", "checkpoints.tuning", "checkpoints.x86", "checkpoints.loading", "families.*"),
+    "transformers": ("checkpoints.loading", "families.*"),
     "PIL": ("inputs.images", "outputs.pictures", "decoding.replies", "families.*"),
     "tokenizers": ("families.*",),
     "safetensors": ("checkpoints.loading",),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmgen.checkpoints.x86 import PackedLinear, leave_files, pack, packed
+from mmgen.checkpoints import x86
+from mmgen.checkpoints.loading import leave_files
+from mmgen.checkpoints.x86 import PackedLinear, least_tokens, pack, packed
 from mmgen.families.chameleon import Chameleon
 from mmgen.request import Loading
 from tests.support.checkpoints import make_checkpoint
@@ -30,6 +33,58 @@ def test_a_packed_layer_computes_what_the_layer_did(shape: tuple[int, ...], bias
         found = packed(linear)(x)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_single_token_can_be_computed_as_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    linear = torch.nn.Linear(5, 9)
+    layer = packed(linear, 2)
+    one, two = torch.randn(1, 1, 5), torch.randn(2, 1, 5)
+    with torch.inference_mode():
+        assert torch.equal(layer(one), linear(one))
+        torch.testing.assert_close(layer(two), linear(two))
+    assert set(layer.state_dict()) == {"weight", "bias"}, "the weight is in there once"
+    assert packed(linear, 0) is linear
+
+
+def test_a_torch_without_these_operators_has_its_layers_as_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4))
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
+    assert least_tokens(model) == 0
+    assert not pack(model)
+    assert type(model[0]) is torch.nn.Linear
+
+
+def test_it_is_measured_from_how_many_tokens_layers_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(40, 40), torch.nn.Linear(40, 40))
+    assert least_tokens(model) == 1, "if it is not measured"
+    monkeypatch.delenv("MMGEN_TUNE")
+    least = least_tokens(model)
+    assert least in (0, 1, 2)
+    assert pack(model, least) == (least > 0)
+    assert least_tokens(model) == least, "a head is packed as the layers are"
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ((1.0, 5.0, 3.0, 2.0), 2),  # as on some processors with AVX2 alone
+        ((1.0, 0.9, 3.0, 2.0), 1),
+        ((1.0, 1.05, 3.0, 2.0), 1),  # as good as equal
+        ((1.0, 2.0, 2.0, 3.0), 0),
+        ((3.0, 1.0, 2.0, 3.0), 1),
+    ],
+)
+def test_the_quicker_way_is_taken(monkeypatch: pytest.MonkeyPatch, times: tuple[float, ...], expected: int) -> None:
+    monkeypatch.delenv("MMGEN_TUNE")
+    monkeypatch.setattr(x86, "shortest", lambda ways, seconds: list(times))
+    assert least_tokens(torch.nn.Sequential(torch.nn.Linear(8, 8))) == expected
+
+
+def test_both_ways_are_not_kept_of_a_large_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MMGEN_TUNE")
+    monkeypatch.setattr(x86, "SMALL", 100)
+    monkeypatch.setattr(x86, "shortest", lambda ways, seconds: [1.0, 5.0, 3.0, 2.0])
+    assert least_tokens(torch.nn.Sequential(torch.nn.Linear(8, 8))) == 0
 
 
 def test_bfloat16_is_rounded_once() -> None:

@@ -19,13 +19,14 @@ from transformers.utils.import_utils import is_flash_attn_2_available, is_optimu
 from mmgen.checkpoints import catalog
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.fit import dtype_name, install_command, needed_package
-from mmgen.checkpoints.x86 import leave_files, pack
+from mmgen.checkpoints.x86 import least_tokens, pack
 from mmgen.errors import MmgenError, UsageError, refused
 from mmgen.request import Loading
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 ConfigT = TypeVar("ConfigT", bound=PreTrainedConfig)
 
+_MAPS = Path("/proc/self/maps")
 _SPREADS = ("auto", "balanced", "sequential")  # accelerate's own ways of filling several GPUs
 # What transformers and torch raise of a config that no model can be built from.
 _IMPOSSIBLE = (StrictDataclassError, ArithmeticError, ValueError, LookupError, RuntimeError, AssertionError)
@@ -96,8 +97,10 @@ def load_model(
     model, report = loaded
     _check(checkpoint, report, may_ignore)
     is_whole = quantization is None and "quantization_config" not in checkpoint.config
-    if is_whole and join(model.get_decoder()) | pack(model.get_decoder()):
-        leave_files(model)
+    if is_whole:
+        decoder = model.get_decoder()
+        if join(decoder) | pack(decoder, least_tokens(decoder)):
+            leave_files(model)
     return cast(ModelT, model)
 
 
@@ -245,3 +248,17 @@ def _check(checkpoint: Checkpoint, report: dict[str, Any], may_ignore: Sequence[
                 f"{checkpoint.name} {what.format(len(wrong), min(wrong))}",
                 "weights and config.json belong to different models, or the checkpoint is not whole: fetch it again",
             )
+
+
+def leave_files(model: torch.nn.Module) -> None:
+    """Give what still lies in a mapped file memory of its own: till then, all pages of the file stay (on Linux)."""
+    try:
+        lines = [line.split(maxsplit=5) for line in _MAPS.read_text().splitlines()]  # address range, mode, …, file
+    except OSError:  # no Linux
+        return
+    mapped = [fields[0].split("-") for fields in lines if fields[1] == "rw-p" and fields[5:] and ".so" not in fields[5]]
+    ranges = [range(int(start, 16), int(end, 16)) for start, end in mapped]
+    for tensor in (*model.parameters(), *model.buffers()):
+        is_plain = tensor.device.type == "cpu" and not tensor.is_mkldnn
+        if is_plain and any(tensor.data_ptr() in addresses for addresses in ranges):
+            tensor.data = tensor.data.clone()

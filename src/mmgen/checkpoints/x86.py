@@ -1,21 +1,28 @@
-"""A way in which an x86-64 processor computes sooner. Knows no model.
+"""A way in which most x86-64 processors compute sooner. Knows no model.
 
 Weights of linear layers in the order in which oneDNN computes with them: as stored, a weight is gone through against
 the grain, or put in order anew by every pass. In order once, it costs the time of reading it, for 16 tokens hardly more
-than for one (`benchmarks.packing`).
+than for one (`benchmarks.packing`). But a single token takes longer so on some processors: it is measured.
 """
 
 from __future__ import annotations
 
 import platform
+from bisect import bisect
 from collections import Counter
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
+from itertools import accumulate, product
 from typing import cast
 
 import torch
 from torch import Tensor
 
-_MAPS = Path("/proc/self/maps")
+from mmgen.checkpoints.fit import SMALL
+from mmgen.checkpoints.tuning import choose, shortest
+
+_MEASURED = 64_000_000  # bytes of weights that are measured with: more than a processor holds in its caches
+_OPERATORS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
 _TOKENS = 16  # of the passes it is put in order for; others are right, too, and gain as well (`benchmarks.packing`)
 
 
@@ -29,34 +36,68 @@ class PackedLinear(torch.nn.Linear):
 
     It cannot be trained, copied or brought to another type, nor can anything else compute with its weight.
 
+    Args:
+        least: tokens of a pass from which it is computed so; below, as stored, which is kept beside.
+
     Attributes:
         weight: [out, in], opaque; `to_dense` gives it as it was.
         bias: [out], or None.
     """
 
-    def __init__(self, linear: torch.nn.Linear) -> None:
+    def __init__(self, linear: torch.nn.Linear, least: int = 1) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
+        self.least = least
+        self.register_buffer("stored", linear.weight.detach() if least > 1 else None, persistent=False)
         in_order = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _TOKENS)
         self.weight = torch.nn.Parameter(in_order, requires_grad=False)
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
+        if self.least > 1 and x.numel() < self.least * self.in_features:
+            return torch.nn.functional.linear(x, cast(Tensor, self.stored), self.bias)
         return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], ""))
 
 
-def packed(linear: torch.nn.Linear) -> torch.nn.Linear:
-    """Return the layer with its weight in order, or itself if that cannot be or would gain nothing."""
-    return PackedLinear(linear) if _can_pack(linear) else linear
+def packed(linear: torch.nn.Linear, least: int = 1) -> torch.nn.Linear:
+    """Return the layer with its weight in order, or itself if that cannot be or is not to be (see least_tokens)."""
+    return PackedLinear(linear, least) if least and _can_pack(linear) else linear
 
 
-def pack(module: torch.nn.Module) -> bool:
+def least_tokens(module: torch.nn.Module) -> int:
+    """Measure from how many tokens of a pass on the layers within a module gain by being packed; 0: never.
+
+    2: a single token loses, and there is memory to keep both ways.
+    """
+    layers = [each for each in module.modules() if isinstance(each, torch.nn.Linear)]
+    if done := [each.least for each in layers if isinstance(each, PackedLinear)]:
+        return done[0]
+    layers = [each for each in layers if _can_pack(each)]
+    shapes = [(*each.weight.shape, each.weight.dtype) for each in layers]
+    return choose("tokens from which layers are packed", shapes, [1], lambda: [_measure(layers)])[0] if layers else 0
+
+
+@torch.inference_mode()
+def _measure(layers: Sequence[torch.nn.Linear]) -> int:
+    sizes = list(accumulate(each.weight.nbytes for each in layers))
+    some = layers[: bisect(sizes, _MEASURED) or 1]
+    inputs = [each.weight.new_zeros(_TOKENS, each.in_features) for each in some]
+
+    def run(n_tokens: int, layers: Sequence[torch.nn.Linear]) -> None:
+        for each, x in zip(layers, inputs, strict=True):
+            each(x[:n_tokens])
+
+    kinds = product((1, _TOKENS), (some, [PackedLinear(each) for each in some]))
+    one, one_packed, many, many_packed = shortest([partial(run, *kind) for kind in kinds], 0.15)
+    if one < 0.9 * one_packed and many > many_packed and sizes[-1] <= SMALL:
+        return 2
+    return int(one * many >= one_packed * many_packed)
+
+
+def pack(module: torch.nn.Module, least: int = 1) -> bool:
     """Put the weights of all linear layers within a module in order, one after the other, each in place of the old.
 
-    Those that are shared, as a head's with the embedding, stay as they are.
-
-    Returns:
-        Whether any was put in order.
+    Those that are shared, as a head's with the embedding, stay as they are. Returns whether any was put in order.
     """
     named = list(module.named_modules(remove_duplicate=False))
     owners = Counter(id(weight) for _, each in named for weight in each.parameters(recurse=False))
@@ -65,32 +106,18 @@ def pack(module: torch.nn.Module) -> bool:
     done = False
     for name in names:
         linear = cast(torch.nn.Linear, module.get_submodule(name))
-        if name and _can_pack(linear):
-            module.set_submodule(name, PackedLinear(linear))
+        if name and (in_order := packed(linear, least)) is not linear:
+            module.set_submodule(name, in_order)
             done = True
     return done
-
-
-def leave_files(model: torch.nn.Module) -> None:
-    """Give what still lies in a mapped file memory of its own: till then, all pages of the file stay (on Linux)."""
-    try:
-        lines = [line.split(maxsplit=5) for line in _MAPS.read_text().splitlines()]  # address range, mode, …, file
-    except OSError:  # no Linux
-        return
-    mapped = [fields[0].split("-") for fields in lines if fields[1] == "rw-p" and fields[5:] and ".so" not in fields[5]]
-    ranges = [range(int(start, 16), int(end, 16)) for start, end in mapped]
-    for tensor in (*model.parameters(), *model.buffers()):
-        is_plain = tensor.device.type == "cpu" and not tensor.is_mkldnn
-        if is_plain and any(tensor.data_ptr() in addresses for addresses in ranges):
-            tensor.data = tensor.data.clone()
 
 
 def _can_pack(linear: torch.nn.Linear) -> bool:
     weight = linear.weight
     if type(linear) is not torch.nn.Linear or weight.device.type != "cpu" or hasattr(linear, "_hf_hook"):
         return False  # quantised, on a GPU, or brought from disk by accelerate
-    if not (is_x86() and torch._C._has_mkldnn):
-        return False
-    if weight.dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return weight.dtype == torch.float32
+    if not (is_x86() and torch._C._has_mkldnn and all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)):
+        return False  # the operators are torch's own, and may go
+    return weight.dtype == torch.float32 or (
+        weight.dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )

@@ -37,10 +37,7 @@ def fits(decoder: Any) -> bool:
 def join(decoder: Any) -> bool:
     """Put one linear layer in place of those that read the same vector; the decoder is for `Body` alone from then on.
 
-    Those that are quantised, or brought to their device by accelerate, stay as they are.
-
-    Returns:
-        Whether there were any.
+    Those that are quantised, or brought to their device by accelerate, stay as they are. Returns whether any was not.
     """
     done = False
     for layer in decoder.layers:
@@ -63,15 +60,16 @@ class Body:
     """The layers of a decoder that `fits`, with PyTorch's attention or, if its config says so, with flash-attn's.
 
     Args:
+        n_layers: only so many of the first, to be timed.
         asks_twice: a single query is asked twice, and one of the two equal answers let go: in bfloat16 PyTorch's kernel
             for x86-64 processors takes longer for one than for two.
     """
 
-    def __init__(self, decoder: Any, *, asks_twice: bool = False) -> None:
+    def __init__(self, decoder: Any, *, n_layers: int | None = None, asks_twice: bool = False) -> None:
         self._heads: int = decoder.config.num_attention_heads
         self._groups: int = decoder.config.num_key_value_heads  # of heads that share keys and values
         self._width: int = decoder.layers[0].self_attn.head_dim
-        self._layers = [_read(layer) for layer in decoder.layers]
+        self._layers = [_read(layer) for layer in decoder.layers[:n_layers]]
         self._norm: Tensor = decoder.norm.weight
         self._epsilon: float = decoder.config.rms_norm_eps
         self._rotary, self._asks_twice = decoder.rotary_emb, asks_twice

@@ -24,14 +24,22 @@ from mmgen.request import ImageSampling
 # Places of a pass beyond which guesses are wrong too often to be worth it: on a CPU as benchmarks/README.md says, on a
 # GPU not measured yet.
 _MOST_ON_CPU, _MOST_ON_GPU = 16, 64
+TIMED = ((1, 1), (1, 16), (16, 1), (16, 16))  # rows and places of the passes that a choice is made by
+# Codes that a pass over so many places settles: the built-in model, with guidance and without.
+_SETTLED = {1: 1.0, 2: 1.4, 4: 1.9, 8: 2.65, 16: 3.5}
 
 
-def choose_window(device: torch.device, n_rows: int, pass_tokens: int) -> int:
+def choose_window(device: torch.device, n_rows: int, pass_tokens: int, times: Sequence[float] = ()) -> int:
     """Choose how many places a pass looks at, for pictures of `n_rows` rows in all: as many as cost little more.
 
     Args:
-        pass_tokens: see replies.LanguageModel.
+        pass_tokens: tokens of one pass over all its rows beyond which it takes longer in proportion.
+        times: what passes of `TIMED` were measured to take, in any unit: then the quickest for a picture is chosen.
     """
+    if times:
+        rows = min(1.0, (n_rows - 1) / 15)
+        one, sixteen = (few + rows * (many - few) for few, many in zip(times[:2], times[2:], strict=True))
+        return max(_SETTLED, key=lambda places: _SETTLED[places] / (one + (places - 1) / 15 * (sixteen - one)))
     most = _MOST_ON_CPU if device.type == "cpu" else _MOST_ON_GPU
     return max(1, min(most, pass_tokens // n_rows))
 

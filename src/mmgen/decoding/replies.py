@@ -35,7 +35,7 @@ class LanguageModel:
         vq_decode: codes [1, h, w] int64 -> pixels [1, 3, H, W] float in [-1, 1].
         window: most places of a picture that one pass looks at; None chooses, 1 is one by one.
         maker: says with what pictures are made; called once one is whole.
-        pass_tokens: tokens of one pass over all its rows beyond which it takes longer in proportion.
+        choose_window: chooses it, for so many rows of the cache.
         constrain: gives what keeps a reply to a JSON schema, if there is one.
     """
 
@@ -46,7 +46,7 @@ class LanguageModel:
     vq_decode: Callable[[Tensor], Tensor]
     maker: Callable[[], Maker]
     window: int | None = None
-    pass_tokens: int = 16
+    choose_window: Callable[[int], int] = lambda n_rows: max(1, 16 // n_rows)
     constrain: Callable[[str | None], Constraint | None] = no_constraint
 
 
@@ -192,7 +192,7 @@ def _pictures(
 
 
 def _window(model: LanguageModel, n_rows: int) -> int:
-    return model.window or jacobi.choose_window(model.network.code_ids.device, n_rows, model.pass_tokens)
+    return model.window or model.choose_window(n_rows)
 
 
 def guidance_row(v: Vocabulary, kind: str, prompt: PromptIds) -> tuple[int, ...]:

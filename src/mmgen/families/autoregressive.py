@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cached_property, partial
 from hashlib import sha256
 from typing import Any, ClassVar, cast
 
@@ -19,21 +21,24 @@ from transformers import PreTrainedModel
 
 from mmgen.checkpoints.fit import SMALL, cache_per_token
 from mmgen.checkpoints.loading import load_model
-from mmgen.checkpoints.x86 import is_x86, packed
+from mmgen.checkpoints.tuning import choose, shortest
+from mmgen.checkpoints.x86 import is_x86, least_tokens, packed
 from mmgen.codes import Maker, Rows, stored
 from mmgen.decoding.body import Body, fits, join
 from mmgen.decoding.constraint import Constraint, own_tokenizer
 from mmgen.decoding.grammar import PromptIds
 from mmgen.decoding.graphs import Pass, Replayed
+from mmgen.decoding.jacobi import TIMED, choose_window
 from mmgen.decoding.replies import LanguageModel, draw, generate_text, interleave
 from mmgen.decoding.scoring import margin, score_pictures, score_words
-from mmgen.decoding.stepwise import Cache, Network
+from mmgen.decoding.stepwise import Cache, Network, forward
 from mmgen.errors import MmgenError, OutOfMemoryError, TooLongError
-from mmgen.families.in_memory import InMemoryModel, free_bytes
+from mmgen.families.in_memory import InMemoryModel, free_bytes, in_threads, measure_threads
 from mmgen.families.prompting import TokenPrompter
 from mmgen.request import BOTH, PICTURES, WORDS, Done, Picture, Piece, Request
 
 _CODEC = "model.vqmodel"
+_TIMED = 64_000_000  # bytes of weights in as many layers as are timed, which is enough to be slow to read
 _log = logging.getLogger("mmgen")
 
 
@@ -70,8 +75,7 @@ class AutoregressiveModel(InMemoryModel):
             return
         self.model = model = self.load()
         is_cpu = model.device.type == "cpu"
-        if is_cpu and self.checkpoint.n_bytes <= SMALL:
-            self.n_lanes = torch.get_num_threads()
+        self._most_threads = torch.get_num_threads()
         self._token_bytes = cache_per_token(self.checkpoint, str(model.dtype).removeprefix("torch."))
         self._decoder: torch.nn.Module = model.get_decoder()
         self._embedding = cast(torch.nn.Embedding, model.get_input_embeddings())
@@ -79,25 +83,67 @@ class AutoregressiveModel(InMemoryModel):
         prompter = self.prompter
         code_ids = torch.tensor(prompter.vocabulary.code_ids, device=self._embedding.weight.device)
         code_head = self._code_head(code_ids)
-        model.lm_head = packed(cast(torch.nn.Linear, model.lm_head))
+        model.lm_head = packed(cast(torch.nn.Linear, model.lm_head), least_tokens(self._decoder))
         self._own_body: Pass | None = None
         if self._fits(self._decoder):
             self._own_body = Body(self._decoder, asks_twice=is_x86() and is_cpu and model.dtype == torch.bfloat16)
             if model.device.type == "cuda" and self.loading.quantize is None:
                 self._own_body = Replayed(self._own_body)
         network = Network(self._body, model.lm_head, code_head, code_ids)
-        pass_tokens = 128 if not is_cpu else 64 if self.n_lanes else 16  # a pass of a small one takes long to set off
+        pass_tokens = 128 if not is_cpu else 64 if self.checkpoint.n_bytes <= SMALL else 16
+        self.n_threads, self.n_lanes, *times = self._tune(network)
         self.language_model = LanguageModel(
             network,
             prompter.vocabulary,
             prompter.context,
             prompter.decode,
-            self.decode,
+            self._decode_in_all_threads,
             self._maker,
             self.loading.window,
-            pass_tokens,
+            lambda n_rows: choose_window(model.device, n_rows, pass_tokens, times if all(times) else ()),
             self._constrain,
         )
+
+    def _tune(self, network: Network) -> list[int]:
+        """Choose threads and lanes as they are quickest on this processor; time passes of jacobi.TIMED in microseconds.
+
+        If that is not measured, it is one thread for a small model, which takes long to set off a pass, and no times.
+        """
+        is_cpu = self.model.device.type == "cpu"
+        n = self._most_threads if is_cpu and self.checkpoint.n_bytes <= SMALL else 0
+        fixed = [min(n, 1), n, *(0 for _ in TIMED)]
+        if not is_cpu or self._own_body is None:
+            return fixed
+        layers = cast(Any, self._decoder).layers
+        n_layers = max(1, int(len(layers) * min(1.0, _TIMED / self.checkpoint.n_bytes)))
+        body = Body(self._decoder, n_layers=n_layers)
+        part = replace(network, body=lambda ids, *rest: body(self._embed(ids), *rest))
+
+        def make_pass(n_threads: int, n_rows: int, n_tokens: int) -> None:
+            cache = Cache(n_rows, 64 + n_tokens)
+            cache.lengths = [64] * n_rows
+            with torch.inference_mode(), in_threads(n_threads):
+                forward(part, cache, range(n_rows), network.code_ids[:1].expand(n_rows, n_tokens))
+
+        def measure() -> list[int]:
+            with ThreadPoolExecutor(self._most_threads) as pool:
+
+                def at_once(n: int, *how: int) -> None:
+                    for done in [pool.submit(make_pass, *how) for _ in range(n)]:
+                        done.result()
+
+                n_threads, n_lanes = measure_threads(at_once, self._most_threads)
+                # One picture is drawn alone, several in all lanes
+                ways = [partial(at_once, n_lanes if size[0] > 1 else 1, n_threads, *size) for size in TIMED]
+                return [n_threads, n_lanes, *(round(1e6 * seconds) for seconds in shortest(ways, 0.4))]
+
+        shapes = [tuple(each.shape) for each in layers[0].parameters()]
+        return choose("threads, lanes, microseconds of passes", (shapes, len(layers), self.model.dtype), fixed, measure)
+
+    def _decode_in_all_threads(self, codes: Tensor) -> Tensor:
+        """Decode as `decode` does, alone and in lanes alike: the number of threads can change the last bits."""
+        with in_threads(self._most_threads):
+            return self.decode(codes)
 
     def load(self) -> PreTrainedModel:
         """Load the weights.

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import gc
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 from threading import Event
 from typing import Any, TypeVar
@@ -20,11 +21,13 @@ import torch
 from mmgen.checkpoints import catalog, fit
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.loading import ran_out_of_memory
+from mmgen.checkpoints.tuning import shortest
 from mmgen.errors import MmgenError, OutOfMemoryError
 from mmgen.model import Abilities, Model
 from mmgen.request import BOTH, GROUP, Done, Loading, Picture, Piece, Request, Thought
 from mmgen.tasks import scaled
 
+_MUCH = 0.67  # of the time that one thread takes
 _Piece = TypeVar("_Piece")
 Numbered = tuple[int, Request]
 
@@ -39,14 +42,14 @@ class InMemoryModel(Model):
         model: the transformers model, once it is loaded.
         prompter: writes its prompts; its `check(request)` refuses without looking at images.
         most_rows: most requests of a batch.
-        n_lanes: batches at once, each in one thread, where the model is so small that threads would wait for each other
-            more than they gain; 0: one batch, in all threads.
+        n_threads: that it computes in, where all there are would wait for each other more than they gain; 0: all.
+        n_lanes: batches at once, in so many threads each; 0: one.
     """
 
     model: Any = None
     prompter: Any
     most_rows = GROUP
-    n_lanes = 0
+    n_threads = n_lanes = 0
 
     def __init__(
         self,
@@ -120,7 +123,7 @@ class InMemoryModel(Model):
             left = answers[len(scores) :][: self.most_rows]
             batch = left[: max(1, self.count_fitting([request] * len(left)))]
             try:
-                with torch.inference_mode(), self._threads():
+                with torch.inference_mode(), in_threads(self.n_threads):
                     scores += self.likelihoods(request, batch)
             except RuntimeError as failure:
                 if not ran_out_of_memory(failure):
@@ -192,7 +195,10 @@ class InMemoryModel(Model):
         error: MmgenError | None = None
         try:
             while left:
-                with torch.inference_mode(), self._threads():  # anew each time: neither must leak to the caller
+                with (
+                    torch.inference_mode(),
+                    in_threads(self.n_threads),
+                ):  # anew each time: neither must leak to the caller
                     row, piece = next(pieces)
                 number = numbers[row]
                 if isinstance(piece, str | Thought) and len(numbers) > 1:
@@ -229,18 +235,6 @@ class InMemoryModel(Model):
     def _no_memory(self) -> OutOfMemoryError:
         hint = "ask for fewer at once, give smaller pictures, or try --quantize 4bit"
         return OutOfMemoryError(f"{self.name} ran out of memory", hint)
-
-    @contextmanager
-    def _threads(self) -> Iterator[None]:
-        """Compute in one thread meanwhile, if the model is small."""
-        before = torch.get_num_threads()
-        try:
-            if self.n_lanes:
-                torch.set_num_threads(1)
-            yield
-        finally:
-            if self.n_lanes:
-                torch.set_num_threads(before)
 
 
 def _ways_to_write(answer: str) -> list[str]:
@@ -295,6 +289,41 @@ def side_by_side(lanes: Sequence[Iterator[_Piece]]) -> Iterator[_Piece]:
             stopping.set()
         for future in futures:
             future.result()
+
+
+@contextmanager
+def in_threads(n: int) -> Iterator[None]:
+    """Compute in n threads meanwhile; 0: in as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def measure_threads(at_once: Callable[[int, int, int, int], object], most: int) -> tuple[int, int]:
+    """Find in how many threads a pass is quickest, and how many batches at once are then quicker than one.
+
+    Threads that wait for each other after every small operator stand still as soon as another process wants a core: a
+    picture of 0.2 s was seen to take a minute. So more than one have to gain much.
+
+    Args:
+        at_once: makes so many passes at once, each in so many threads, over so many rows, with so many tokens in each.
+        most: threads there are.
+    """
+    counts = [*(2**i for i in range(most.bit_length()) if 2**i < most), most]
+    times = shortest([partial(at_once, 1, n, 1, n_tokens) for n_tokens in (1, 16) for n in counts], 0.2)
+    products = [one * many for one, many in zip(times[: len(counts)], times[len(counts) :], strict=True)]
+    n_threads = counts[products.index(min(products))]
+    if min(products) > _MUCH**2 * products[0]:
+        n_threads = 1
+    n_lanes = most // n_threads
+    if n_lanes > 1:
+        lanes = partial(at_once, n_lanes, n_threads, max(1, GROUP // n_lanes), 4)
+        beside, *whole = shortest([lanes, *(partial(at_once, 1, n, GROUP, 4) for n in (n_threads, most))], 0.1)
+        n_lanes = n_lanes if beside < 1.25 * min(whole) else 1  # pixels gain by them, too
+    return n_threads, n_lanes
 
 
 def free_bytes(device: torch.device) -> int:
