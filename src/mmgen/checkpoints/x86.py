@@ -34,14 +34,11 @@ def is_x86() -> bool:
 class PackedLinear(torch.nn.Linear):
     """A linear layer with its weight in oneDNN's order, to be called and no more.
 
-    It cannot be trained, copied or brought to another type, nor can anything else compute with its weight.
+    It cannot be trained, copied or brought to another type, nor can anything else compute with its weight [out, in],
+    which is opaque; `to_dense` gives it as it was.
 
     Args:
         least: tokens of a pass from which it is computed so; below, as stored, which is kept beside.
-
-    Attributes:
-        weight: [out, in], opaque; `to_dense` gives it as it was.
-        bias: [out], or None.
     """
 
     def __init__(self, linear: torch.nn.Linear, least: int = 1) -> None:

@@ -29,8 +29,7 @@ def fits(decoder: Any) -> bool:
         and config.hidden_act == "silu"
         and not getattr(config, "swin_norm", False)
         and decoder.rotary_emb.rope_type not in ("dynamic", "longrope")  # which look at how long the text has become
-        and len(devices) == 1
-        and torch.device("meta") not in devices
+        and len(devices - {torch.device("meta")}) == len(devices) == 1
     )
 
 
@@ -61,8 +60,7 @@ class Body:
 
     Args:
         n_layers: only so many of the first, to be timed.
-        asks_twice: a single query is asked twice, and one of the two equal answers let go: in bfloat16 PyTorch's kernel
-            for x86-64 processors takes longer for one than for two.
+        asks_twice: in bfloat16 PyTorch's kernel for x86-64 processors takes longer for one query than for two.
     """
 
     def __init__(self, decoder: Any, *, n_layers: int | None = None, asks_twice: bool = False) -> None:
