@@ -71,7 +71,7 @@ def unmasked(model: AutoregressiveModel) -> Unmasked:
             weights |= {name.replace(joined, part): row for part, row in zip(parts, rows, strict=True)}
     network.load_state_dict(weights, strict=False, assign=True)  # Anole's decoder has no place there
     for name, buffer in ours.named_buffers():
-        if name not in weights:  # what is computed, and not stored
+        if name not in weights and not name.endswith(".stored"):  # what is computed, and no part of a checkpoint
             parent, _, own = name.rpartition(".")
             network.get_submodule(parent).register_buffer(own, buffer, persistent=False)
     network.generation_config = GenerationConfig()  # no end of sequence
