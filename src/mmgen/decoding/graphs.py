@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmgen.decoding.stepwise import Cache
 
-_TIMES = 3  # that a shape has to come before it is recorded
+_TIMES = 10  # that a shape has to come before it is recorded, which takes as long as some ten passes
 _log = logging.getLogger("mmgen")
 
 Pass = Callable[[Tensor, Tensor, Cache, Tensor | None], Tensor]
