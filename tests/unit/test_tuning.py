@@ -116,19 +116,21 @@ def test_what_takes_long_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("most", "seconds", "expected"),
     [
-        (2, lambda lanes, threads, rows, tokens: 1.0, (1, 2)),  # no gain by threads, and none to lose by lanes
-        (8, lambda lanes, threads, rows, tokens: rows * tokens / threads, (8, 1)),
-        (6, lambda lanes, threads, rows, tokens: 1 + abs(threads - 4), (4, 1)),
-        (8, lambda lanes, threads, rows, tokens: 1.0 + abs(threads - 2) + lanes, (2, 1)),  # they share the memory
-        (1, lambda lanes, threads, rows, tokens: 1.0, (1, 1)),
+        (2, lambda lanes, threads, rows, tokens: 1.0, (1, 2, 1)),  # no gain by threads, and none to lose by lanes
+        (8, lambda lanes, threads, rows, tokens: rows * tokens / threads, (1, 8, 8)),  # as much by lanes as by threads
+        (6, lambda lanes, threads, rows, tokens: 1 + abs(threads - 4), (4, 1, 4)),
+        (8, lambda lanes, threads, rows, tokens: 1.0 + abs(threads - 2) + lanes, (2, 1, 2)),  # they share the memory
+        (2, lambda lanes, threads, rows, tokens: 1.0 - 0.2 * (threads == 2), (1, 2, 1)),  # too little, if threads spin
+        (1, lambda lanes, threads, rows, tokens: 1.0, (1, 1, 1)),
     ],
 )
 def test_threads_and_lanes_are_those_that_take_least(
     monkeypatch: pytest.MonkeyPatch,
     most: int,
     seconds: Callable[[int, int, int, int], float],
-    expected: tuple[int, int],
+    expected: tuple[int, int, int],
 ) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     clock = Clock(monkeypatch)
 
     def at_once(*how: int) -> None:

@@ -91,7 +91,7 @@ class AutoregressiveModel(InMemoryModel):
                 self._own_body = Replayed(self._own_body)
         network = Network(self._body, model.lm_head, code_head, code_ids)
         pass_tokens = 128 if not is_cpu else 64 if self.checkpoint.n_bytes <= SMALL else 16
-        self.n_threads, self.n_lanes, *times = self._tune(network)
+        self.n_threads, self.n_lanes, self.n_alone, *times = self._tune(network)
         self.language_model = LanguageModel(
             network,
             prompter.vocabulary,
@@ -111,7 +111,7 @@ class AutoregressiveModel(InMemoryModel):
         """
         is_cpu = self.model.device.type == "cpu"
         n = self._most_threads if is_cpu and self.checkpoint.n_bytes <= SMALL else 0
-        fixed = [min(n, 1), n, *(0 for _ in TIMED)]
+        fixed = [min(n, 1), n, min(n, 1), *(0 for _ in TIMED)]
         if not is_cpu or self._own_body is None:
             return fixed
         layers = cast(Any, self._decoder).layers
@@ -132,13 +132,20 @@ class AutoregressiveModel(InMemoryModel):
                     for done in [pool.submit(make_pass, *how) for _ in range(n)]:
                         done.result()
 
-                n_threads, n_lanes = measure_threads(at_once, self._most_threads)
+                n_threads, n_lanes, n_alone = measure_threads(at_once, self._most_threads)
                 # One picture is drawn alone, several in all lanes
-                ways = [partial(at_once, n_lanes if size[0] > 1 else 1, n_threads, *size) for size in TIMED]
-                return [n_threads, n_lanes, *(round(1e6 * seconds) for seconds in shortest(ways, 0.4))]
+                ways = [
+                    partial(at_once, *((n_lanes, n_threads) if size[0] > 1 else (1, n_alone)), *size) for size in TIMED
+                ]
+                return [n_threads, n_lanes, n_alone, *(round(1e6 * seconds) for seconds in shortest(ways, 0.4))]
 
         shapes = [tuple(each.shape) for each in layers[0].parameters()]
-        return choose("threads, lanes, microseconds of passes", (shapes, len(layers), self.model.dtype), fixed, measure)
+        return choose(
+            "threads, lanes, threads alone, microseconds of passes",
+            (shapes, len(layers), self.model.dtype),
+            fixed,
+            measure,
+        )
 
     def _decode_in_all_threads(self, codes: Tensor) -> Tensor:
         """Decode as `decode` does, alone and in lanes alike: the number of threads can change the last bits."""

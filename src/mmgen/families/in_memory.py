@@ -6,6 +6,7 @@ Knows neither how a reply is computed nor any family.
 from __future__ import annotations
 
 import gc
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,6 @@ from mmgen.model import Abilities, Model
 from mmgen.request import BOTH, GROUP, Done, Loading, Picture, Piece, Request, Thought
 from mmgen.tasks import scaled
 
-_MUCH = 0.67  # of the time that one thread takes
 _Piece = TypeVar("_Piece")
 Numbered = tuple[int, Request]
 
@@ -44,12 +44,13 @@ class InMemoryModel(Model):
         most_rows: most requests of a batch.
         n_threads: that it computes in, where all there are would wait for each other more than they gain; 0: all.
         n_lanes: batches at once, in so many threads each; 0: one.
+        n_alone: threads of a lane that has none beside it.
     """
 
     model: Any = None
     prompter: Any
     most_rows = GROUP
-    n_threads = n_lanes = 0
+    n_threads = n_lanes = n_alone = 0
 
     def __init__(
         self,
@@ -158,10 +159,11 @@ class InMemoryModel(Model):
                 group = [(number, scaled(request, self.loading.max_pixels)) for number, request in group]
             self.load_for([request for _, request in group])
             lanes = range(min(max(1, self.n_lanes), len(group)))
-            yield from side_by_side([self._lane(group[lane :: len(lanes)]) for lane in lanes])
+            n_threads = self.n_threads if len(lanes) > 1 else self.n_alone
+            yield from side_by_side([self._lane(group[lane :: len(lanes)], n_threads) for lane in lanes])
             del group  # and its images, while the next is pulled
 
-    def _lane(self, group: Sequence[Numbered]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
+    def _lane(self, group: Sequence[Numbered], n_threads: int) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         """Answer a group, batch by batch of what is decoded alike."""
         alike: dict[object, list[Numbered]] = {}
         for number, request in group:
@@ -178,10 +180,10 @@ class InMemoryModel(Model):
         for batch in alike.values():
             while batch:
                 n_rows = max(1, min(self.most_rows, self.count_fitting([request for _, request in batch])))
-                yield from self._batch(batch[:n_rows])
+                yield from self._batch(batch[:n_rows], n_threads)
                 del batch[:n_rows]
 
-    def _batch(self, batch: Sequence[Numbered]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
+    def _batch(self, batch: Sequence[Numbered], n_threads: int) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         """Answer a batch; if it fails, what is left of it in halves: one bad request must not end the others.
 
         One request alone is answered piece by piece. The words of several come when a reply is whole, as they may have
@@ -195,10 +197,7 @@ class InMemoryModel(Model):
         error: MmgenError | None = None
         try:
             while left:
-                with (
-                    torch.inference_mode(),
-                    in_threads(self.n_threads),
-                ):  # anew each time: neither must leak to the caller
+                with torch.inference_mode(), in_threads(n_threads):  # anew each time: neither leaks to the caller
                     row, piece = next(pieces)
                 number = numbers[row]
                 if isinstance(piece, str | Thought) and len(numbers) > 1:
@@ -230,7 +229,7 @@ class InMemoryModel(Model):
         waiting = list(left.items())
         for half in (waiting[: len(waiting) // 2], waiting[len(waiting) // 2 :]):
             if half:
-                yield from self._batch(half)
+                yield from self._batch(half, n_threads)
 
     def _no_memory(self) -> OutOfMemoryError:
         hint = "ask for fewer at once, give smaller pictures, or try --quantize 4bit"
@@ -302,28 +301,29 @@ def in_threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def measure_threads(at_once: Callable[[int, int, int, int], object], most: int) -> tuple[int, int]:
-    """Find in how many threads a pass is quickest, and how many batches at once are then quicker than one.
+def measure_threads(at_once: Callable[[int, int, int, int], object], most: int) -> tuple[int, int, int]:
+    """Find in how many threads a pass is quickest, alone and in lanes, and how many lanes there should be.
 
-    Threads that wait for each other after every small operator stand still as soon as another process wants a core: a
-    picture of 0.2 s was seen to take a minute. So more than one have to gain much.
+    Threads that wait for each other, and spin, stand still as soon as another process wants a core: a picture of 0.2 s
+    was seen to take a minute. So more than one have to gain much, unless they sleep soon (OMP_WAIT_POLICY).
 
     Args:
         at_once: makes so many passes at once, each in so many threads, over so many rows, with so many tokens in each.
         most: threads there are.
+
+    Returns:
+        Threads of each lane, lanes, and threads of a lane alone.
     """
     counts = [*(2**i for i in range(most.bit_length()) if 2**i < most), most]
     times = shortest([partial(at_once, 1, n, 1, n_tokens) for n_tokens in (1, 16) for n in counts], 0.2)
     products = [one * many for one, many in zip(times[: len(counts)], times[len(counts) :], strict=True)]
-    n_threads = counts[products.index(min(products))]
-    if min(products) > _MUCH**2 * products[0]:
-        n_threads = 1
-    n_lanes = most // n_threads
-    if n_lanes > 1:
-        lanes = partial(at_once, n_lanes, n_threads, max(1, GROUP // n_lanes), 4)
-        beside, *whole = shortest([lanes, *(partial(at_once, 1, n, GROUP, 4) for n in (n_threads, most))], 0.1)
-        n_lanes = n_lanes if beside < 1.25 * min(whole) else 1  # pixels gain by them, too
-    return n_threads, n_lanes
+    worth = 0.9 if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE" else 0.67  # of one thread's time
+    n_alone = counts[products.index(min(products))] if min(products) < worth**2 * products[0] else 1
+    ways = [partial(at_once, most, 1, max(1, GROUP // most), 4), partial(at_once, 1, n_alone, GROUP, 4)]
+    beside, whole = shortest(ways, 0.1)
+    if most > 1 and beside < 1.1 * whole:  # pixels gain by lanes, too
+        return 1, most, n_alone
+    return n_alone, 1, n_alone
 
 
 def free_bytes(device: torch.device) -> int:
