@@ -21,21 +21,16 @@ from torch import Tensor
 from mmgen.checkpoints.fit import SMALL
 from mmgen.checkpoints.tuning import choose, shortest
 
+IS_X86 = platform.machine() in ("x86_64", "AMD64")
 _MEASURED = 64_000_000  # bytes of weights that are measured with: more than a processor holds in its caches
 _OPERATORS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
 _TOKENS = 16  # of the passes it is put in order for; others are right, too, and gain as well (`benchmarks.packing`)
 
 
-def is_x86() -> bool:
-    """Whether this is an x86-64 processor."""
-    return platform.machine() in ("x86_64", "AMD64")
-
-
 class PackedLinear(torch.nn.Linear):
     """A linear layer with its weight in oneDNN's order, to be called and no more.
 
-    It cannot be trained, copied or brought to another type, nor can anything else compute with its weight [out, in],
-    which is opaque; `to_dense` gives it as it was.
+    It cannot be trained, copied or brought to another type. Its weight [out, in] is opaque: see `Tensor.to_dense`.
 
     Args:
         least: tokens of a pass from which it is computed so; below, as stored, which is kept beside.
@@ -85,7 +80,12 @@ def _measure(layers: Sequence[torch.nn.Linear]) -> int:
             each(x[:n_tokens])
 
     kinds = product((1, _TOKENS), (some, [PackedLinear(each) for each in some]))
-    one, one_packed, many, many_packed = shortest([partial(run, *kind) for kind in kinds], 0.15)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as a small model is computed; with more, it is rather memory that is measured
+    try:
+        one, one_packed, many, many_packed = shortest([partial(run, *kind) for kind in kinds], 0.15)
+    finally:
+        torch.set_num_threads(n_threads)
     if one < 0.9 * one_packed and many > many_packed and sizes[-1] <= SMALL:
         return 2
     return int(one * many >= one_packed * many_packed)
@@ -113,7 +113,7 @@ def _can_pack(linear: torch.nn.Linear) -> bool:
     weight = linear.weight
     if type(linear) is not torch.nn.Linear or weight.device.type != "cpu" or hasattr(linear, "_hf_hook"):
         return False  # quantised, on a GPU, or brought from disk by accelerate
-    if not (is_x86() and torch._C._has_mkldnn and all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)):
+    if not (IS_X86 and torch._C._has_mkldnn and all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)):
         return False  # the operators are torch's own, and may go
     return weight.dtype == torch.float32 or (
         weight.dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from mmgen.checkpoints.fit import SMALL, cache_per_token
 from mmgen.checkpoints.loading import load_model
 from mmgen.checkpoints.tuning import choose, shortest
-from mmgen.checkpoints.x86 import is_x86, least_tokens, packed
+from mmgen.checkpoints.x86 import IS_X86, least_tokens, packed
 from mmgen.codes import Maker, Rows, stored
 from mmgen.decoding.body import Body, fits, join
 from mmgen.decoding.constraint import Constraint, own_tokenizer
@@ -86,7 +86,7 @@ class AutoregressiveModel(InMemoryModel):
         model.lm_head = packed(cast(torch.nn.Linear, model.lm_head), least_tokens(self._decoder))
         self._own_body: Pass | None = None
         if self._fits(self._decoder):
-            self._own_body = Body(self._decoder, asks_twice=is_x86() and is_cpu and model.dtype == torch.bfloat16)
+            self._own_body = Body(self._decoder, asks_twice=IS_X86 and is_cpu and model.dtype == torch.bfloat16)
             if model.device.type == "cuda" and self.loading.quantize is None:
                 self._own_body = Replayed(self._own_body)
         network = Network(self._body, model.lm_head, code_head, code_ids)
