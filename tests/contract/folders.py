@@ -26,6 +26,19 @@ FOUND = (
         )
     ),
     Row(
+        "pictures in folders below that do not count are spoken of",
+        "mmgen caption photos --max-tokens 1 --json",
+        says=["note: photos has pictures in folders within it: -r takes them in"],
+        records={"-": [{"image": "photos/1.png"}, {"image": "photos/2.png"}, {"image": "photos/10.png"}]},
+        files={**SMALL, "photos/below/deep/4.png": RED, "photos/other/notes.txt": "hello"},
+    ),
+    Row(
+        "folders below without pictures are not spoken of",
+        "mmgen caption photos --max-tokens 1 --json",
+        records={"-": [{"image": "photos/1.png"}, {"image": "photos/2.png"}, {"image": "photos/10.png"}]},
+        files={**SMALL, "photos/below/notes.txt": "hello"},
+    ),
+    Row(
         "a folder is read as people count",
         "mmgen caption photos --limit 3 --json --max-tokens 1",
         records={"-": [{"image": "photos/1.png"}, {"image": "photos/2.png"}, {"image": "photos/10.png"}]},

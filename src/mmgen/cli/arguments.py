@@ -317,6 +317,8 @@ class Command:
 
     def _say_left_out(self, selection: Selection | None) -> int:
         """Say which files of folders were left out, and count them."""
+        if selection is not None and selection.not_entered:
+            self.notes.say(f"note: {min(selection.not_entered)} has pictures in folders within it: -r takes them in")
         if selection is None or not selection.left_out:
             return 0
         self.notes.say(left_out(selection))

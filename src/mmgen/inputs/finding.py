@@ -13,7 +13,7 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from io import BufferedReader
 from itertools import islice
@@ -319,6 +319,16 @@ def _in_folder(top: str, prefix: str, selection: Selection, n_folders: int | Non
             path = os.path.join(folder, name)
             if name[0] != "." and counts(path, selection):
                 yield Found(os.path.join(top, path), os.path.join(prefix, path))
+    if n_folders == 1 and _has_more(top, selection):
+        selection.not_entered.add(top)
+
+
+def _has_more(top: str, selection: Selection) -> bool:
+    """Say whether there are pictures in the first folders within a folder."""
+    inner = replace(selection, left_out=set())
+    within = (each for each in islice(_walk(top, selection.exclude), 1, _PEEK) if not isinstance(each, NotFoundError))
+    paths = (os.path.join(folder, name) for folder, _, files in within for name in files if name[0] != ".")
+    return any(counts(path, inner) for path in paths)
 
 
 def _no_pictures(folder: str, selection: Selection) -> NotFoundError:

@@ -37,12 +37,14 @@ class Selection:
         include: empty: every name that ends like a picture. Else those of them that fit a pattern, and whatever fits
             one that spells its ending out (`*.dat`); so `cat*` does not take in the `cat.txt` beside `cat.jpg`.
         left_out: grows: paths that would count, were the package here that reads them.
+        not_entered: grows: folders that have others within them, and pictures there that `recursive` would take in.
     """
 
     recursive: bool = False
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     left_out: set[str] = field(default_factory=set, compare=False)
+    not_entered: set[str] = field(default_factory=set, compare=False)
 
 
 def counts(below: str, selection: Selection) -> bool:
