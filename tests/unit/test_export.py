@@ -521,6 +521,18 @@ def test_force_overwrites_a_page(journal: Path) -> None:
     assert "A cat." in Path("captions.html").read_text()
 
 
+def test_a_data_set_has_what_stands_around_the_words_in_sidecars(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("my cat.png")
+    kept = {**record(image="my cat.png", text="A cat."), "prefix": "sks {stem}, ", "suffix": " (photo)"}
+    Path("c.jsonl").write_text(json.dumps(kept) + "\n")
+    assert run("export", "c.jsonl", "-o", "metadata.jsonl").code == 0
+    written = json.loads(Path("metadata.jsonl").read_text())
+    assert written == {"file_name": "my cat.png", "text": "sks my cat, A cat. (photo)"}
+
+
 # In a browser
 
 

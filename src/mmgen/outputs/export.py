@@ -25,6 +25,7 @@ from mmgen.errors import MmgenError, explained
 from mmgen.files import whole_file
 from mmgen.inputs.finding import check_file, is_url
 from mmgen.inputs.images import open_image
+from mmgen.inputs.placeholders import expand
 from mmgen.outputs.terminal import Notes
 from mmgen.request import ImageSampling, TextSampling
 from mmgen.text import as_line, from_json, is_text
@@ -142,7 +143,8 @@ def table(export: Export) -> Iterator[str]:
 def image_folder(export: Export) -> Iterator[str]:
     """Write the metadata.jsonl of ImageFolder (Hugging Face's `datasets`), for pictures in its folder or below.
 
-    One that was given has its caption or answer as `text`, one that was drawn its prompt.
+    One that was given has its caption or answer as `text`, with what stands around it in its sidecar; one that was
+    drawn its prompt.
     """
     folder, n_left_out = export.out.parent.resolve(), 0
     for record in export.records:
@@ -155,6 +157,10 @@ def image_folder(export: Export) -> Iterator[str]:
             path = export.find(path)
             check_file(path)
             name = (Path(path).parent.resolve() / Path(path).name).relative_to(folder).as_posix()
+            if not drawn:
+                before, after = (_text(record, around) for around in ("prefix", "suffix"))
+                if "{caption}" not in before + after:  # the caption that lay there then is gone
+                    text = f"{expand(before, path)}{text}{expand(after, path)}"
         except (MmgenError, ValueError):  # ValueError: there is not exactly one, or it does not lie below
             name = ""
         if name and text and is_text(name + text):
