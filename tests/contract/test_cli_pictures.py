@@ -159,3 +159,10 @@ def test_words_and_pictures_of_a_story_have_their_own_temperature(model: Scripte
     assert len(model.requests[0].parts) == 2
     run(*["interleave", "a", "-o", "c"])
     assert (model.requests[1].text.temperature, model.requests[1].image.temperature) == (0.7, 0.7)
+
+
+def test_a_list_that_is_not_there_leaves_no_folder(model: Scripted) -> None:
+    result = run("draw", "--prompts", "none.txt", "-o", "new/")
+    assert result.code == 1
+    assert result.err.startswith("error: cannot open none.txt")
+    assert not Path("new").exists()

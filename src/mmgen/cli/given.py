@@ -61,7 +61,10 @@ def read_prompts(words: Sequence[str], file: str | None, hint: str, *, comments:
     said = [(None, PromptLine(read_prompt(each, hint))) for each in words]
     if comments and file is None:
         raise UsageError("--comments is about --prompts", "add --prompts FILE, or leave it out")
-    return iter(said) if file is None else prompts.read_prompts(file, comments=comments)
+    if file is None:
+        return iter(said)
+    lines = prompts.read_prompts(file, comments=comments)
+    return chain([next(lines)], lines) if file != "-" and not os.path.lexists(file) else lines  # it is missed at once
 
 
 def prompt_counter(file: str | None, n: int = 1) -> Callable[[], int] | None:
