@@ -39,6 +39,7 @@ from mmgen.request import BOTH, PICTURES, WORDS, Done, Picture, Piece, Request
 
 _CODEC = "model.vqmodel"
 _TIMED = 64_000_000  # bytes of weights in as many layers as are timed, which is enough to be slow to read
+_PASSES = 4  # that are timed together: threads have to be made anew where the last had another number
 _log = logging.getLogger("mmgen")
 
 
@@ -123,21 +124,23 @@ class AutoregressiveModel(InMemoryModel):
             cache = Cache(n_rows, 64 + n_tokens)
             cache.lengths = [64] * n_rows
             with torch.inference_mode(), in_threads(n_threads):
-                forward(part, cache, range(n_rows), network.code_ids[:1].expand(n_rows, n_tokens))
+                for _ in range(_PASSES):
+                    forward(part, cache, range(n_rows), network.code_ids[:1].expand(n_rows, n_tokens))
+
+        def at_once(n: int, *how: int) -> None:
+            if n == 1:  # here, as it will be: beside a pool's threads GNU OpenMP lets its own sleep sooner
+                make_pass(*how)
+                return
+            with ThreadPoolExecutor(n) as pool:
+                for done in [pool.submit(make_pass, *how) for _ in range(n)]:
+                    done.result()
 
         def measure() -> list[int]:
-            with ThreadPoolExecutor(self._most_threads) as pool:
-
-                def at_once(n: int, *how: int) -> None:
-                    for done in [pool.submit(make_pass, *how) for _ in range(n)]:
-                        done.result()
-
-                n_threads, n_lanes, n_alone = measure_threads(at_once, self._most_threads)
-                # One picture is drawn alone, several in all lanes
-                ways = [
-                    partial(at_once, *((n_lanes, n_threads) if size[0] > 1 else (1, n_alone)), *size) for size in TIMED
-                ]
-                return [n_threads, n_lanes, n_alone, *(round(1e6 * seconds) for seconds in shortest(ways, 0.4))]
+            n_threads, n_lanes, n_alone = measure_threads(at_once, self._most_threads)
+            # One picture is drawn alone, several in all lanes
+            how = {1: (1, n_alone)}
+            ways = [partial(at_once, *how.get(size[0], (n_lanes, n_threads)), *size) for size in TIMED]
+            return [n_threads, n_lanes, n_alone, *(round(1e6 * seconds) for seconds in shortest(ways, 0.4))]
 
         shapes = [tuple(each.shape) for each in layers[0].parameters()]
         return choose(

@@ -25,7 +25,7 @@ from mmgen.checkpoints.loading import ran_out_of_memory
 from mmgen.checkpoints.tuning import shortest
 from mmgen.errors import MmgenError, OutOfMemoryError
 from mmgen.model import Abilities, Model
-from mmgen.request import BOTH, GROUP, Done, Loading, Picture, Piece, Request, Thought
+from mmgen.request import BOTH, GROUP, PICTURES, Done, Loading, Picture, Piece, Request, Thought
 from mmgen.tasks import scaled
 
 _Piece = TypeVar("_Piece")
@@ -44,7 +44,7 @@ class InMemoryModel(Model):
         most_rows: most requests of a batch.
         n_threads: that it computes in, where all there are would wait for each other more than they gain; 0: all.
         n_lanes: batches at once, in so many threads each; 0: one.
-        n_alone: threads of a lane that has none beside it.
+        n_alone: threads for one picture by itself, whose passes look at several places.
     """
 
     model: Any = None
@@ -159,7 +159,8 @@ class InMemoryModel(Model):
                 group = [(number, scaled(request, self.loading.max_pixels)) for number, request in group]
             self.load_for([request for _, request in group])
             lanes = range(min(max(1, self.n_lanes), len(group)))
-            n_threads = self.n_threads if len(lanes) > 1 else self.n_alone
+            is_picture = len(group) == 1 and group[0][1].want == PICTURES
+            n_threads = self.n_alone if is_picture else self.n_threads
             yield from side_by_side([self._lane(group[lane :: len(lanes)], n_threads) for lane in lanes])
             del group  # and its images, while the next is pulled
 
@@ -312,18 +313,20 @@ def measure_threads(at_once: Callable[[int, int, int, int], object], most: int) 
         most: threads there are.
 
     Returns:
-        Threads of each lane, lanes, and threads of a lane alone.
+        Threads of each lane, lanes, and threads for one picture by itself: passes of 16 tokens.
     """
     counts = [*(2**i for i in range(most.bit_length()) if 2**i < most), most]
     times = shortest([partial(at_once, 1, n, 1, n_tokens) for n_tokens in (1, 16) for n in counts], 0.2)
     products = [one * many for one, many in zip(times[: len(counts)], times[len(counts) :], strict=True)]
     worth = 0.9 if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE" else 0.67  # of one thread's time
-    n_alone = counts[products.index(min(products))] if min(products) < worth**2 * products[0] else 1
-    ways = [partial(at_once, most, 1, max(1, GROUP // most), 4), partial(at_once, 1, n_alone, GROUP, 4)]
+    many = times[len(counts) :]
+    n_alone = counts[many.index(min(many))] if min(many) < worth * many[0] else 1
+    n_threads = counts[products.index(min(products))] if min(products) < worth**2 * products[0] else 1
+    ways = [partial(at_once, most, 1, max(1, GROUP // most), 4), partial(at_once, 1, n_threads, GROUP, 4)]
     beside, whole = shortest(ways, 0.1)
-    if most > 1 and beside < 1.1 * whole:  # pixels gain by lanes, too
+    if most > 1 and beside < 1.25 * whole:  # pixels gain by lanes, too
         return 1, most, n_alone
-    return n_alone, 1, n_alone
+    return n_threads, 1, n_alone
 
 
 def free_bytes(device: torch.device) -> int:
