@@ -42,7 +42,7 @@ ImageLike: TypeAlias = Union[str, Path, "Image.Image"]  # a path, a URL or a pic
 class Drawn(Picture):
     """A picture that came out, which can be saved with a note of how it was made."""
 
-    record: Record = field(default_factory=dict, compare=False)  # type: ignore[assignment]
+    record: Record = field(default_factory=dict, compare=False)  # type: ignore[assignment]  # here it is never None
 
     def save(self, path: str | Path) -> Path:
         """Save it as .png, .jpg or .webp, with a note of how it was made; give the path.

@@ -329,6 +329,13 @@ def test_a_saved_conversation_is_taken_up_again_with_its_pictures(model: Scripte
     assert len(model.requests[3].history) == 2
 
 
+def test_a_picture_of_a_conversation_that_was_loaded_can_be_looked_at(model: Scripted) -> None:
+    assert chat("/image a.png", "what?", "/save talk.json").code == 0
+    result = chat("/load talk.json", "/show")
+    assert result.code == 0
+    assert result.err.splitlines()[-1] == "picture"
+
+
 def test_a_conversation_in_a_file_grows_as_it_is_held(model: Scripted) -> None:
     assert chat("/draw a cat", "what is it?", flags=("--history", "t.json", "--seed", "7")).code == 0
     assert chat("and now?", flags=("--history", "t.json")).code == 0

@@ -63,11 +63,11 @@ def test_where_it_cannot_be_kept_it_is_not_measured(cache: Path) -> None:
     assert next(answers) == 1
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "[]", '["1"]', "[true]", "[1.5]", "{}", "null"])
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "[]", '["1"]', "[true]", "[1.5]", "{}", "null", "\xff\xfe[1]"])
 def test_what_is_damaged_is_not_believed(cache: Path, content: str) -> None:
     ask(count(1))
     [place] = cache.iterdir()
-    place.write_text(content)
+    place.write_bytes(content.encode("latin-1"))
     assert ask(count(2)) == [0]
 
 

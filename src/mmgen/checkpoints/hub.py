@@ -128,7 +128,7 @@ def check_environment() -> None:
     """
     try:
         import_module("huggingface_hub.constants")
-    except ValueError as failure:
+    except ValueError as failure:  # it reads numbers from the environment as it is imported
         raise MmgenError(
             f"a setting of the Hub's client cannot be used: {first_line(failure)}",
             "look at the variables of the environment that begin with HF_",
@@ -155,7 +155,7 @@ def _progress(repo: str, n_bytes: int) -> Iterator[Any]:
             """The client's bar of one file, with the last two methods for Xet: what came, beside what is written."""
 
             def __init__(self, *_: object, **__: object) -> None:
-                super().__init__(disable=True)  # type: ignore[no-untyped-call]
+                super().__init__(disable=True)  # type: ignore[no-untyped-call]  # the client has no types there
 
             def update(self, n: float | None = 1) -> None:
                 shown.advance(task, n or 0)

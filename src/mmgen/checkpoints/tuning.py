@@ -30,9 +30,8 @@ def choose(what: str, about: object, fixed: list[int], measure: Callable[[], lis
     if os.environ.get("MMGEN_TUNE") == "off":
         return fixed
     key = sha256(f"{what} {about} {_machine()}".encode()).hexdigest()[:16]
-    text = kept(f"tuned-{key}.json", lambda: json.dumps(measure()))
-    with suppress(ValueError):
-        found = json.loads(text or "")
+    with suppress(ValueError):  # what is kept was damaged
+        found = json.loads(kept(f"tuned-{key}.json", lambda: json.dumps(measure())) or "")
         if isinstance(found, list) and [type(each) for each in found] == [int] * len(fixed):
             logging.getLogger("mmgen").info("%s, as measured on this processor: %s", what, found)
             return found

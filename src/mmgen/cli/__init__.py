@@ -60,7 +60,7 @@ def _help(
     if command is None:
         typer.echo(above.get_help())
         return
-    found = above.command.get_command(above, command)  # type: ignore[attr-defined]
+    found = above.command.get_command(above, command)  # type: ignore[attr-defined]  # above is a group
     if found is None:
         raise UsageError(f"no such command: {command}", f"one of {', '.join(_COMMANDS)}")
     typer.echo(found.get_help(found.context_class(found, info_name=command, parent=above)))
@@ -126,8 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _replace_closed_streams() -> None:
     """Stand in for the standard streams that a shell has closed (`>&-`), so that nobody has to ask for them."""
     sys.stdin = sys.stdin or Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - open as long as we run
-    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 -- likewise
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 -- likewise
 
 
 def _explained(error: typer.TyperException, arguments: Sequence[str]) -> UsageError:

@@ -31,5 +31,5 @@ def complete(line: str, names: Collection[str], take_paths: Collection[str]) -> 
         return []
     shown = [each for each in there if begun.startswith(".") or not each.name.startswith(".")]
     found = [each.name + ("/" if each.is_dir() else " ") for each in shown if each.name.startswith(begun)]
-    done = len(begun) - min(len(begun), *(len(begun.rpartition(delimiter)[2]) for delimiter in DELIMITERS))
+    done = len(begun) - min(len(begun.rpartition(delimiter)[2]) for delimiter in DELIMITERS)
     return [each[done:] for each in found]  # a name may have spaces

@@ -64,7 +64,9 @@ def read_prompts(words: Sequence[str], file: str | None, hint: str, *, comments:
     if file is None:
         return iter(said)
     lines = prompts.read_prompts(file, comments=comments)
-    return chain([next(lines)], lines) if file != "-" and not os.path.lexists(file) else lines  # it is missed at once
+    if file != "-" and not os.path.lexists(file):
+        next(lines)  # says so, before anything is made for its results
+    return lines
 
 
 def prompt_counter(file: str | None, n: int = 1) -> Callable[[], int] | None:

@@ -260,7 +260,7 @@ def _like(context: typer.Context, path: str | None) -> str | None:
         return None
     from mmgen.outputs.pictures import read_metadata
 
-    note: dict[str, Any] = {**(read_metadata(path) or {})}  # type: ignore[dict-item]
+    note: dict[str, Any] = dict(read_metadata(path) or {})
     if not isinstance(note.get("prompt"), str):
         raise UsageError(f"{path} does not say how it was made", "mmgen info shows what a file says")
     sampling = note.pop("sampling", None)

@@ -193,8 +193,9 @@ class Session:
 
     def look(self, _: str) -> None:
         """Look at the last picture."""
-        self._notes.say(self._last("look at").info[_TITLE])
-        self._notes.picture(self._last("look at"))
+        image = self._last("look at")
+        self._notes.say(image.info.get(_TITLE, "picture"))  # one that was loaded has none
+        self._notes.picture(image)
 
     def _last(self, what_for: str) -> Image.Image:
         pictures = [part for turn in self._talk for part in turn.parts if not isinstance(part, str)] + self._waiting

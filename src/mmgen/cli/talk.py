@@ -61,5 +61,5 @@ def _template_arg(text: str) -> tuple[str, object]:
         raise UsageError(f"--template-arg {text} is not NAME=VALUE", "as in --template-arg enable_thinking=false")
     try:
         return name, json.loads(value)
-    except ValueError:
+    except ValueError:  # no JSON: then it is a text
         return name, value

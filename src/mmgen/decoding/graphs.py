@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmgen.decoding.stepwise import Cache
 
-_TIMES = 10  # that a shape has to come before it is recorded, which takes as long as some ten passes
+_TIMES = 10  # that a shape has to come before it is recorded, which takes a while: how long was not measured
 _log = logging.getLogger("mmgen")
 
 Pass = Callable[[Tensor, Tensor, Cache, Tensor | None], Tensor]
@@ -37,7 +37,7 @@ class Replayed:
         if isinstance(known, int):
             try:
                 cache.graphs[key] = known = self._record([each.clone() for each in given], cache)
-            except RuntimeError as failure:  # some layer cannot be recorded
+            except RuntimeError as failure:  # of torch: a layer does what cannot be recorded, or memory is short for it
                 _log.info("passes are not recorded: %s", failure)
                 self._can_record = False
                 return self._body(x, positions, cache, visible)

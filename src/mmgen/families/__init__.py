@@ -97,7 +97,7 @@ def open_model(
         model: Model = loads(checkpoint, loading, able, prompter, requests)
     except MmgenError:
         raise
-    except Exception as failure:
+    except Exception as failure:  # the net: libraries raise what they like over a damaged checkpoint
         raise unexpected(f"{checkpoint.name} cannot be opened: ", failure) from failure
     return model
 

@@ -319,7 +319,7 @@ def _in_folder(top: str, prefix: str, selection: Selection, n_folders: int | Non
             path = os.path.join(folder, name)
             if name[0] != "." and counts(path, selection):
                 yield Found(os.path.join(top, path), os.path.join(prefix, path))
-    if n_folders == 1 and _has_more(top, selection):
+    if n_folders == 1 and not selection.not_entered and _has_more(top, selection):  # one is spoken of
         selection.not_entered.add(top)
 
 

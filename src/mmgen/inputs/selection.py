@@ -37,7 +37,7 @@ class Selection:
         include: empty: every name that ends like a picture. Else those of them that fit a pattern, and whatever fits
             one that spells its ending out (`*.dat`); so `cat*` does not take in the `cat.txt` beside `cat.jpg`.
         left_out: grows: paths that would count, were the package here that reads them.
-        not_entered: grows: folders that have others within them, and pictures there that `recursive` would take in.
+        not_entered: gets the first folder that has others within it, with pictures that `recursive` would take in.
     """
 
     recursive: bool = False
