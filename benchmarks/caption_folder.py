@@ -21,12 +21,13 @@ import mmgen
 from mmgen import tasks
 from mmgen.checkpoints import catalog
 from mmgen.jobs import Job
+from mmgen.limits import Limits
 from mmgen.model import Model
 from mmgen.outputs.journal import Journal
 from mmgen.outputs.records import Item, Origin
 from mmgen.outputs.terminal import Notes
 from mmgen.outputs.writers import Lines
-from mmgen.request import WORDS, Limits, Request
+from mmgen.request import WORDS, Request
 from tools.demo.render import render
 from tools.demo.scene import ALL_SCENES
 

@@ -17,12 +17,13 @@ from mmgen import tasks
 from mmgen.inputs.finding import Found, find
 from mmgen.inputs.selection import Selection
 from mmgen.jobs import Job
+from mmgen.limits import Limits
 from mmgen.model import Abilities, Model
 from mmgen.outputs.journal import Journal
 from mmgen.outputs.records import Item, Origin
 from mmgen.outputs.terminal import Notes
 from mmgen.outputs.writers import Lines
-from mmgen.request import WORDS, Done, Limits, Piece, Request
+from mmgen.request import WORDS, Done, Piece, Request
 
 PER_FOLDER = 1000
 

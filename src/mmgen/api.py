@@ -9,6 +9,7 @@ with mmgen.load("demo") as model:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from mmgen.files import whole_file
 from mmgen.model import Model
 from mmgen.outputs.records import Item, Origin, Record
 from mmgen.request import (
+    Edit,
     ImageSampling,
     Loading,
     Picture,
@@ -187,18 +189,35 @@ def draw(
 
 def vary(
     model: Model,
-    source: ImageLike,
-    prompt: str = tasks.VARY,
+    source: ImageLike | Picture,
+    prompt: str | None = None,
     n: int = 1,
     *,
     image: ImageSampling | None = None,
     seed: int | None = None,
+    strength: float | None = None,
+    source_prompt: str | None = None,
+    keep: int | str | None = None,
+    mask: ImageLike | None = None,
     **fields: Unpack[tasks.ImageFields],
 ) -> list[Drawn]:
-    """Draw `n` new pictures from a picture, and from words that say what should change; see `draw`."""
-    first, (opened,), image = fresh_seed() if seed is None else seed, _open(source), tasks.image_of(image, fields)
-    requests = [tasks.vary(opened, prompt, image=image, seed=first + i) for i in range(n)]
-    return _pictures(model, "vary", prompt, requests)
+    """Draw `n` new pictures from a picture, and from words that say what should change; see `draw`.
+
+    With any of the next four the new picture is made of the source's own codes, which the model does not look at; then
+    the words say what it is to show. A source that was drawn, or opened from its file, has its codes with it.
+
+    Args:
+        strength: how far from the source: from 0, the source itself, to 1, the words alone.
+        source_prompt: what the source shows; what it was drawn from, or the model's caption, if not given.
+        keep: rows of codes that stay, from the top: how many, or a share as in "40%".
+        mask: of the source's size, or of that of its codes: white is drawn anew.
+    """
+    first, image = fresh_seed() if seed is None else seed, tasks.image_of(image, fields)
+    opened = _with_its_note(source) if isinstance(source, Picture) else _open(source)[0]
+    edit = Edit(strength, source_prompt, None if keep is None else str(keep))
+    hole = None if mask is None else _open(mask)[0]
+    requests = [tasks.vary(opened, prompt, image=image, seed=first + i, edit=edit, mask=hole) for i in range(n)]
+    return _pictures(model, "vary", prompt or ("" if requests[0].edit else tasks.VARY), requests)
 
 
 def interleave(
@@ -240,8 +259,18 @@ def _pictures(model: Model, command: str, prompt: str, requests: Sequence[Reques
             raise piece
         if isinstance(piece, Picture):
             record = origin.record(Item(requests[index], prompt))
-            found[index] = Drawn(piece.image, piece.seed, piece.codes, piece.passes, record)
+            found[index] = Drawn(**vars(piece), record=record)
     return [found[index] for index in range(len(requests))]
+
+
+def _with_its_note(picture: Picture) -> Image.Image:
+    """Give a picture that was drawn as if it had been opened from its file."""
+    from mmgen.outputs.pictures import made_of
+
+    image = picture.image.copy()
+    if isinstance(picture, Drawn):
+        image.info["mmgen"] = json.dumps(made_of(picture, picture.record))
+    return image
 
 
 def _is_several(images: ImageLike | Sequence[ImageLike]) -> bool:

@@ -11,12 +11,13 @@ from typing import Unpack
 from mmgen import tasks
 from mmgen.errors import MmgenError
 from mmgen.jobs import Job
+from mmgen.limits import Limits
 from mmgen.model import Model
 from mmgen.outputs.journal import Journal
 from mmgen.outputs.records import Item, Origin, Record
 from mmgen.outputs.terminal import Notes
 from mmgen.outputs.writers import Lines, PictureFiles, Writer
-from mmgen.request import PICTURES, WORDS, ImageSampling, Limits, Request, TextSampling
+from mmgen.request import PICTURES, WORDS, ImageSampling, Request, TextSampling
 
 
 def caption_all(

@@ -16,13 +16,14 @@ from itertools import chain, islice, takewhile
 
 from mmgen.errors import CannotGoOnError, MmgenError, kind_of
 from mmgen.files import aside, first_interrupt
+from mmgen.limits import GROUP, Limits
 from mmgen.model import Model
 from mmgen.outputs.journal import Journal
 from mmgen.outputs.looking import MOST_PIXELS, Entry, ahead, caught, look, n_pixels
 from mmgen.outputs.records import Item, Origin, Record, Result, in_order
 from mmgen.outputs.terminal import Drawing, Notes, emit, how_far, pace
 from mmgen.outputs.writers import Writer
-from mmgen.request import GROUP, Done, Limits, Picture, Piece, Progress, Request, Thought
+from mmgen.request import Done, Picture, Piece, Progress, Request, Thought
 from mmgen.text import as_line, clean, folded
 
 _KINDS = 3  # of errors that the last line names

@@ -54,7 +54,8 @@ class Abilities:
         for request in requests:
             has_pictures = any(not isinstance(part, str) for part in request.parts)
             if request.want != WORDS and has_pictures and not self.varies:
-                raise MmgenError(f"{name} draws from words alone, not from a picture", f"vary with {_ABLE}")
+                hint = f"edit it through its codes, as in --from WORDS --strength 0.7, or vary with {_ABLE}"
+                raise MmgenError(f"{name} draws from words alone, not from a picture", hint)
             if request.want >= PICTURES and request.image.negative_prompt is not None and not self.negative_prompt:
                 raise UsageError(f"{name} has no use for a negative prompt", "leave --negative-prompt out")
             if request.want >= PICTURES and request.image.ratio is not None and not self.ratio:

@@ -50,6 +50,8 @@ class TextSampling:
     # The smallest set of tokens that have this probability together (Holtzman et al., arXiv 1904.09751).
     top_p: float = option(0.9, "Nucleus sampling: among the likeliest tokens that make up P; 1 is all.", metavar="P")
     top_k: int = option(0, "Sample among the K likeliest tokens; 0 is all.", metavar="K")
+    # Of min-p sampling (Nguyen et al., arXiv 2407.01082).
+    min_p: float = option(0.0, "Sample among what is at least P times as likely as the likeliest; 0: all.", metavar="P")
     # Divides the logits of what was said already (Keskar et al., arXiv 1909.05858).
     repetition_penalty: float = option(1.0, "Above 1: avoid words that were said; 1 is no penalty.", metavar="R")
     max_tokens: int = option(256, "Maximum length of an answer, in tokens of words.", metavar="N")
@@ -63,7 +65,7 @@ class TextSampling:
 
     def __post_init__(self) -> None:
         _at_least("temperature", self.temperature, 0)
-        _check_tops(self.top_p, self.top_k)
+        _check_tops(self.top_p, self.top_k, self.min_p)
         _at_least("max tokens", self.max_tokens, 1)
         if self.max_thought_tokens is not None:
             _at_least("max thought tokens", self.max_thought_tokens, 1)
@@ -78,6 +80,7 @@ class ImageSampling:
     temperature: float = option(0.7, "Sampling temperature of image tokens; 0 is greedy.", metavar="T")
     top_p: float = option(0.9, "Nucleus sampling: among the likeliest tokens that make up P; 1 is all.", metavar="P")
     top_k: int = option(0, "Sample among the K likeliest tokens; 0 is all.", metavar="K")
+    min_p: float = option(0.0, "Sample among what is at least P times as likely as the likeliest; 0: all.", metavar="P")
     guidance: float = option(
         3.0, "CFG scale: how strongly the prompt pulls (classifier-free guidance); 1 is none.", metavar="G"
     )
@@ -87,7 +90,7 @@ class ImageSampling:
 
     def __post_init__(self) -> None:
         _at_least("temperature", self.temperature, 0)
-        _check_tops(self.top_p, self.top_k)
+        _check_tops(self.top_p, self.top_k, self.min_p)
         _at_least("guidance", self.guidance, 0)
         _at_least("image guidance", self.image_guidance, 0)
         if self.ratio is not None and _RATIO.fullmatch(self.ratio) is None:
@@ -95,6 +98,55 @@ class ImageSampling:
 
 
 Sampling: TypeAlias = TextSampling | ImageSampling
+
+_ROWS = re.compile(r"(\d{1,5})(%?)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """How a picture is made anew through its own codes; see decoding.coupling."""
+
+    strength: float | None = option(
+        None, "Edit IMAGE through its codes. How far: from 0, IMAGE itself, to 1, the words alone; 0.5 with --from.",
+        metavar="S", env=False,
+    )  # fmt: skip
+    source_prompt: str | None = option(
+        None, "Edit IMAGE, which shows this; its file or the model says so if not given.", "--from",
+        metavar="WORDS", env=False,
+    )  # fmt: skip
+    keep: str | None = option(
+        None, "Keep so many rows of image tokens from the top, or a share as in 40%; draw the rest.",
+        metavar="ROWS", env=False,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if self.strength is not None and not 0 <= self.strength <= 1:
+            raise UsageError(
+                f"strength {self.strength:g} is out of range", "it goes from 0, the picture, to 1, the words"
+            )
+        if self.source_prompt is not None and not self.source_prompt.strip():
+            raise UsageError("--from is empty", "say what the picture shows, or leave it out")
+        if self.keep is not None:
+            self.n_kept(100)
+
+    @property
+    def couples(self) -> bool:
+        """Whether what is drawn follows the source, where that goes with the words."""
+        return self.strength is not None or self.source_prompt is not None
+
+    def n_kept(self, n_rows: int) -> int:
+        """Say how many of so many rows of codes are kept.
+
+        Raises:
+            UsageError: `keep` says none of them, all of them, or something else.
+        """
+        found = _ROWS.fullmatch(self.keep or "0%")
+        n = 0 if found is None else round(n_rows * int(found[1]) / 100) if found[2] else int(found[1])
+        if self.keep is not None and (found is None or not 0 < n < n_rows):
+            hint = f"a picture has {n_rows} rows of image tokens: a number below that, or a share as in 40%"
+            raise UsageError(f"--keep {self.keep} leaves nothing to keep, or to draw", hint)
+        return n
+
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Quantize = Literal["4bit", "8bit", "quanto-int8"]
@@ -133,49 +185,6 @@ class Loading:
             _at_least("window", self.window, 1)
 
 
-GROUP = 16  # requests that a model in memory answers together, at most; as many named items are few
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Which items are done, and how many at a time."""
-
-    fail_fast: bool = option(False, "Stop at the first that fails.", env=False)
-    limit: int | None = option(None, "Stop after N that had to be computed.", metavar="N", env=False)
-    shard: str | None = option(None, "Do only the I-th of N parts: one part a machine.", metavar="I/N", env=False)
-    batch_size: int | None = option(None, "Most at a time. Found by itself if not given.", metavar="N")
-    pixel_limit: int | None = option(
-        None, "Refuse pictures of more than N pixels; 179 million if not given.", metavar="N"
-    )
-    strict: bool = option(False, "Refuse pictures that lack their last rows, too.")
-
-    def __post_init__(self) -> None:
-        least_one = {"batch-size": self.batch_size, "limit": self.limit, "pixel-limit": self.pixel_limit}
-        for flag, value in least_one.items():
-            if value is not None and value < 1:
-                raise UsageError(f"--{flag} {value} is out of range", "it is a number of at least 1")
-        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
-            raise UsageError(f"--shard {self.shard} is out of range", "as in 1/4 for the first of 4")
-
-    @property
-    def group(self) -> int:
-        """Most items at a time."""
-        return self.batch_size or GROUP
-
-    def takes(self, key: str) -> bool:
-        """Whether an item of this key, hex digits, is of the part that is to be done."""
-        i, n = self.part or (1, 1)
-        return int(key[:8], 16) % n == i - 1
-
-    @property
-    def part(self) -> tuple[int, int] | None:
-        """(i, n): only the i-th of n parts, from 1, chosen by key."""
-        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.shard or "", re.ASCII)
-        if self.shard is not None and found is None:
-            raise UsageError(f"--shard {self.shard} is not I/N", "as in --shard 1/4 for the first of four parts")
-        return (int(found[1]), int(found[2])) if found else None
-
-
 @dataclass(frozen=True)
 class Turn:
     """An earlier turn of a conversation; one of the system, which says how to answer, stands before all others."""
@@ -201,6 +210,9 @@ class Request:
     history: tuple[Turn, ...] = ()
     template_args: tuple[tuple[str, object], ...] = ()  # variables of the checkpoint's chat template
     choices: tuple[str, ...] = ()  # the only answers that may come, if there are any
+    edit: Edit | None = None  # the picture is made of the codes of `source`, which is none of the parts
+    source: Image.Image | None = None
+    mask: Image.Image | None = None  # of the size of source, or of its codes: white is drawn anew
     cancelled: Event = field(default_factory=Event, compare=False, repr=False)
 
     @property
@@ -232,6 +244,9 @@ class Picture:
     seed: int
     codes: tuple[int, ...] | None = None  # VQ codes in row-major order, where the family has them
     passes: int | None = None  # of the network, to choose the codes
+    kept: int | None = None  # codes that are those of the picture it was made of, at their places
+    prompt: str | None = None  # where the request has none: what it was drawn from
+    score: float | None = None  # how well it shows its prompt, as the model judges, in nats: to be compared, not added
 
     def __repr__(self) -> str:
         return f"<Picture {self.image.width} x {self.image.height}, seed {self.seed}>"
@@ -242,7 +257,8 @@ class Picture:
         if not self.codes or not self.passes:
             return f"seed {self.seed}"
         n = len(self.codes)
-        return f"seed {self.seed}: {n} image tokens in {self.passes} passes, {n / self.passes:.1f} each"
+        kept = "" if self.kept is None else f", {self.kept} kept"
+        return f"seed {self.seed}: {n} image tokens{kept} in {self.passes} passes, {n / self.passes:.1f} each"
 
 
 @dataclass(frozen=True)
@@ -312,9 +328,11 @@ def check_seed(seed: int) -> int:
 _MOST = 1e9  # beyond any use, and well within float32
 
 
-def _check_tops(top_p: float, top_k: int) -> None:
+def _check_tops(top_p: float, top_k: int, min_p: float) -> None:
     if not 0 < top_p <= 1:
         raise UsageError(f"top-p {top_p:g} is not a probability", "it is above 0 and at most 1; 1 keeps all")
+    if not 0 <= min_p < 1:
+        raise UsageError(f"min-p {min_p:g} is out of range", "it is at least 0 and below 1; 0 keeps all")
     _at_least("top-k", top_k, 0)
 
 

@@ -14,6 +14,7 @@ from mmgen.request import (
     BOTH,
     PICTURES,
     WORDS,
+    Edit,
     ImageSampling,
     Part,
     Request,
@@ -38,6 +39,7 @@ class TextFields(TypedDict, total=False):
     temperature: float
     top_p: float
     top_k: int
+    min_p: float
     repetition_penalty: float
     max_tokens: int
     json_schema: str | None
@@ -50,6 +52,7 @@ class ImageFields(TypedDict, total=False):
     temperature: float
     top_p: float
     top_k: int
+    min_p: float
     guidance: float
     image_guidance: float
     negative_prompt: str | None
@@ -145,10 +148,40 @@ def draw(prompt: str, *, image: ImageSampling | None = None, seed: int | None = 
 
 
 def vary(
-    source: Image.Image, prompt: str = VARY, *, image: ImageSampling | None = None, seed: int | None = None
+    source: Image.Image,
+    prompt: str | None = None,
+    *,
+    image: ImageSampling | None = None,
+    seed: int | None = None,
+    edit: Edit | None = None,
+    mask: Image.Image | None = None,
 ) -> Request:
-    """Draw a new picture from a picture, and words that say what should change."""
-    return Request(insert_images(prompt, [source]), PICTURES, image=image or ImageSampling(), seed=_settled(seed))
+    """Draw a new picture from a picture, and words that say what should change.
+
+    Args:
+        edit, mask: make it of the picture's own codes, which the model does not look at; then the words say what it is
+            to show.
+    """
+    image = image or ImageSampling()
+    if mask is None and edit in (None, Edit()):
+        return Request(insert_images(prompt or VARY, [source]), PICTURES, image=image, seed=_settled(seed))
+    edit = edit or Edit()
+    check_edit(edit, image, prompt)
+    parts = insert_images(prompt, []) if prompt is not None else ("",)
+    return Request(parts, PICTURES, image=image, seed=_settled(seed), edit=edit, source=source, mask=mask)
+
+
+def check_edit(edit: Edit, image: ImageSampling, prompt: str | None) -> None:
+    """Check that a picture can be edited so.
+
+    Raises:
+        UsageError: greedily, or without words that would change something.
+    """
+    if image.temperature == 0:
+        raise UsageError("a picture cannot be edited at temperature 0: its codes are drawn at random", "leave it out")
+    if edit.couples and prompt is None:
+        given = "--strength" if edit.strength is not None else "--from"
+        raise UsageError(f"{given} needs words that say what the picture is to show", "give them as PROMPT")
 
 
 def interleave(

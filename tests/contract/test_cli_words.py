@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from mmgen.errors import MmgenError
-from mmgen.request import GROUP, Done, Piece, Request
+from mmgen.limits import GROUP
+from mmgen.request import Done, Piece, Request
 from mmgen.tasks import ASK, CAPTION
 from tests.support.scripted import Scripted, install, run
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from benchmarks.windows import scores
 from mmgen.decoding.grammar import Step, forbidden
 from mmgen.decoding.replies import LanguageModel
-from mmgen.decoding.sampling import Noise, log_probabilities, penalise_repetition
+from mmgen.decoding.sampling import WORDS_STREAM, Noise, log_probabilities, penalise_repetition
 from mmgen.decoding.stepwise import Cache, extend
 from mmgen.families.autoregressive import AutoregressiveModel
 from mmgen.families.chat import Chat
@@ -152,7 +152,7 @@ def _with_noise(row: Tensor, request: Request, ids: Sequence[int], n_words: int)
         row = penalise_repetition(row, seen, sampling.repetition_penalty)
     if sampling.temperature == 0:
         return torch.stack([row, row])
-    noise = Noise(request.seed, words=True)
+    noise = Noise(request.seed, WORDS_STREAM)
     gumbel = [noise.row(len(row)) for _ in range(n_words + 1)][-1]
     log_p = [log_probabilities(row, each) for each in at_edge(sampling)]
     return torch.stack(log_p) + gumbel

@@ -14,10 +14,11 @@ from PIL import Image
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.errors import CannotGoOnError, MmgenError
 from mmgen.jobs import Job
+from mmgen.limits import Limits
 from mmgen.outputs.records import Item, Origin
 from mmgen.outputs.terminal import Notes
 from mmgen.outputs.writers import Lines
-from mmgen.request import WORDS, Kind, Limits, Loading, Request
+from mmgen.request import WORDS, Kind, Loading, Request
 from tests.support.scripted import Result, Scripted, colour, install, picture, run
 from tests.unit.test_batch import Seeing, rows
 

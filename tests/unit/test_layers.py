@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "text"),
     ("codes", "files"),
     ("request",),
-    ("tasks", "model", "inputs", "checkpoints", "decoding"),
+    ("limits", "tasks", "model", "inputs", "checkpoints", "decoding"),
     ("families", "outputs"),
     ("jobs",),
     ("api", "batches"),

@@ -17,7 +17,8 @@ from PIL import Image
 
 from mmgen.errors import MmgenError
 from mmgen.inputs.prompts import PromptLine, read_prompts
-from mmgen.request import GROUP, MAX_SEED
+from mmgen.limits import GROUP
+from mmgen.request import MAX_SEED
 from tests.support.scripted import Result, Scripted, install, run
 
 

@@ -15,7 +15,15 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from mmgen.decoding.sampling import Noise, guidance_weights, log_probabilities, mix, penalise_repetition, pick
+from mmgen.decoding.sampling import (
+    WORDS_STREAM,
+    Noise,
+    guidance_weights,
+    log_probabilities,
+    mix,
+    penalise_repetition,
+    pick,
+)
 from mmgen.request import ImageSampling
 
 
@@ -89,7 +97,7 @@ def test_noise_depends_on_seed_and_position_only() -> None:
     rows = [one.row(10) for _ in range(3)]
     assert all(torch.equal(row, two.row(10)) for row in rows)
     assert not torch.equal(rows[0], Noise(8).row(10))
-    assert not torch.equal(rows[0], Noise(7, words=True).row(10))
+    assert not torch.equal(rows[0], Noise(7, WORDS_STREAM).row(10))
 
 
 @pytest.mark.parametrize("temperature", [1e-39, 1e-6, 1e9])

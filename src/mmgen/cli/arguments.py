@@ -29,13 +29,14 @@ from mmgen.inputs.finding import Found, NotFoundError
 from mmgen.inputs.placeholders import expand
 from mmgen.inputs.prompts import PromptLine
 from mmgen.inputs.selection import Selection, left_out
+from mmgen.limits import GROUP, Limits
 from mmgen.model import Model
 from mmgen.outputs.journal import Journal
 from mmgen.outputs.records import Item, Origin, is_random
 from mmgen.outputs.sidecars import Sidecars
 from mmgen.outputs.terminal import Notes, emit
 from mmgen.outputs.writers import Writer
-from mmgen.request import GROUP, PICTURES, Kind, Limits, Loading, Request, fresh_seed
+from mmgen.request import PICTURES, Kind, Loading, Request, fresh_seed
 
 if TYPE_CHECKING:
     from mmgen.jobs import Job

@@ -15,8 +15,9 @@ from mmgen.cli.talk import TalkOptions
 from mmgen.errors import UsageError
 from mmgen.files import check_makeable
 from mmgen.inputs.finding import Found, captured, is_url
+from mmgen.limits import Limits
 from mmgen.outputs.records import Item
-from mmgen.request import Limits, Loading, TextSampling, Turn, option
+from mmgen.request import Loading, TextSampling, Turn, option
 from mmgen.tasks import IMAGE_MARK, insert_images
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from mmgen import tasks
 from mmgen.cli import options
 from mmgen.cli.ask import ask_each
 from mmgen.cli.talk import TalkOptions
-from mmgen.request import Limits, Loading, TextSampling
+from mmgen.limits import Limits
+from mmgen.request import Loading, TextSampling
 
 EXAMPLES = """\b
 Examples:

@@ -64,7 +64,7 @@ def chat(
     from mmgen.outputs.records import plain_name
 
     notes = Notes(job.quiet, talk.verbose, save.previews, keeps=save.previews)
-    image = replace(image, top_p=text.top_p, top_k=text.top_k)
+    image = replace(image, top_p=text.top_p, top_k=text.top_k, min_p=text.min_p)
     used_seed = fresh_seed() if job.seed is None else job.seed
     shown = [show(source) for source in images or ()]
     earlier = None if history is None else read_messages(history)

@@ -8,7 +8,8 @@ import typer
 
 from mmgen.cli import options
 from mmgen.errors import UsageError
-from mmgen.request import PICTURES, ImageSampling, Limits, Loading, Request
+from mmgen.limits import Limits
+from mmgen.request import PICTURES, ImageSampling, Loading, Request
 
 EXAMPLES = """\b
 Examples:

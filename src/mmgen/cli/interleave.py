@@ -11,8 +11,9 @@ import typer
 from mmgen import tasks
 from mmgen.cli import options
 from mmgen.errors import MmgenError, UsageError
+from mmgen.limits import Limits
 from mmgen.outputs.records import Item
-from mmgen.request import BOTH, ImageSampling, Limits, Loading, Request, TextSampling
+from mmgen.request import BOTH, ImageSampling, Loading, Request, TextSampling
 
 EXAMPLES = """\b
 Examples:
@@ -48,7 +49,7 @@ def interleave(
     from mmgen.files import claimed
     from mmgen.outputs.stories import Stories
 
-    image = replace(image, top_p=text.top_p, top_k=text.top_k)
+    image = replace(image, top_p=text.top_p, top_k=text.top_k, min_p=text.min_p)
     shape = Request((), BOTH, text, image, completion=True)
     command = Command("interleave", shape, job, limits, loading, save.notes(job.quiet))
     lines = read_prompts([] if prompt is None else [prompt], prompts, "give pictures with --image", comments=comments)

@@ -15,15 +15,9 @@ from typer.core import TyperCommand
 from mmgen.checkpoints import aliases
 from mmgen.errors import UsageError
 from mmgen.inputs.selection import PICTURE_ENDINGS
+from mmgen.limits import Limits
 from mmgen.outputs.terminal import Notes
-from mmgen.request import (
-    ImageSampling,
-    Limits,
-    Loading,
-    TextSampling,
-    check_seed,
-    option,
-)
+from mmgen.request import Edit, ImageSampling, Loading, TextSampling, check_seed, option
 from mmgen.text import is_text
 
 _MOST_PICTURES = 10**6  # of one prompt: their names are all looked at before the first is drawn
@@ -236,7 +230,7 @@ class PictureOptions:
         return Notes(quiet, self.verbose, self.previews, self.show)
 
 
-_HEADINGS: dict[type[Any], str] = {TextSampling: SAMPLING, ImageSampling: SAMPLING, Loading: MODEL}
+_HEADINGS: dict[type[Any], str] = {TextSampling: SAMPLING, ImageSampling: SAMPLING, Edit: SAMPLING, Loading: MODEL}
 _HEADINGS |= dict.fromkeys((FindOptions, SidecarOptions, Limits), MANY)
 
 # --- single ones, which several commands have ---------------------------------------------------------------------
@@ -266,6 +260,9 @@ def _like(context: typer.Context, path: str | None) -> str | None:
     sampling = note.pop("sampling", None)
     if isinstance(sampling, dict) and isinstance(sampling.get("image"), dict):
         note |= sampling["image"]
+    edit = note.pop("edit", None)
+    if isinstance(edit, dict):
+        note |= {name: value for name, value in edit.items() if name != "mask"}
     note["prompt"] = [note["prompt"]] if context.command.name == "draw" else note["prompt"]
     taken = {param.name for param in context.command.params} & {*note} - {"output", "n", "like"}
     context.default_map = {str(name): note[name] for name in taken if note[name] is not None}

@@ -17,13 +17,14 @@ from mmgen.files import check_writable, whole_file
 from mmgen.inputs.images import open_image
 from mmgen.inputs.messages import Messages, entry, read_messages, written
 from mmgen.jobs import Job
+from mmgen.limits import Limits
 from mmgen.model import Model
 from mmgen.outputs.markdown import link
 from mmgen.outputs.pictures import save_image
 from mmgen.outputs.records import Item, Origin, plain_name
 from mmgen.outputs.terminal import Notes, emit
 from mmgen.outputs.writers import Lines, PictureFiles, Writer
-from mmgen.request import MAX_SEED, ImageSampling, Limits, Request, Turn
+from mmgen.request import MAX_SEED, ImageSampling, Request, Turn
 from mmgen.tasks import insert_images
 from mmgen.text import clean, folded
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -9,12 +10,14 @@ import typer
 from mmgen import tasks
 from mmgen.cli import options
 from mmgen.errors import UsageError
-from mmgen.request import PICTURES, ImageSampling, Limits, Loading, Request
+from mmgen.limits import Limits
+from mmgen.request import PICTURES, Edit, ImageSampling, Loading, Request
 
 EXAMPLES = """\b
 Examples:
   $ mmgen vary photo.jpg -o variation.png
   $ mmgen vary drawing.png "make it blue" -n 2 --seed 7
+  $ mmgen vary cat.png "a blue cat on the grass" --strength 0.5
 """
 
 
@@ -29,15 +32,27 @@ def vary(
         typer.Argument(metavar="PROMPT", show_default=False, help="What should change; - reads it from stdin."),
     ] = None,
     like: options.Like = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            "--mask", metavar="FILE", rich_help_panel=options.SAMPLING,
+            help="Draw anew what is white in FILE, a picture of IMAGE's size, and keep the rest. It is drawn not "
+            "looking at what lies below.",
+        ),
+    ] = None,
     *,
     save: options.PictureOptions,
     find: options.FindOptions,
+    edit: Annotated[Edit, options.only("strength", "source_prompt", "keep")],
     image: Annotated[ImageSampling, options.without("negative_prompt", "ratio")],
     job: options.JobOptions,
     limits: Limits,
     loading: Loading,
-) -> None:
+) -> None:  # fmt: skip
     """Draw new pictures from a picture, and words.
+
+    With --strength, --from, --keep or --mask the new picture is made of IMAGE's own codes, and PROMPT says what it is
+    to show; else the model looks at IMAGE, and PROMPT says what should change.
 
     Prints the path of each picture that was written. Of a folder, into another with -o DIR/, the same command again
     draws only what is missing or failed.
@@ -45,6 +60,7 @@ def vary(
     from mmgen.cli import naming
     from mmgen.cli.arguments import Command
     from mmgen.cli.given import find_pictures, read_prompt
+    from mmgen.inputs.images import open_image
     from mmgen.outputs.writers import PictureFiles
 
     options.check_seeds(job.seed, save.n)
@@ -52,7 +68,12 @@ def vary(
         source, prompt = None, source
     hint = "vary takes one picture, a folder or a pattern; the second word says what should change"
     pictures = find_pictures([] if source is None else [source], find, prompt, counts=False)
-    words = tasks.VARY if prompt is None else read_prompt(prompt, hint)
+    words = None if prompt is None else read_prompt(prompt, hint)
+    shape = Request((), PICTURES, image=image)
+    if mask is not None or edit != Edit():
+        tasks.check_edit(edit, image, words)
+        shape = replace(shape, edit=edit, mask=None if mask is None else open_image(mask))
+    words = words or ("" if shape.edit else tasks.VARY)
     n_items = save.n if pictures.is_one else None
     naming.check_stdout(save.output, n_items, job.as_json)
     if save.output is None and not pictures.is_one:
@@ -61,7 +82,7 @@ def vary(
     default = f"{title}-{{seed}}.png" if pictures.is_one else "{stem}.png" if save.n == 1 else "{stem}-{n}.png"
     outputs = naming.Outputs(save.output, default, n_items)
     outputs.check_format()
-    command = Command("vary", Request((), PICTURES, image=image), job, limits, loading, save.notes(job.quiet))
+    command = Command("vary", shape, job, limits, loading, save.notes(job.quiet))
     command.run(
         lambda seed: command.items(command.of_pictures(pictures.found, words, seed), outputs.path, save.n),
         PictureFiles(save.metadata, shown=not job.as_json, overwrite=save.force),

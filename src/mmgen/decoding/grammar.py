@@ -6,10 +6,13 @@ context cannot begin. Outside a picture codes and end-of-image never occur.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from mmgen.request import Reason, Request
+
+_Code = TypeVar("_Code")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,15 @@ class Canvas:
     def is_row_end(self, place: int) -> bool:
         """Say whether a place is between two rows."""
         return self.row_end is not None and place % (self.columns + 1) == self.columns
+
+    def lay_out(self, codes: Sequence[_Code], row_end: _Code) -> list[_Code]:
+        """Put codes, or what stands for them, into their places: `row_end` between their rows, if anything is there."""
+        laid_out: list[_Code] = []
+        for at, code in enumerate(codes):
+            if at and self.row_end is not None and at % self.columns == 0:
+                laid_out.append(row_end)
+            laid_out.append(code)
+        return laid_out
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Every pass looks at a window of places: the next one, and guesses for those after it. What the network chooses behind
 right guesses is what it would have chosen step by step, because a place's noise stays the same however often it is
-looked at. Wrong guesses are replaced by what was chosen, and looked at again.
+looked at. Wrong guesses are replaced by what was chosen, and looked at again. Of a picture that is edited the first
+guesses are its source's codes.
 
 Predictive sampling (Wiggers & Hoogeboom, ICML 2020, arXiv 2002.09928), speculative Jacobi decoding (arXiv 2410.01699),
 shared noise between guesses (MC-SJD, arXiv 2510.24211).
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mmgen.decoding import coupling
+from mmgen.decoding.coupling import Source
 from mmgen.decoding.grammar import Canvas
 from mmgen.decoding.sampling import Noise, log_probabilities, mix, pick
 from mmgen.decoding.stepwise import Cache, Network, forward
@@ -25,6 +28,7 @@ from mmgen.request import ImageSampling
 # GPU not measured yet.
 _MOST_ON_CPU, _MOST_ON_GPU = 16, 64
 TIMED = ((1, 1), (1, 16), (16, 1), (16, 16))  # rows and places of the passes that a choice is made by
+_BLOCK = 64  # places that are chosen at once, at most: of each the noise is held, and what every code is worth
 # Codes that a pass over so many places settles: the built-in model, with guidance and without.
 _SETTLED = {1: 1.0, 2: 1.4, 4: 1.9, 8: 2.65, 16: 3.5}
 
@@ -54,6 +58,7 @@ class _Draft:
         starts: in each of its rows of the cache, where its first place will be.
         codes: of its places; the first `n` are settled, those after them are guesses.
         gumbel: noise of the places from `n` on, as far as they were looked at.
+        source: what it is an edit of; then each place has one more number of noise.
     """
 
     index: int
@@ -64,9 +69,15 @@ class _Draft:
     codes: list[int] = field(default_factory=list)
     n: int = 0
     gumbel: list[Tensor] = field(default_factory=list)
+    source: Source | None = None
+
+    def __post_init__(self) -> None:
+        if self.source is not None:
+            self.codes = [self.row_end if code < 0 else code for code in self.source.codes.tolist()]
 
     def noise_of(self, width: int, n_codes: int) -> Tensor:
         """Noise of the next `width` places: [width, n_codes]. Only codes draw some, each once, in their order."""
+        n_codes += self.source is not None
         while len(self.gumbel) < width:
             is_end = self.canvas.is_row_end(self.n + len(self.gumbel))
             self.gumbel.append(torch.zeros(n_codes) if is_end else self.noise.row(n_codes))
@@ -95,7 +106,7 @@ class _Draft:
         n_new = 1
         while n_new < len(new) and new[n_new - 1] == guesses[n_new - 1]:
             n_new += 1
-        self.codes[self.n :] = new
+        self.codes[self.n : self.n + len(new)] = new
         del self.gumbel[:n_new]
         self.n += n_new
         return [code for code in new[:n_new] if code != self.row_end]
@@ -110,31 +121,43 @@ def picture(
     noises: Sequence[Noise],
     canvas: Canvas,
     window: int,
+    sources: Sequence[Source] = (),
 ) -> Iterator[list[tuple[int, list[int]]]]:
     """Choose the codes of B pictures, each at its own pace. A picture that is done leaves its rows.
 
     Args:
+        hidden: of pictures that are edited [B * G, n, D], behind what precedes each place in their sources.
         window: most places that a pass looks at; the others, and what is yielded, as in stepwise.picture.
+        sources: what the pictures are edits of, one each, if they are.
     """
     n_kinds = len(weights)
     row_end = len(network.code_ids)  # stands for what is between rows
     between = network.code_ids.new_tensor([] if canvas.row_end is None else [canvas.row_end])
     ids = torch.cat([network.code_ids, between])
     drafts = [
-        _Draft(index, noise, canvas, row_end, cache.lengths[index * n_kinds :][:n_kinds])
+        _Draft(
+            index,
+            noise,
+            canvas,
+            row_end,
+            cache.lengths[index * n_kinds :][:n_kinds],
+            source=sources[index] if sources else None,
+        )
         for index, noise in enumerate(noises)
     ]
-    hidden = hidden[:, None]  # [B * G, T, D], at first of begin-image alone
+    ahead = hidden if sources else hidden[:, None]  # [B * G, T, D], at first of begin-image alone
     while True:
-        logits = network.code_head(hidden)  # [B * G, T, K]
-        mixed = mix(logits.reshape(-1, n_kinds, *logits.shape[1:]), weights)  # [B, T, K]
-        if sampling.temperature == 0:
-            chosen = mixed.argmax(-1)
-        else:
-            n_places, n_codes = mixed.shape[1:]
-            gumbel = torch.stack([draft.noise_of(n_places, n_codes) for draft in drafts])
-            chosen = pick(log_probabilities(mixed, sampling), gumbel)
-        yield [(draft.index, draft.settle(codes)) for draft, codes in zip(drafts, chosen.tolist(), strict=True)]
+        settled: list[list[int]] = [[] for _ in drafts]
+        n_looked_at = drafts[0].n
+        while ahead.shape[1]:
+            hidden, ahead = ahead[:, :_BLOCK], ahead[:, _BLOCK:]
+            chosen = _choose(network, hidden, weights, sampling, drafts)
+            for codes, draft, new in zip(settled, drafts, chosen.tolist(), strict=True):
+                codes += draft.settle(new)
+            n_looked_at += hidden.shape[1]
+            if any(draft.n < n_looked_at for draft in drafts):
+                break
+        yield [(draft.index, codes) for draft, codes in zip(drafts, settled, strict=True)]
         for slot, draft in enumerate(drafts):
             for kind, start in enumerate(draft.starts):
                 cache.lengths[slot * n_kinds + kind] = start + draft.n - 1
@@ -142,7 +165,35 @@ def picture(
         if not drafts:
             return
         fed = torch.tensor([draft.guess(window) for draft in drafts], device=ids.device)
-        hidden = forward(network, cache, range(len(drafts) * n_kinds), ids[fed].repeat_interleave(n_kinds, 0))
+        ahead = forward(network, cache, range(len(drafts) * n_kinds), ids[fed].repeat_interleave(n_kinds, 0))
+
+
+def _choose(
+    network: Network, hidden: Tensor, weights: Sequence[float], sampling: ImageSampling, drafts: Sequence[_Draft]
+) -> Tensor:
+    """Choose codes of the next places of each picture: hidden [B * G, T, D] -> [B, T] int64."""
+
+    def mixed_of(hidden: Tensor) -> Tensor:  # [B, T, K]
+        logits = network.code_head(hidden)  # [B * G, T, K]
+        return mix(logits.reshape(-1, len(weights), *logits.shape[1:]), weights)
+
+    mixed = mixed_of(hidden)
+    if sampling.temperature == 0 and drafts[0].source is None:
+        return mixed.argmax(-1)
+    n_places, n_codes = mixed.shape[1:]
+    noise = torch.stack([draft.noise_of(n_places, n_codes) for draft in drafts])
+    sources = [draft.source for draft in drafts if draft.source is not None]
+    if not sources:
+        return pick(log_probabilities(mixed, sampling), noise)
+    last = drafts[0].canvas.n_places - 1
+    places = torch.stack([torch.arange(draft.n, draft.n + n_places).clamp(max=last) for draft in drafts])
+    under_source = [
+        source.hidden[:, at.to(source.hidden.device)]
+        for source, at in zip(sources, places, strict=True)
+        if source.hidden is not None
+    ]
+    mixed_a = mixed_of(torch.cat(under_source)) if under_source else None
+    return coupling.choose(mixed, mixed_a, sampling, noise, sources, places)
 
 
 def _leave(drafts: list[_Draft], cache: Cache, n_kinds: int) -> None:

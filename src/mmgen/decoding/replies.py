@@ -6,7 +6,7 @@ last. The reply to a request does not depend on the others beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -18,9 +18,10 @@ from torch import Tensor
 from mmgen.codes import Maker, carry
 from mmgen.decoding import jacobi, stepwise
 from mmgen.decoding.constraint import Constraint, no_constraint
+from mmgen.decoding.coupling import Made, Source, search
 from mmgen.decoding.grammar import Canvas, Grammar, PromptIds, Vocabulary
-from mmgen.decoding.sampling import Noise, guidance_weights
-from mmgen.decoding.stepwise import Cache, Network, extend
+from mmgen.decoding.sampling import EDITS_STREAM, WORDS_STREAM, Noise, guidance_weights
+from mmgen.decoding.stepwise import Cache, Network, extend, read
 from mmgen.decoding.vq import to_uint8
 from mmgen.request import Done, Picture, Piece, Progress, Request
 
@@ -60,7 +61,7 @@ def generate_text(
     hidden = extend(model.network, cache, rows, [prompt.ids for prompt in prompts])
     texts = [Detokenizer(model.detokenise, strip=not request.completion) for request in requests]
     grammars = [Grammar(model.vocabulary, request, model.context) for request in requests]
-    noises = [Noise(request.seed, words=True) for request in requests]
+    noises = [Noise(request.seed, WORDS_STREAM) for request in requests]
     size = model.vocabulary.size
     seen = [[id_ for id_ in prompt.ids if id_ < size] for prompt in prompts]
     under_way = list(rows)
@@ -91,6 +92,46 @@ def draw(
     yield from _pictures(model, cache, hidden, weights, requests, canvas, window)
 
 
+def edit(
+    model: LanguageModel,
+    requests: Sequence[Request],
+    prompts: Sequence[PromptIds],
+    sources: Sequence[Source],
+    described: Sequence[PromptIds] = (),
+    strength: float = 1.0,
+) -> Iterator[tuple[int, Piece | Done]]:
+    """Answer with one picture each, made of the codes of another (see decoding.coupling); else as `draw`.
+
+    Args:
+        sources: what each is made of, without hidden states.
+        described: what the sources show, as prompts; if there are none, what is not forced goes by the new words alone.
+    """
+    v, network, sampling = model.vocabulary, model.network, requests[0].image
+    canvas = prompts[0].canvas or v.canvas
+    weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=False)
+    codes = [[code for code in source.codes.tolist() if code >= 0] for source in sources]
+    ahead = [place_ids(v, canvas, each)[:-1] for each in codes for _ in weights]
+    window = _window(model, len(ahead))
+
+    def look(prompts: Sequence[PromptIds]) -> tuple[Cache, Tensor]:
+        rows = [guidance_row(v, kind, prompt) for prompt in prompts for kind in weights]
+        cache = Cache(len(rows), max(map(len, rows)) + canvas.n_places + window)
+        return cache, read(network, cache, rows, ahead)
+
+    if described:
+        hidden = torch.split(look(described)[1], len(weights))  # B of [G, n, D]
+        sources = [replace(source, hidden=each) for source, each in zip(sources, hidden, strict=True)]
+
+    def attempt(sources: Sequence[Source]) -> Iterator[list[tuple[int, list[int]]]]:
+        noises = [Noise(request.seed, EDITS_STREAM) for request in requests]
+        cache, hidden = look(prompts)
+        given = list(weights.values()), sampling, noises, canvas, window, sources
+        return jacobi.picture(network, cache, hidden, *given)
+
+    made: Iterator[Made] = search(attempt, sources, strength) if described else attempt(sources)
+    yield from _pieces(model, made, requests, canvas, sources)
+
+
 def interleave(
     model: LanguageModel, requests: Sequence[Request], prompts: Sequence[PromptIds]
 ) -> Iterator[tuple[int, Piece | Done]]:
@@ -104,7 +145,7 @@ def interleave(
     cache, main, guidance = Cache(3, model.context + _window(model, 1)), range(1), range(1, 3)
     grammar = Grammar(v, request, model.context)
     text = Detokenizer(model.detokenise, strip=not request.completion)
-    noise, seen = [Noise(request.seed, words=True)], [list(prompt.ids)]
+    noise, seen = [Noise(request.seed, WORDS_STREAM)], [list(prompt.ids)]
     pictures, n_codes = list(prompt.images), 0
     hidden = extend(network, cache, main, [prompt.ids])
     while True:
@@ -162,21 +203,36 @@ def _pictures(
     canvas: Canvas,
     window: int,
 ) -> Iterator[tuple[int, Piece | Done]]:
-    """Choose the codes of a picture for each request, given what its guidance rows hold, and decode what is whole.
+    """Choose the codes of a picture for each request, given what its guidance rows hold.
 
     Args:
         hidden: [B * G, D] of the first rows of the cache, after begin-image.
     """
     loop = stepwise.picture if window == 1 else partial(jacobi.picture, window=window)
+    noises = [Noise(request.seed) for request in requests]
+    made = loop(model.network, cache, hidden, list(weights.values()), requests[0].image, noises, canvas)
+    yield from _pieces(model, made, requests, canvas)
+
+
+def _pieces(
+    model: LanguageModel,
+    made: Iterable[Made],
+    requests: Sequence[Request],
+    canvas: Canvas,
+    sources: Sequence[Source] = (),
+) -> Iterator[tuple[int, Piece | Done]]:
+    """Turn codes as they are made (see coupling.search) into pieces: decode what is whole."""
     codes: list[list[int]] = [[] for _ in requests]
     passes, is_over = [0] * len(requests), [False] * len(requests)
-    noises = [Noise(request.seed) for request in requests]
-    for made in loop(model.network, cache, hidden, list(weights.values()), requests[0].image, noises, canvas):
-        for index, new in made:
+    for each in made:
+        for index, new in each:
             if is_over[index]:
                 continue
+            if new is None:
+                codes[index].clear()
+                continue
             codes[index] += new
-            passes[index] += 1
+            passes[index] += len(new) < canvas.n_codes or not passes[index]
             sketch = partial(to_sketch, model.vq_decode, codes[index], canvas.rows, canvas.columns)
             yield index, Progress(len(codes[index]), canvas.n_codes, sketch)
             is_whole = len(codes[index]) == canvas.n_codes
@@ -184,7 +240,8 @@ def _pictures(
             if is_whole:
                 image = to_image(model.vq_decode, codes[index], canvas.rows)
                 carry(image, codes[index], canvas.rows, model.maker())
-                yield index, Picture(image, requests[index].seed, tuple(codes[index]), passes[index])
+                kept = sources[index].count_kept(codes[index]) if sources else None
+                yield index, Picture(image, requests[index].seed, tuple(codes[index]), passes[index], kept)
             if is_over[index]:
                 yield index, Done("end" if is_whole else "cancelled", len(codes[index]))
         if all(is_over) and any(len(each) < canvas.n_codes for each in codes):
@@ -202,6 +259,11 @@ def guidance_row(v: Vocabulary, kind: str, prompt: PromptIds) -> tuple[int, ...]
     if kind == "pictures":
         return (v.bos, *(id_ for ids in prompt.images for id_ in ids), v.begin_image)
     return (*(prompt.unconditional or (v.bos,)), v.begin_image)
+
+
+def place_ids(v: Vocabulary, canvas: Canvas, codes: Sequence[int]) -> list[int]:
+    """Give the ids of codes, and of what stands between their rows."""
+    return canvas.lay_out([v.code_ids[code] for code in codes], canvas.row_end or 0)
 
 
 # --- pieces -------------------------------------------------------------------------------------------------------

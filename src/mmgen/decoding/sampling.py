@@ -7,6 +7,7 @@ picture depends on its seed and not on the batch, the device or the loop that co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,14 +15,15 @@ from torch import Tensor
 
 from mmgen.request import Sampling
 
-_WORDS_STREAM = 0x776F7264  # so that words and the first picture of one seed do not share noise
+# Of their own, so that words, pictures and edited pictures of one seed do not share noise
+WORDS_STREAM, EDITS_STREAM = 0x776F7264, 0x65646974
 
 
 class Noise:
     """Gumbel noise of one picture or one text: a row at a time, in position order."""
 
-    def __init__(self, seed: int, *, words: bool = False) -> None:
-        self._generator = torch.Generator().manual_seed(seed ^ _WORDS_STREAM if words else seed)
+    def __init__(self, seed: int, stream: int = 0) -> None:
+        self._generator = torch.Generator().manual_seed(seed ^ stream)
 
     def row(self, size: int) -> Tensor:
         """Draw the next row: [size] float32."""
@@ -68,7 +70,8 @@ def log_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
 
     Temperature first, then the `top_k` likeliest (0 keeps all), then the smallest set whose probability reaches
     `top_p` (Holtzman et al., arXiv 1904.09751; 1 keeps all). Those as likely as its last stay, too: which of them came
-    first would be up to the sorting.
+    first would be up to the sorting. At last those at least `min_p` times as likely as the likeliest (Nguyen et al.,
+    arXiv 2407.01082; 0 keeps all).
     """
     logits = logits.float()
     logits = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature  # the largest at 0: none overflows it
@@ -82,6 +85,9 @@ def log_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
         # Before each stands the probability of likelier ones.
         n_kept = (p.cumsum(-1) - p < sampling.top_p).sum(-1, keepdim=True)
         log_p = log_p.masked_fill(log_p < ordered.gather(-1, (n_kept - 1).clamp(min=0)), -torch.inf).log_softmax(-1)
+    if sampling.min_p > 0:
+        least = log_p.amax(-1, keepdim=True) + math.log(sampling.min_p)
+        log_p = log_p.masked_fill(log_p < least, -torch.inf).log_softmax(-1)
     return log_p
 
 

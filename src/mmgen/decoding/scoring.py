@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from mmgen.decoding.grammar import PromptIds, forbidden
-from mmgen.decoding.replies import LanguageModel, guidance_row
+from mmgen.decoding.replies import LanguageModel, guidance_row, place_ids
 from mmgen.decoding.sampling import Noise, guidance_weights, log_probabilities, mix
-from mmgen.decoding.stepwise import Cache, extend, forward
+from mmgen.decoding.stepwise import Cache, extend, read
 from mmgen.request import Request
 
 
@@ -34,12 +34,10 @@ def score_pictures(model: LanguageModel, prompt: PromptIds, pictures: Sequence[S
     """Give the log-probability of the codes of each picture, in nats; all are of one size."""
     canvas = prompt.canvas or model.vocabulary.canvas
     places = [place for place in range(canvas.n_places) if not canvas.is_row_end(place)]
-    rows = torch.full((len(pictures), canvas.n_places), canvas.row_end or 0)
-    code_ids = model.network.code_ids.cpu()
-    rows[:, places] = code_ids[torch.tensor(pictures)]
+    ids = [place_ids(model.vocabulary, canvas, codes)[:-1] for codes in pictures]
     scores = []
-    read = _read(model, (*prompt.ids, model.vocabulary.begin_image), rows[:, :-1].tolist())
-    for codes, hidden in zip(pictures, read[:, places], strict=True):  # one at a time, as logits take much memory
+    seen = _read(model, (*prompt.ids, model.vocabulary.begin_image), ids)[:, places]
+    for codes, hidden in zip(pictures, seen, strict=True):  # one at a time, as logits take much memory
         log_p = model.network.code_head(hidden).float().log_softmax(-1)  # [N, K]
         scores.append(float(log_p[range(len(codes)), list(codes)].double().sum()))
     return scores
@@ -53,9 +51,7 @@ def margin(model: LanguageModel, request: Request, prompt: PromptIds, codes: Seq
     """
     v, sampling, canvas = model.vocabulary, request.image, prompt.canvas or model.vocabulary.canvas
     weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(prompt.images))
-    so_far: list[int] = []
-    for at, code in enumerate(codes[:place], 1):
-        so_far += [v.code_ids[code], *([] if canvas.row_end is None or at % canvas.columns else [canvas.row_end])]
+    so_far = place_ids(v, canvas, codes[: place + 1])[:-1]
     rows = [(*guidance_row(v, kind, prompt), *so_far) for kind in weights]
     hidden = extend(model.network, Cache(len(rows), max(map(len, rows))), range(len(rows)), rows)
     scores = mix(model.network.code_head(hidden)[None], list(weights.values()))[0]
@@ -67,8 +63,6 @@ def margin(model: LanguageModel, request: Request, prompt: PromptIds, codes: Seq
 
 
 def _read(model: LanguageModel, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> Tensor:
-    """Look at answers after a prompt, filled up on the right: hidden [R, T + 1, D] from the prompt's last id on."""
-    longest = max(map(len, answers))
-    rows = [[*prompt, *answer, *[0] * (longest - len(answer))] for answer in answers]
-    ids = torch.tensor(rows, device=model.network.code_ids.device)
-    return forward(model.network, Cache(len(rows), ids.shape[1]), range(len(rows)), ids)[:, len(prompt) - 1 :]
+    """Look at answers after a prompt: hidden [R, T + 1, D] from the prompt's last id on."""
+    cache = Cache(len(answers), len(prompt) + max(map(len, answers)))
+    return read(model.network, cache, [prompt] * len(answers), answers)

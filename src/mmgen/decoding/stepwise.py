@@ -127,6 +127,20 @@ def extend(network: Network, cache: Cache, rows: range, ids: Sequence[Sequence[i
     return hidden[torch.arange(len(rows)), torch.tensor(counts) - 1]
 
 
+def read(network: Network, cache: Cache, rows: Sequence[Sequence[int]], after: Sequence[Sequence[int]]) -> Tensor:
+    """Fill an empty cache with rows of ids, and look ahead at ids after each, which do not count as its own.
+
+    Returns:
+        Hidden states [R, T + 1, D] from the last id of each row on; T is the length of the longest ids after a row.
+    """
+    longest = max(len(row) + len(ids) for row, ids in zip(rows, after, strict=True))
+    filled = [[*row, *ids, *[0] * (longest - len(row) - len(ids))] for row, ids in zip(rows, after, strict=True)]
+    hidden = forward(network, cache, range(len(rows)), torch.tensor(filled, device=network.code_ids.device))
+    cache.lengths = [len(row) for row in rows]
+    ends = torch.tensor(cache.lengths)[:, None] + torch.arange(max(map(len, after)) + 1) - 1
+    return hidden[torch.arange(len(rows))[:, None], ends.clamp(max=longest - 1)]
+
+
 def words(
     network: Network,
     cache: Cache,

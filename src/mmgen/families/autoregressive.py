@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import Any, ClassVar, cast
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -26,14 +26,15 @@ from mmgen.checkpoints.x86 import IS_X86, least_tokens, packed
 from mmgen.codes import Maker, Rows, stored
 from mmgen.decoding.body import Body, fits, join
 from mmgen.decoding.constraint import Constraint, own_tokenizer
-from mmgen.decoding.grammar import PromptIds
+from mmgen.decoding.grammar import Canvas, PromptIds
 from mmgen.decoding.graphs import Pass, Replayed
 from mmgen.decoding.jacobi import TIMED, choose_window
 from mmgen.decoding.replies import LanguageModel, draw, generate_text, interleave
 from mmgen.decoding.scoring import margin, score_pictures, score_words
 from mmgen.decoding.stepwise import Cache, Network, forward
 from mmgen.errors import MmgenError, OutOfMemoryError, TooLongError
-from mmgen.families.in_memory import InMemoryModel, free_bytes, in_threads, measure_threads
+from mmgen.families.editing import EditingModel
+from mmgen.families.in_memory import free_bytes, in_threads, measure_threads
 from mmgen.families.prompting import TokenPrompter
 from mmgen.request import BOTH, PICTURES, WORDS, Done, Picture, Piece, Request
 
@@ -55,7 +56,7 @@ class CodecInFloat32:
         model._no_split_modules = {*(model._no_split_modules or ()), type(model.get_submodule(_CODEC)).__name__}
 
 
-class AutoregressiveModel(InMemoryModel):
+class AutoregressiveModel(EditingModel):
     """A loaded checkpoint of such a family.
 
     Attributes:
@@ -185,6 +186,9 @@ class AutoregressiveModel(InMemoryModel):
         prompts = self.prompts(requests)
         if len(requests) > 1 and self._cache_bytes(requests[0], prompts) > free_bytes(self.model.device) // 2:
             raise OutOfMemoryError(f"{self.name} has no memory for {len(requests)} requests at once")
+        if requests[0].edit is not None:
+            yield from self.edit(requests)
+            return
         ways = {WORDS: generate_text, PICTURES: draw, BOTH: interleave}
         yield from ways[requests[0].want](self.language_model, requests, prompts)
 
@@ -220,7 +224,8 @@ class AutoregressiveModel(InMemoryModel):
             MmgenError: too long for the context, or beyond the checkpoint's chat template.
         """
         images = {id(image): image for request in requests for image in request.images}
-        encoded: dict[int, Any] = {each: self._stored(image) for each, image in images.items()}
+        grid_of = self.prompter.grid
+        encoded: dict[int, Any] = {each: self.stored(image, grid_of(image)) for each, image in images.items()}
         n_stored = sum(rows is not None for rows in encoded.values())
         if n_stored:
             _log.info("%d of %d pictures are looked at by the codes in their files", n_stored, len(images))
@@ -229,9 +234,9 @@ class AutoregressiveModel(InMemoryModel):
         ids = {each: self.prompter.image_ids(rows) for each, rows in encoded.items()}
         return [self.prompter.write(request, [ids[id(image)] for image in request.images]) for request in requests]
 
-    def _stored(self, image: Image.Image) -> Rows | None:
-        """Give the codes in a picture's file, if they are this model's, and as many as it would encode."""
-        if self.loading.encode or not image.info or (grid := self.prompter.grid(image)) is None:
+    def stored(self, image: Image.Image, grid: tuple[int, int] | None) -> Rows | None:
+        """Give the codes in a picture's file, if they are this model's, and of this grid."""
+        if self.loading.encode or not image.info or grid is None:
             return None
         rows = stored(image, self._digests[0])
         return rows if rows and (len(rows), len(rows[0])) == grid else None
@@ -314,8 +319,18 @@ class AutoregressiveModel(InMemoryModel):
         n_rows, n_new = 1, request.text.max_tokens
         if request.want != WORDS:
             n_rows, n_new = 3, (prompts[0].canvas or self.prompter.vocabulary.canvas).n_places + 1
+        n_rows *= 1 + (request.edit is not None)  # the words of its source, too
         n_tokens = max(len(prompt.ids) for prompt in prompts) + n_new
         return max(1, self.n_lanes) * len(prompts) * n_rows * n_tokens * self._token_bytes
+
+
+def normalise(image: Image.Image, canvas: Canvas, factor: int, image_processor: Any) -> Tensor:
+    """Make an image pixels [1, 3, H, W] as a codec takes them, so many times as high and wide as a canvas of codes."""
+    size = (factor * canvas.columns, factor * canvas.rows)
+    fitted = ImageOps.fit(image.convert("RGB"), size, Image.Resampling.BICUBIC)
+    pixels = torch.frombuffer(bytearray(fitted.tobytes()), dtype=torch.uint8).view(1, size[1], size[0], 3)
+    mean, std = torch.tensor([image_processor.image_mean, image_processor.image_std])[..., None, None]
+    return (pixels.permute(0, 3, 1, 2) / 255 - mean) / std
 
 
 def unnormalise(pixels: Tensor, image_processor: Any) -> Tensor:

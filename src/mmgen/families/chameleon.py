@@ -17,6 +17,7 @@ from transformers.models.chameleon.configuration_chameleon import ChameleonConfi
 from transformers.models.chameleon.modeling_chameleon import ChameleonForConditionalGeneration, ChameleonModel
 
 from mmgen.checkpoints.loading import read_image_processor
+from mmgen.decoding.grammar import Canvas
 from mmgen.decoding.vq import VQDecoder
 from mmgen.errors import MmgenError
 from mmgen.families.autoregressive import AutoregressiveModel, CodecInFloat32
@@ -68,6 +69,10 @@ class Chameleon(AutoregressiveModel):
             found = self._vq.encode(some.to(self._vq.device, self._vq.dtype)).image_tokens
             codes += found.view(len(some), self.prompter.vocabulary.canvas.rows, -1).tolist()
         return codes
+
+    def encode_to(self, image: Image.Image, canvas: Canvas) -> list[int]:
+        """Turn an image into the codes of a picture to draw, in row-major order."""
+        return [code for row in self.encode([image])[0] for code in row]
 
     def decode(self, codes: Tensor) -> Tensor:
         """Turn codes [B, h, w] int64 into pixels [B, 3, H, W] float32, about in [-1, 1]."""

@@ -19,7 +19,7 @@ from transformers.models.emu3.processing_emu3 import Emu3Processor
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.decoding.grammar import Canvas, PromptIds
 from mmgen.errors import MmgenError
-from mmgen.families.autoregressive import AutoregressiveModel, CodecInFloat32, unnormalise
+from mmgen.families.autoregressive import AutoregressiveModel, CodecInFloat32, normalise, unnormalise
 from mmgen.families.prompting import TemplatePrompter
 from mmgen.families.templates import refusal
 from mmgen.request import WORDS, Request
@@ -29,12 +29,16 @@ _END_OF_ROW = "<|extra_200|>"  # in transformers' modeling_emu3.py too, Emu3Imag
 
 
 class Prompter(TemplatePrompter):
-    """Writes prompts for one checkpoint of model type "emu3"."""
+    """Writes prompts for one checkpoint of model type "emu3".
+
+    Attributes:
+        factor: how many pixels high and wide a code is.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint, Emu3Config)
         self._area: int = checkpoint.read_json("processor_config.json").get("image_area", Emu3Processor.image_area)
-        self._factor: int = self.image_processor.spatial_factor
+        self.factor: int = self.image_processor.spatial_factor
         self.start = (self.named("bos_token"),)  # the processor puts it there, not the tokenizer
         self._begin, self._end_of_file = self.named("boi_token"), self.named("eof_token")
         names = [*(_CODE.format(code) for code in range(self.config.vq_config.codebook_size)), _END_OF_ROW]
@@ -44,7 +48,7 @@ class Prompter(TemplatePrompter):
     def canvas(self, ratio: str | None) -> Canvas:
         """Say how many rows and columns of codes an image of this ratio has, of the area that Emu3 draws."""
         width, height = map(int, (ratio or Emu3Processor.ratio).split(":"))
-        side = (self._area / (width * height)) ** 0.5 / self._factor  # processing_emu3.py, calculate_generate_size
+        side = (self._area / (width * height)) ** 0.5 / self.factor  # processing_emu3.py, calculate_generate_size
         rows, columns = round(height * side), round(width * side)
         if not rows or not columns:
             raise MmgenError(f"a picture of ratio {ratio} is too thin to draw", "choose one nearer to 1:1")
@@ -57,7 +61,7 @@ class Prompter(TemplatePrompter):
 
     def grid(self, image: Image.Image) -> tuple[int, int]:
         """Say how many rows and columns of codes an image in a prompt is."""
-        rows, columns = (n_px // self._factor for n_px in self.prepare(image)["image_sizes"][0].tolist())
+        rows, columns = (n_px // self.factor for n_px in self.prepare(image)["image_sizes"][0].tolist())
         return rows, columns
 
     def prepare(self, image: Image.Image) -> Any:
@@ -85,7 +89,8 @@ class Prompter(TemplatePrompter):
 
     def image_prompt(self, request: Request, ids: Sequence[int]) -> PromptIds:
         """Append the size; guide away from the negative prompt, or from nothing said, of the same size."""
-        canvas = self.canvas(request.image.ratio)
+        source = request.source  # whose proportions stay
+        canvas = self.canvas(request.image.ratio or (f"{source.width}:{source.height}" if source else None))
         size = self._size(canvas.rows, canvas.columns)
         negative = self.text_ids(request.image.negative_prompt or "")
         return PromptIds((*ids, *size), unconditional=(*self.start, *negative, *size), canvas=canvas)
@@ -118,6 +123,11 @@ class Emu3(AutoregressiveModel):
             pixels = given["pixel_values"].to(self._vq.device)
             found.append(self._vq.encode(pixels, given["image_sizes"]).image_tokens[0].tolist())
         return found
+
+    def encode_to(self, image: Image.Image, canvas: Canvas) -> list[int]:
+        """Turn an image into the codes of a picture to draw, in row-major order."""
+        pixels = normalise(image, canvas, self.prompter.factor, self.prompter.image_processor)
+        return self._vq.encode(pixels.to(self._vq.device), [pixels.shape[2:]]).image_tokens[0].flatten().tolist()
 
     def decode(self, codes: Tensor) -> Tensor:
         """Turn codes [B, h, w] int64 into pixels [B, 3, H, W] float32, about in [-1, 1]."""

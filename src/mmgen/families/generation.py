@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mmgen.decoding.constraint import Constraint, next_ids_allowed
-from mmgen.decoding.sampling import Noise, choose, penalise_repetition
+from mmgen.decoding.sampling import WORDS_STREAM, Noise, choose, penalise_repetition
 from mmgen.request import TextSampling
 
 
@@ -43,7 +43,7 @@ def stream(
     """
     steps: SimpleQueue[list[int] | None] = SimpleQueue()
     closed = Event()
-    noises = [Noise(seed, words=True) for seed in seeds]
+    noises = [Noise(seed, WORDS_STREAM) for seed in seeds]
     starts = [0] * len(seeds)  # of each row's own ids, after the padding
     if "attention_mask" in inputs and not model.config.is_encoder_decoder:
         starts = (inputs["attention_mask"] == 0).sum(1).tolist()

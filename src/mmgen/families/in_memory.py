@@ -24,8 +24,9 @@ from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.loading import ran_out_of_memory
 from mmgen.checkpoints.tuning import shortest
 from mmgen.errors import MmgenError, OutOfMemoryError
+from mmgen.limits import GROUP
 from mmgen.model import Abilities, Model
-from mmgen.request import BOTH, GROUP, PICTURES, Done, Loading, Picture, Piece, Request, Thought
+from mmgen.request import BOTH, PICTURES, Done, Loading, Picture, Piece, Request, Thought
 from mmgen.tasks import scaled
 
 _Piece = TypeVar("_Piece")
@@ -107,8 +108,9 @@ class InMemoryModel(Model):
         Padding with pictures would not be without effect: where cross-attention finds nothing that it may look at,
         before the first picture, it looks at all there is.
         """
-        arguments = str(request.template_args)
-        return request.want, request.text, request.image, request.completion, len(request.images), arguments
+        arguments, n_images = str(request.template_args), len(request.images)
+        edited = request.edit, request.source and request.source.size
+        return request.want, request.text, request.image, request.completion, n_images, arguments, edited
 
     @abstractmethod
     def likelihoods(self, request: Request, answers: Sequence[str | Picture]) -> list[float]:

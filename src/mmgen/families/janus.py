@@ -21,7 +21,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 
 from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.decoding.grammar import Canvas, PromptIds
-from mmgen.families.autoregressive import AutoregressiveModel, CodecInFloat32, unnormalise
+from mmgen.families.autoregressive import AutoregressiveModel, CodecInFloat32, normalise, unnormalise
 from mmgen.families.prompting import TemplatePrompter
 from mmgen.request import WORDS, Request
 
@@ -88,6 +88,12 @@ class Janus(AutoregressiveModel):
         weight = self._embedding.weight
         seen = self.model.model.get_image_features(pixels.to(weight.device, weight.dtype), return_dict=True)
         return seen.pooler_output[0]
+
+    def encode_to(self, image: Image.Image, canvas: Canvas) -> list[int]:
+        """Turn an image into the codes of a picture to draw, in row-major order."""
+        factor = 2 ** (len(self._vq.config.channel_multiplier) - 1)
+        pixels = normalise(image, canvas, factor, self.prompter.image_processor)
+        return self._vq.encode(pixels.to(self._vq.device)).image_tokens.flatten().tolist()
 
     def decode(self, codes: Tensor) -> Tensor:
         """Turn codes [B, h, w] int64 into pixels [B, 3, H, W] float32, about in [-1, 1]."""

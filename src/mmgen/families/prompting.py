@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
@@ -17,6 +18,7 @@ from mmgen.decoding.grammar import Canvas, PromptIds, Vocabulary
 from mmgen.errors import MmgenError, TooLongError
 from mmgen.families.processors import load_processor
 from mmgen.families.templates import Template
+from mmgen.inputs.masks import forced
 from mmgen.request import WORDS, Request
 
 if TYPE_CHECKING:
@@ -92,7 +94,11 @@ class TokenPrompter(ABC):
 
     def check(self, request: Request) -> None:
         """Raise MmgenError if a request's prompt cannot be written, without looking at its images."""
-        self.write(request, [[self.vocabulary.placeholder] * self.image_length(image) for image in request.images])
+        images = [[self.vocabulary.placeholder] * self.image_length(image) for image in request.images]
+        canvas = self.write(request, images).canvas or self.vocabulary.canvas
+        if request.edit is not None:
+            self.write(replace(request, parts=(request.edit.source_prompt or "",)), [])
+            forced(request, canvas.rows, canvas.columns)
 
     def text_ids(self, text: str) -> list[int]:
         """Turn typed text into ids; no id with a structural meaning ever comes out."""

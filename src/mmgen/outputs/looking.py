@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 from mmgen.errors import MmgenError, OutOfMemoryError, unexpected
 from mmgen.inputs.finding import check_file, is_url
+from mmgen.limits import Limits
 from mmgen.outputs.journal import Journal
 from mmgen.outputs.records import FileEntry, Item, Origin, Result, key_of
 from mmgen.outputs.writers import Writer
-from mmgen.request import Limits, Request
+from mmgen.request import Request
 
 _READERS = 4  # threads; what they do, reading and decoding pictures, runs side by side
 MOST_PIXELS = 192_000_000  # of pictures that wait: 16 of 12 megapixels, 576 MB

@@ -40,6 +40,7 @@ class Metadata(_Metadata, total=False):
     """How a picture was made, as it stands in its file. Never a path."""
 
     command: str
+    edit: dict[str, Any]  # of one made of another's codes: see request.Edit
     source: list[str]  # of pictures that it was made from: SHA-256 of their files
     dtype: str  # this and the next two: see codes.Maker
     quantize: str | None
@@ -80,21 +81,26 @@ def encode(picture: Picture, path: Path, record: Record | None, sources: Sequenc
         record: of the item; None leaves the note out.
         sources: of pictures that it was made from.
     """
-    note: Metadata | None = None
-    if record is not None:
-        note = {
-            "mmgen": __version__,
-            "prompt": record["prompt"],
-            "model": plain_name(record["model"]["name"]),
-            "revision": record["model"]["revision"],
-            "seed": picture.seed,
-            "sampling": record["sampling"],
-            "command": record["command"],
-        }
-        if sources:
-            note["source"] = [_digest_of(source) for source in sources]
-        note = cast(Metadata, {**(note_of(picture.image.info) or {}), **note})
+    note = None if record is None else made_of(picture, record, sources)
     return encode_image(picture.image, "PNG" if str(path) == "-" else format_of(path), note)
+
+
+def made_of(picture: Picture, record: Record, sources: Sequence[str] = ()) -> Metadata:
+    """Say how a picture was made, as it stands in its file."""
+    note: Metadata = {
+        "mmgen": __version__,
+        "prompt": record["prompt"] if picture.prompt is None else picture.prompt,
+        "model": plain_name(record["model"]["name"]),
+        "revision": record["model"]["revision"],
+        "seed": picture.seed,
+        "sampling": record["sampling"],
+        "command": record["command"],
+    }
+    if "edit" in record:
+        note["edit"] = record["edit"]
+    if sources:
+        note["source"] = [_digest_of(source) for source in sources]
+    return cast(Metadata, {**(note_of(picture.image.info) or {}), **note})
 
 
 def encode_image(image: Image.Image, kind: str = "PNG", metadata: Metadata | None = None) -> bytes:

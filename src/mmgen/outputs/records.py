@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
+from mmgen.codes import digest
 from mmgen.errors import MmgenError
-from mmgen.request import WORDS, ImageSampling, Picture, Request, TextSampling
+from mmgen.request import WORDS, Edit, ImageSampling, Picture, Request, TextSampling
 from mmgen.tasks import insert_images
 from mmgen.text import clean
 
@@ -76,6 +77,8 @@ class Record(TypedDict, total=False):
     output: str  # the result's path
     parts: list[RecordPart]  # of a story
     passes: int | None  # of the network, to choose a picture's codes
+    edit: dict[str, Any]  # how a picture was made of another's codes, where it was (see request.Edit)
+    kept: int  # codes of the other that it has at their places
     error: str  # in place of a result
     written: str  # SHA-256 of the result's file: one that differs is not ours
     before: str  # likewise, of what a file held that the result was added to
@@ -128,6 +131,8 @@ class Item:
         if self.request.parts:
             return self.request
         images = [open_image(source, strict=strict) for source in self.sources]
+        if self.request.edit is not None:
+            return replace(self.request, parts=(self.prompt,), source=images[0])
         return replace(self.request, parts=insert_images(self.prompt, images))
 
     @property
@@ -148,6 +153,7 @@ class Item:
             **({"system": system} if system is not None else {}),
             **({"template_args": arguments} if arguments else {}),
             **({"choices": list(self.request.choices)} if self.request.choices else {}),
+            **({"edit": edit_of(self.request)} if self.request.edit is not None else {}),
             "prompt": self.prompt,
             "completion": self.request.completion,
             "pictures": list(contents),
@@ -206,6 +212,8 @@ class Origin:
             record["system"] = item.request.system
         if item.request.template_args:
             record["template_args"] = dict(item.request.template_args)
+        if item.request.edit is not None:
+            record["edit"] = edit_of(item.request)
         if item.line is not None:
             record["line"] = item.line
         if item.image is not None:
@@ -238,6 +246,12 @@ def is_random(request: Request) -> bool:
     """Whether the result depends on the seed."""
     kinds: Mapping[str, TextSampling | ImageSampling] = {"text": request.text, "image": request.image}
     return any(kinds[kind].temperature > 0 for kind in request.want)
+
+
+def edit_of(request: Request) -> dict[str, Any]:
+    """Say what was given of how a picture is edited; a mask by a digest."""
+    said = {**asdict(request.edit or Edit()), "mask": None if request.mask is None else digest(request.mask)}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def sampling_of(request: Request) -> dict[str, dict[str, Any]]:

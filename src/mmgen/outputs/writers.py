@@ -193,6 +193,8 @@ class PictureFiles(Files):
         if result.copied is not None:
             data, other = result.copied
             record["passes"] = other.get("passes")
+            if "kept" in other:
+                record["kept"], record["prompt"] = other["kept"], other["prompt"]
             if "seed" in other:
                 record["seed"] = other["seed"]
             return data
@@ -202,6 +204,10 @@ class PictureFiles(Files):
         from mmgen.outputs.pictures import encode
 
         record["passes"] = picture.passes
+        if picture.kept is not None:
+            record["kept"] = picture.kept
+        if picture.prompt is not None:
+            record["prompt"] = picture.prompt
         return encode(picture, self.place(item), record if self._with_metadata else None, item.sources)
 
 

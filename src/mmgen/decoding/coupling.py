@@ -1,0 +1,163 @@
+"""Editing a picture through its codes: each is kept, or drawn anew, so that the words decide. Torch only; no files.
+
+A place's code is kept with probability min(1, P_B / P_A): P_A is that of the code under words that describe the source,
+P_B under the new words, given what was drawn so far. Else one is drawn from what B has beyond A, (P_B - P_A)+. That is
+maximal coupling, the acceptance rule of speculative sampling (Leviathan et al., arXiv 2211.17192, section 2.3) with the
+source as the draft: if the source is a sample of A, the result is one of B. To keep more, the ratio is multiplied.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mmgen.decoding.sampling import log_probabilities, pick
+from mmgen.request import ImageSampling
+
+Made = Sequence[tuple[int, list[int] | None]]  # pictures by their indices, and their next codes
+
+_NEAR = 0.02  # of the codes, by which one that kept more or fewer than was wanted is near enough
+_ATTEMPTS = 5  # at most, to keep as many codes as a strength says; the first is that of strength 1
+# The log-odds of a code to be kept grow by about half of log k (benchmarks/README.md, "Editing"): where to look for k.
+_GROWTH = 0.55
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture that is edited.
+
+    Attributes:
+        codes: [n] int64 of its places; -1 is between rows.
+        is_forced: [n] bool, of those that are kept whatever the words say.
+        hidden: [G, n, D] behind what precedes each place, under the words that describe it; None: what is not forced is
+            drawn from the new words alone.
+        is_own: it was drawn as the new one is, so that its codes come of what was cut as here.
+        k: how many times the ratio counts; at 1 the result is a sample of the new words.
+    """
+
+    codes: Tensor
+    is_forced: Tensor
+    hidden: Tensor | None = None
+    is_own: bool = True
+    k: float = 1.0
+
+    @property
+    def n_codes(self) -> int:
+        return int((self.codes >= 0).sum())
+
+    def count_kept(self, codes: Sequence[int]) -> int:
+        """Say how many of an edited picture's codes are those of this one."""
+        return int((self.codes[self.codes >= 0] == torch.tensor(codes)).sum())
+
+
+def choose(
+    mixed: Tensor,
+    mixed_a: Tensor | None,
+    sampling: ImageSampling,
+    noise: Tensor,
+    sources: Sequence[Source],
+    places: Tensor,
+) -> Tensor:
+    """Choose codes of edited pictures.
+
+    Args:
+        mixed, mixed_a: [B, T, K] logits under the new words, and under those of the source.
+        noise: [B, T, K + 1], Gumbel's; the last of a place decides whether its code is kept.
+        places: [B, T] int64, which those are.
+
+    Returns:
+        [B, T] int64.
+    """
+
+    def along(each: Sequence[object], like: Tensor) -> Tensor:
+        return torch.tensor(each, device=like.device)[:, None]  # [B, 1]
+
+    log_b = log_probabilities(mixed, sampling)
+    codes = torch.stack([source.codes[at] for source, at in zip(sources, places, strict=True)]).to(log_b.device)
+    is_kept = torch.stack([source.is_forced[at] for source, at in zip(sources, places, strict=True)]).to(log_b.device)
+    left = log_b
+    if mixed_a is not None:
+        uncut, own = replace(sampling, top_p=1.0, top_k=0, min_p=0.0), along([s.is_own for s in sources], log_b)
+        loose_a, loose_b = log_probabilities(mixed_a, uncut), log_probabilities(mixed, uncut)
+        log_a = torch.where(own[..., None], log_probabilities(mixed_a, sampling), loose_a)
+
+        def of_codes(log_p: Tensor) -> Tensor:  # [B, T]
+            return log_p.gather(-1, codes.clamp(min=0)[..., None])[..., 0]
+
+        # 1) The exact rule. A code that A could not give is kept if B gives it; if neither does, nothing is cut
+        new, old = of_codes(torch.where(own[..., None], log_b, loose_b)), of_codes(log_a)
+        loose = of_codes(loose_b) - of_codes(loose_a)
+        ratio = torch.where(new > -torch.inf, new - old, torch.where(old > -torch.inf, new, loose))
+        # 2) Beyond it nothing is cut either, or what the new words cut could not be kept
+        more = along([math.log(source.k - 1) if source.k > 1 else -math.inf for source in sources], log_b)
+        log_u = -torch.exp(-noise[..., -1].to(log_b.device))  # of the uniform number that this noise was made of
+        is_kept = is_kept | (log_u < torch.logaddexp(ratio, loose + more))
+        # 3) The rest
+        beyond = (log_b.exp() - log_a.exp()).clamp(min=0)
+        left = torch.where(beyond.sum(-1, keepdim=True) > 0, beyond.log(), log_b)
+    return torch.where(is_kept, codes, pick(left, noise[..., :-1]))
+
+
+def search(
+    draw: Callable[[Sequence[Source]], Iterator[list[tuple[int, list[int]]]]],
+    sources: Sequence[Source],
+    strength: float,
+) -> Iterator[Made]:
+    """Draw edited pictures so that the share of codes kept falls evenly from strength 0 to 1.
+
+    How many are kept shows as they are drawn: a code that departs changes what is likely after it. So pictures are
+    drawn with k = 1, then with what k the first attempt suggests, and the one that kept nearest to the right number is
+    taken. They share their noise.
+
+    Yields:
+        As `draw` does; None in place of codes begins a picture anew, and all codes at once end it.
+    """
+    if strength in (0, 1):
+        k = math.inf if strength == 0 else 1.0
+        yield from draw([replace(source, k=k) for source in sources])
+        return
+    tried: list[list[tuple[float, int, list[int]]]] = [[] for _ in sources]  # of each: log k, codes kept, codes
+    wanted = [0] * len(sources)
+    for attempt in range(_ATTEMPTS):
+        log_k = [_next(*each) for each in zip(sources, tried, wanted, strict=True)]
+        codes: list[list[int]] = [[] for _ in sources]
+        for made in draw([replace(source, k=math.exp(log)) for source, log in zip(sources, log_k, strict=True)]):
+            for index, new in made:
+                codes[index] += new
+            # One that is whole is not shown as such: its last code is held back
+            is_whole = [len(codes[index]) == sources[index].n_codes for index, _ in made]
+            yield [(index, new[:-1] if whole else new) for (index, new), whole in zip(made, is_whole, strict=True)]
+        for index, source in enumerate(sources):
+            n_kept = source.count_kept(codes[index])
+            tried[index].append((log_k[index], n_kept, codes[index]))
+            if attempt == 0:
+                wanted[index] = round(source.n_codes - strength * (source.n_codes - n_kept))
+        yield [(index, None) for index in range(len(sources))]
+        if all(
+            any(abs(n - most) <= _NEAR * source.n_codes for _, n, _ in some)
+            for source, some, most in zip(sources, tried, wanted, strict=True)
+        ):
+            break
+    best = [min(some, key=lambda each: abs(each[1] - n)) for some, n in zip(tried, wanted, strict=True)]
+    yield [(index, codes) for index, (_, _, codes) in enumerate(best)]
+
+
+def _next(source: Source, tried: Sequence[tuple[float, int, list[int]]], wanted: int) -> float:
+    """Choose the next log k to try, so that as many codes are kept as wanted."""
+
+    def log_odds(n_kept: int) -> float:
+        return math.log((n_kept + 0.5) / (source.n_codes - n_kept + 0.5))
+
+    if not tried:
+        return 0.0
+    below = max((each for each in tried if each[1] < wanted), default=None)
+    above = min((each for each in tried if each[1] >= wanted), default=None)
+    if below is None or above is None or above[0] <= below[0]:
+        log_k, n_kept, _ = tried[-1]
+        return max(0.0, log_k + (log_odds(wanted) - log_odds(n_kept)) / _GROWTH)
+    part = (log_odds(wanted) - log_odds(below[1])) / (log_odds(above[1]) - log_odds(below[1]))
+    return below[0] + min(0.85, max(0.15, part)) * (above[0] - below[0])
