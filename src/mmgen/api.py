@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union, Unpack, overload
 
@@ -176,14 +176,20 @@ def draw(
     *,
     image: ImageSampling | None = None,
     seed: int | None = None,
+    best_of: int = 1,
     **fields: Unpack[tasks.ImageFields],
 ) -> list[Drawn]:
     """Draw `n` pictures from words; picture i has the seed `seed + i`.
 
     Args:
         image: how pictures are chosen; its fields may be given by themselves, as in guidance=1.5.
+        best_of: draw so many, and give the `n` that show the prompt best, as the model judges; each has its `score`.
     """
     first, image = fresh_seed() if seed is None else seed, tasks.image_of(image, fields)
+    tasks.check_best_of(best_of, n, image)
+    if best_of > 1:
+        base = tasks.draw(prompt, image=image, seed=first)
+        return _pictures(model, "draw", prompt, [replace(base, best_of=best_of, rank=i) for i in range(n)])
     return _pictures(model, "draw", prompt, [tasks.draw(prompt, image=image, seed=first + i) for i in range(n)])
 
 
@@ -199,6 +205,7 @@ def vary(
     source_prompt: str | None = None,
     keep: int | str | None = None,
     mask: ImageLike | None = None,
+    drafts: int = 1,
     **fields: Unpack[tasks.ImageFields],
 ) -> list[Drawn]:
     """Draw `n` new pictures from a picture, and from words that say what should change; see `draw`.
@@ -211,10 +218,11 @@ def vary(
         source_prompt: what the source shows; what it was drawn from, or the model's caption, if not given.
         keep: rows of codes that stay, from the top: how many, or a share as in "40%".
         mask: of the source's size, or of that of its codes: white is drawn anew.
+        drafts: with a mask: draw so many times, and take what goes best with what lies below.
     """
     first, image = fresh_seed() if seed is None else seed, tasks.image_of(image, fields)
     opened = _with_its_note(source) if isinstance(source, Picture) else _open(source)[0]
-    edit = Edit(strength, source_prompt, None if keep is None else str(keep))
+    edit = Edit(strength, source_prompt, None if keep is None else str(keep), drafts)
     hole = None if mask is None else _open(mask)[0]
     requests = [tasks.vary(opened, prompt, image=image, seed=first + i, edit=edit, mask=hole) for i in range(n)]
     return _pictures(model, "vary", prompt or ("" if requests[0].edit else tasks.VARY), requests)

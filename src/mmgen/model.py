@@ -23,6 +23,7 @@ class Abilities:
         mixes: it can answer in words and pictures together.
         negative_prompt, ratio: it has a use for these two of ImageSampling.
         asks: it takes questions, and not pictures alone.
+        judge: a question, with {} for a prompt, whose yes or no says whether a picture shows it.
     """
 
     gives: frozenset[Kind] = BOTH
@@ -31,6 +32,7 @@ class Abilities:
     negative_prompt: bool = False
     ratio: bool = False
     asks: bool = True
+    judge: str | None = None
 
     @property
     def tasks(self) -> list[str]:

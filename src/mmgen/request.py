@@ -50,7 +50,6 @@ class TextSampling:
     # The smallest set of tokens that have this probability together (Holtzman et al., arXiv 1904.09751).
     top_p: float = option(0.9, "Nucleus sampling: among the likeliest tokens that make up P; 1 is all.", metavar="P")
     top_k: int = option(0, "Sample among the K likeliest tokens; 0 is all.", metavar="K")
-    # Of min-p sampling (Nguyen et al., arXiv 2407.01082).
     min_p: float = option(0.0, "Sample among what is at least P times as likely as the likeliest; 0: all.", metavar="P")
     # Divides the logits of what was said already (Keskar et al., arXiv 1909.05858).
     repetition_penalty: float = option(1.0, "Above 1: avoid words that were said; 1 is no penalty.", metavar="R")
@@ -99,7 +98,7 @@ class ImageSampling:
 
 Sampling: TypeAlias = TextSampling | ImageSampling
 
-_ROWS = re.compile(r"(\d{1,5})(%?)", re.ASCII)
+_ROWS = re.compile(r"0*([1-9]\d{0,4})(%?)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -118,16 +117,18 @@ class Edit:
         None, "Keep so many rows of image tokens from the top, or a share as in 40%; draw the rest.",
         metavar="ROWS", env=False,
     )  # fmt: skip
+    drafts: int = option(1, "With --mask: take of M the one that what lies below fits best.", metavar="M", env=False)
 
     def __post_init__(self) -> None:
+        _at_least("drafts", self.drafts, 1)
+        if self.drafts > 1 and self.couples:
+            raise UsageError("--drafts is about --mask, without --strength and --from", "leave one out")
         if self.strength is not None and not 0 <= self.strength <= 1:
-            raise UsageError(
-                f"strength {self.strength:g} is out of range", "it goes from 0, the picture, to 1, the words"
-            )
+            raise UsageError(f"strength {self.strength:g} is out of range", "from 0, the picture, to 1, the words")
         if self.source_prompt is not None and not self.source_prompt.strip():
             raise UsageError("--from is empty", "say what the picture shows, or leave it out")
-        if self.keep is not None:
-            self.n_kept(100)
+        if self.keep is not None and _ROWS.fullmatch(self.keep) is None:
+            raise UsageError(f"--keep {self.keep} is no number of rows", "as in 12, or a share as in 40%")
 
     @property
     def couples(self) -> bool:
@@ -138,13 +139,12 @@ class Edit:
         """Say how many of so many rows of codes are kept.
 
         Raises:
-            UsageError: `keep` says none of them, all of them, or something else.
+            UsageError: all of them.
         """
-        found = _ROWS.fullmatch(self.keep or "0%")
+        found = _ROWS.fullmatch(self.keep or "")
         n = 0 if found is None else round(n_rows * int(found[1]) / 100) if found[2] else int(found[1])
-        if self.keep is not None and (found is None or not 0 < n < n_rows):
-            hint = f"a picture has {n_rows} rows of image tokens: a number below that, or a share as in 40%"
-            raise UsageError(f"--keep {self.keep} leaves nothing to keep, or to draw", hint)
+        if n >= n_rows:
+            raise UsageError(f"--keep {self.keep} leaves nothing to draw", f"there are {n_rows} rows of image tokens")
         return n
 
 
@@ -212,6 +212,8 @@ class Request:
     choices: tuple[str, ...] = ()  # the only answers that may come, if there are any
     edit: Edit | None = None  # the picture is made of the codes of `source`, which is none of the parts
     source: Image.Image | None = None
+    best_of: int = 1  # pictures that are drawn, of which the one of this rank comes, as the model judges
+    rank: int = 0
     mask: Image.Image | None = None  # of the size of source, or of its codes: white is drawn anew
     cancelled: Event = field(default_factory=Event, compare=False, repr=False)
 
@@ -258,7 +260,8 @@ class Picture:
             return f"seed {self.seed}"
         n = len(self.codes)
         kept = "" if self.kept is None else f", {self.kept} kept"
-        return f"seed {self.seed}: {n} image tokens{kept} in {self.passes} passes, {n / self.passes:.1f} each"
+        judged = "" if self.score is None else f"; judged {self.score:.3g}"
+        return f"seed {self.seed}: {n} image tokens{kept} in {self.passes} passes, {n / self.passes:.1f} each{judged}"
 
 
 @dataclass(frozen=True)

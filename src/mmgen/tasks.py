@@ -166,12 +166,12 @@ def vary(
     if mask is None and edit in (None, Edit()):
         return Request(insert_images(prompt or VARY, [source]), PICTURES, image=image, seed=_settled(seed))
     edit = edit or Edit()
-    check_edit(edit, image, prompt)
+    check_edit(edit, image, prompt, has_mask=mask is not None)
     parts = insert_images(prompt, []) if prompt is not None else ("",)
     return Request(parts, PICTURES, image=image, seed=_settled(seed), edit=edit, source=source, mask=mask)
 
 
-def check_edit(edit: Edit, image: ImageSampling, prompt: str | None) -> None:
+def check_edit(edit: Edit, image: ImageSampling, prompt: str | None, *, has_mask: bool) -> None:
     """Check that a picture can be edited so.
 
     Raises:
@@ -179,9 +179,23 @@ def check_edit(edit: Edit, image: ImageSampling, prompt: str | None) -> None:
     """
     if image.temperature == 0:
         raise UsageError("a picture cannot be edited at temperature 0: its codes are drawn at random", "leave it out")
+    if edit.drafts > 1 and not has_mask:
+        raise UsageError("--drafts is about --mask", "add --mask FILE, or leave it out")
     if edit.couples and prompt is None:
         given = "--strength" if edit.strength is not None else "--from"
         raise UsageError(f"{given} needs words that say what the picture is to show", "give them as PROMPT")
+
+
+def check_best_of(best_of: int, n: int, image: ImageSampling | None) -> None:
+    """Check that `n` pictures can be the best of so many.
+
+    Raises:
+        UsageError: there are fewer, or all are equal.
+    """
+    if best_of < 1 or 1 < best_of < n:
+        raise UsageError(f"--best-of {best_of} is fewer than there are to be", "so many are drawn to choose from")
+    if best_of > 1 and image is not None and image.temperature == 0:
+        raise UsageError("at temperature 0 all pictures are equal: there is no best of them", "leave --best-of out")
 
 
 def interleave(

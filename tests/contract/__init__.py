@@ -1,11 +1,12 @@
 """The contract of the command line as a table: what README.md promises, row by row."""
 
-from tests.contract import chat, errors, exports, folders, lists, options, pictures, streams, words
+from tests.contract import chat, edits, errors, exports, folders, lists, options, pictures, streams, words
 
 ROWS = (
     *streams.ROWS,
     *words.ROWS,
     *pictures.ROWS,
+    *edits.ROWS,
     *folders.ROWS,
     *lists.ROWS,
     *exports.ROWS,

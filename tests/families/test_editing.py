@@ -126,10 +126,13 @@ def test_what_a_mask_leaves_black_stays(model: AutoregressiveModel, source: mmge
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"strength": 2}, "strength 2 is out of range"),
     ({"strength": 0.5, "temperature": 0}, "a picture cannot be edited at temperature 0"),
-    ({"keep": "0"}, "--keep 0 leaves nothing to keep"),
-    ({"keep": 12}, "--keep 12 leaves nothing to keep"),
-    ({"keep": "100%"}, "--keep 100% leaves nothing to keep"),
-    ({"keep": "many"}, "--keep many leaves nothing to keep"),
+    ({"keep": "0"}, "--keep 0 is no number of rows"),
+    ({"keep": "many"}, "--keep many is no number of rows"),
+    ({"keep": 12}, "--keep 12 leaves nothing to draw"),
+    ({"keep": "100%"}, "--keep 100% leaves nothing to draw"),
+    ({"drafts": 0, "mask": Image.new("L", (12, 12), 255)}, "drafts 0 is out of range"),
+    ({"drafts": 2}, "--drafts is about --mask"),
+    ({"drafts": 2, "strength": 1, "mask": Image.new("L", (12, 12), 255)}, "--drafts is about --mask"),
     ({"mask": Image.new("L", (13, 12), 255)}, "the mask is 13 x 12"),
     ({"mask": Image.new("L", (12, 12))}, "the mask has no white"),
     ({"source_prompt": " "}, "--from is empty"),
@@ -137,7 +140,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "message"), REFUSED, ids=[message for _, message in REFUSED])
+@pytest.mark.parametrize(("given", "message"), REFUSED, ids=range(len(REFUSED)))
 def test_what_cannot_be_edited_is_refused(
     model: AutoregressiveModel, source: mmgen.Drawn, given: dict[str, Any], message: str
 ) -> None:

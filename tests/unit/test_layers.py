@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 ROOMS = {
     "torch": ("decoding.*", "checkpoints.tuning", "checkpoints.x86", "checkpoints.loading", "families.*"),
     "transformers": ("checkpoints.loading", "families.*"),
-    "PIL": ("inputs.images", "outputs.pictures", "decoding.replies", "families.*"),
+    "PIL": ("inputs.images", "outputs.pictures", "decoding.pieces", "families.*"),
     "tokenizers": ("families.*",),
     "safetensors": ("checkpoints.loading",),
     "huggingface_hub": ("checkpoints.loading",),

@@ -207,8 +207,9 @@ class Command:
         asked: Iterable[tuple[Item, str, int | None]],
         path: Callable[[Item, int, str], str | None] = no_path,
         n: int = 1,
+        best_of: int = 1,
     ) -> Iterator[Item]:
-        """Make `n` items of each that was asked, if it says no other number.
+        """Make `n` items of each that was asked, if it says no other number: of so many seeds, or ranks among the best.
 
         Args:
             path: names the file of an item, given which of those asked it is, from 1, and where its picture lies below
@@ -220,11 +221,12 @@ class Command:
             again = seen[mark] if item.image is None else 0  # a picture has its own name
             seen[mark] += 1
             for i in range(own_n or n):
-                request = replace(item.request, seed=item.request.seed + i, cancelled=Event())
+                seed, rank = (item.request.seed + i, 0) if best_of == 1 else (item.request.seed, i)
+                request = replace(item.request, seed=seed, best_of=best_of, rank=rank, cancelled=Event())
                 one = replace(item, request=request, number=i, again=again)
                 try:
-                    if item.error is not None:
-                        raise item.error
+                    if item.error is not None or i >= best_of > 1:
+                        raise item.error or UsageError(f"n is more than --best-of {best_of}", "say fewer")
                     yield replace(one, output=path(one, index, below))
                 except MmgenError as error:
                     yield replace(one, output=None, error=error)
@@ -320,10 +322,9 @@ class Command:
         """Say which files of folders were left out, and count them."""
         if selection is not None and selection.not_entered:
             self.notes.say(f"note: {min(selection.not_entered)} has pictures in folders within it: -r takes them in")
-        if selection is None or not selection.left_out:
-            return 0
-        self.notes.say(left_out(selection))
-        return len(selection.left_out)
+        if selection is not None and selection.left_out:
+            self.notes.say(left_out(selection))
+        return len(selection.left_out) if selection else 0
 
     @contextmanager
     def _journal(self, own: Path | None) -> Iterator[Journal | None]:

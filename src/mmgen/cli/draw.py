@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mmgen import tasks
 from mmgen.cli import options
 from mmgen.errors import UsageError
 from mmgen.limits import Limits
@@ -26,6 +27,13 @@ def draw(
     ] = None,
     prompts: options.Prompts = None,
     comments: options.Comments = False,
+    best_of: Annotated[
+        int,
+        typer.Option(
+            "--best-of", metavar="M", rich_help_panel=options.RESULT,
+            help="Draw M pictures of each prompt, and keep the -n best, as the model judges.",
+        ),
+    ] = 1,
     like: options.Like = None,
     *,
     save: options.PictureOptions,
@@ -33,7 +41,7 @@ def draw(
     job: options.JobOptions,
     limits: Annotated[Limits, options.without("pixel_limit", "strict")],
     loading: Loading,
-) -> None:
+) -> None:  # fmt: skip
     """Draw pictures from words.
 
     Prints the path of each picture that was written. Of --prompts into a folder, -o DIR/, the same command again draws
@@ -49,11 +57,14 @@ def draw(
 
     if like is not None and prompts is not None:
         prompt = None  # the lines have their own
-    options.check_seeds(job.seed, save.n)
+    options.check_seeds(job.seed, max(save.n, best_of))
+    tasks.check_best_of(best_of, save.n, image)
+    if best_of > 1 and "{seed}" in (save.output or ""):
+        raise UsageError("the best are named by rank: their seeds are not known yet", "name them by {n}, not {seed}")
     lines = read_prompts(prompt or [], prompts, "draw from a picture with mmgen vary", comments=comments)
     n_items = None if prompts is not None else len(prompt or []) * save.n
     naming.check_stdout(save.output, n_items, job.as_json)
-    outputs = naming.Outputs(save.output, "{slug}-{seed}.png", n_items)
+    outputs = naming.Outputs(save.output, "{slug}-{seed}.png" if best_of == 1 else "{slug}-{n}.png", n_items)
     outputs.check_format()
     is_batch = prompts is not None or (n_items != 1 and outputs.is_folder)
     command = Command(
@@ -67,7 +78,7 @@ def draw(
         return outputs.path(item, index, below)
 
     command.run(
-        lambda seed: command.items(command.of_prompts(lines, seed, takes_images=False), path, save.n),
+        lambda seed: command.items(command.of_prompts(lines, seed, takes_images=False), path, save.n, best_of),
         PictureFiles(save.metadata, shown=not job.as_json, overwrite=save.force),
         n_items,
         outputs.folder / naming.JOURNAL if is_batch and outputs.folder is not None else None,

@@ -43,7 +43,7 @@ def vary(
     *,
     save: options.PictureOptions,
     find: options.FindOptions,
-    edit: Annotated[Edit, options.only("strength", "source_prompt", "keep")],
+    edit: Annotated[Edit, options.only("strength", "source_prompt", "keep", "drafts")],
     image: Annotated[ImageSampling, options.without("negative_prompt", "ratio")],
     job: options.JobOptions,
     limits: Limits,
@@ -71,7 +71,7 @@ def vary(
     words = None if prompt is None else read_prompt(prompt, hint)
     shape = Request((), PICTURES, image=image)
     if mask is not None or edit != Edit():
-        tasks.check_edit(edit, image, words)
+        tasks.check_edit(edit, image, words, has_mask=mask is not None)
         shape = replace(shape, edit=edit, mask=None if mask is None else open_image(mask))
     words = words or ("" if shape.edit else tasks.VARY)
     n_items = save.n if pictures.is_one else None

@@ -9,7 +9,7 @@ source as the draft: if the source is a sample of A, the result is one of B. To 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -81,8 +81,8 @@ def choose(
     is_kept = torch.stack([source.is_forced[at] for source, at in zip(sources, places, strict=True)]).to(log_b.device)
     left = log_b
     if mixed_a is not None:
-        uncut, own = replace(sampling, top_p=1.0, top_k=0, min_p=0.0), along([s.is_own for s in sources], log_b)
-        loose_a, loose_b = log_probabilities(mixed_a, uncut), log_probabilities(mixed, uncut)
+        own = along([source.is_own for source in sources], log_b)
+        loose_a, loose_b = (log_probabilities(each, _uncut(sampling)) for each in (mixed_a, mixed))
         log_a = torch.where(own[..., None], log_probabilities(mixed_a, sampling), loose_a)
 
         def of_codes(log_p: Tensor) -> Tensor:  # [B, T]
@@ -124,19 +124,13 @@ def search(
     wanted = [0] * len(sources)
     for attempt in range(_ATTEMPTS):
         log_k = [_next(*each) for each in zip(sources, tried, wanted, strict=True)]
-        codes: list[list[int]] = [[] for _ in sources]
-        for made in draw([replace(source, k=math.exp(log)) for source, log in zip(sources, log_k, strict=True)]):
-            for index, new in made:
-                codes[index] += new
-            # One that is whole is not shown as such: its last code is held back
-            is_whole = [len(codes[index]) == sources[index].n_codes for index, _ in made]
-            yield [(index, new[:-1] if whole else new) for (index, new), whole in zip(made, is_whole, strict=True)]
+        weighed = [replace(source, k=math.exp(log)) for source, log in zip(sources, log_k, strict=True)]
+        codes = yield from _attempted(draw(weighed), sources)
         for index, source in enumerate(sources):
             n_kept = source.count_kept(codes[index])
             tried[index].append((log_k[index], n_kept, codes[index]))
             if attempt == 0:
                 wanted[index] = round(source.n_codes - strength * (source.n_codes - n_kept))
-        yield [(index, None) for index in range(len(sources))]
         if all(
             any(abs(n - most) <= _NEAR * source.n_codes for _, n, _ in some)
             for source, some, most in zip(sources, tried, wanted, strict=True)
@@ -144,6 +138,52 @@ def search(
             break
     best = [min(some, key=lambda each: abs(each[1] - n)) for some, n in zip(tried, wanted, strict=True)]
     yield [(index, codes) for index, (_, _, codes) in enumerate(best)]
+
+
+def best_of(
+    draw: Callable[[int], Iterator[list[tuple[int, list[int]]]]],
+    sources: Sequence[Source],
+    n_drafts: int,
+    fit: Callable[[Sequence[Sequence[int]]], list[float]],
+) -> Iterator[Made]:
+    """Draw edited pictures several times, and take of each the one that fits best; yields as `search` does.
+
+    Args:
+        draw: draws them, given the number of the draft.
+        fit: says of the codes of each picture how well they fit: the more the better.
+    """
+    found: list[list[tuple[float, int, list[int]]]] = [[] for _ in sources]
+    for number in range(n_drafts):
+        codes = yield from _attempted(draw(number), sources)
+        for some, score, each in zip(found, fit(codes), codes, strict=True):
+            some.append((score, -number, each))
+    yield [(index, max(some)[2]) for index, some in enumerate(found)]
+
+
+def below(source: Source, mixed: Tensor, sampling: ImageSampling) -> float:
+    """Say how likely the forced codes are that come after the first that is drawn: mixed [n, K] logits -> nats."""
+    counts = source.is_forced & (source.codes >= 0) & (~source.is_forced).cummax(0).values
+    log_p = log_probabilities(mixed[counts.to(mixed.device)], _uncut(sampling))
+    return float(log_p.gather(-1, source.codes[counts].to(mixed.device)[:, None]).double().sum())
+
+
+def _uncut(sampling: ImageSampling) -> ImageSampling:
+    return replace(sampling, top_p=1.0, top_k=0, min_p=0.0)
+
+
+def _attempted(
+    drawn: Iterator[list[tuple[int, list[int]]]], sources: Sequence[Source]
+) -> Generator[Made, None, list[list[int]]]:
+    """Pass on what is drawn, to be begun anew; return the codes of each picture."""
+    codes: list[list[int]] = [[] for _ in sources]
+    for made in drawn:
+        for index, new in made:
+            codes[index] += new
+        # One that is whole is not shown as such: its last code is held back
+        is_whole = [len(codes[index]) == sources[index].n_codes for index, _ in made]
+        yield [(index, new[:-1] if whole else new) for (index, new), whole in zip(made, is_whole, strict=True)]
+    yield [(index, None) for index in range(len(sources))]
+    return codes
 
 
 def _next(source: Source, tried: Sequence[tuple[float, int, list[int]]], wanted: int) -> float:

@@ -12,17 +12,16 @@ from functools import partial
 from itertools import chain
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from mmgen.codes import Maker, carry
 from mmgen.decoding import jacobi, stepwise
 from mmgen.decoding.constraint import Constraint, no_constraint
-from mmgen.decoding.coupling import Made, Source, search
+from mmgen.decoding.coupling import Made, Source, below, best_of, search
 from mmgen.decoding.grammar import Canvas, Grammar, PromptIds, Vocabulary
-from mmgen.decoding.sampling import EDITS_STREAM, WORDS_STREAM, Noise, guidance_weights
+from mmgen.decoding.pieces import Detokenizer, to_image, to_sketch
+from mmgen.decoding.sampling import EDITS_STREAM, WORDS_STREAM, Noise, guidance_weights, mix
 from mmgen.decoding.stepwise import Cache, Network, extend, read
-from mmgen.decoding.vq import to_uint8
 from mmgen.request import Done, Picture, Piece, Progress, Request
 
 
@@ -99,36 +98,49 @@ def edit(
     sources: Sequence[Source],
     described: Sequence[PromptIds] = (),
     strength: float = 1.0,
+    n_drafts: int = 1,
 ) -> Iterator[tuple[int, Piece | Done]]:
     """Answer with one picture each, made of the codes of another (see decoding.coupling); else as `draw`.
 
     Args:
         sources: what each is made of, without hidden states.
         described: what the sources show, as prompts; if there are none, what is not forced goes by the new words alone.
+        n_drafts: of each, without `described`: the one after which what is forced below it is likeliest is taken.
     """
     v, network, sampling = model.vocabulary, model.network, requests[0].image
     canvas = prompts[0].canvas or v.canvas
     weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=False)
-    codes = [[code for code in source.codes.tolist() if code >= 0] for source in sources]
-    ahead = [place_ids(v, canvas, each)[:-1] for each in codes for _ in weights]
-    window = _window(model, len(ahead))
+    window = _window(model, len(prompts) * len(weights))
 
-    def look(prompts: Sequence[PromptIds]) -> tuple[Cache, Tensor]:
+    def look(prompts: Sequence[PromptIds], codes: Sequence[Sequence[int]]) -> tuple[Cache, Tensor]:
         rows = [guidance_row(v, kind, prompt) for prompt in prompts for kind in weights]
         cache = Cache(len(rows), max(map(len, rows)) + canvas.n_places + window)
-        return cache, read(network, cache, rows, ahead)
+        ahead = [place_ids(v, canvas, each)[:-1] for each in codes for _ in weights]
+        return cache, read(network, cache, rows, ahead)  # [B * G, n, D]
 
+    own = [[code for code in source.codes.tolist() if code >= 0] for source in sources]
     if described:
-        hidden = torch.split(look(described)[1], len(weights))  # B of [G, n, D]
+        hidden = torch.split(look(described, own)[1], len(weights))
         sources = [replace(source, hidden=each) for source, each in zip(sources, hidden, strict=True)]
 
-    def attempt(sources: Sequence[Source]) -> Iterator[list[tuple[int, list[int]]]]:
-        noises = [Noise(request.seed, EDITS_STREAM) for request in requests]
-        cache, hidden = look(prompts)
+    def attempt(sources: Sequence[Source], draft: int = 0) -> Iterator[list[tuple[int, list[int]]]]:
+        noises = [Noise(request.seed + draft, EDITS_STREAM) for request in requests]
+        cache, hidden = look(prompts, own)
         given = list(weights.values()), sampling, noises, canvas, window, sources
         return jacobi.picture(network, cache, hidden, *given)
 
-    made: Iterator[Made] = search(attempt, sources, strength) if described else attempt(sources)
+    def fit(codes: Sequence[Sequence[int]]) -> list[float]:
+        hidden = look(prompts, codes)[1].split(len(weights))  # type: ignore[no-untyped-call]  # as torch has it
+        mixed = (mix(network.code_head(each)[None], list(weights.values()))[0] for each in hidden)
+        return [below(source, each, sampling) for source, each in zip(sources, mixed, strict=True)]
+
+    made: Iterator[Made]
+    if described:
+        made = search(attempt, sources, strength)
+    elif n_drafts > 1:
+        made = best_of(partial(attempt, sources), sources, n_drafts, fit)
+    else:
+        made = iter(attempt(sources))
     yield from _pieces(model, made, requests, canvas, sources)
 
 
@@ -264,77 +276,3 @@ def guidance_row(v: Vocabulary, kind: str, prompt: PromptIds) -> tuple[int, ...]
 def place_ids(v: Vocabulary, canvas: Canvas, codes: Sequence[int]) -> list[int]:
     """Give the ids of codes, and of what stands between their rows."""
     return canvas.lay_out([v.code_ids[code] for code in codes], canvas.row_end or 0)
-
-
-# --- pieces -------------------------------------------------------------------------------------------------------
-
-
-class Detokenizer:
-    """Turn ids into text as they come: returned text is final, half a character waits for its other half.
-
-    Args:
-        decode: ids -> text.
-        strip: leave out white space before the first word, as after an end-of-turn.
-    """
-
-    def __init__(self, decode: Callable[[Sequence[int]], str], *, strip: bool) -> None:
-        self._decode = decode
-        self._strip = strip
-        self._ids: list[int] = []
-        self._context = 0  # from here on ids are decoded again, because a token's text can depend on its left neighbour
-        self._read = 0  # the text of the ids before this is out
-
-    def push(self, id_: int) -> str:
-        """Take one more id; return the text that it finished, perhaps none."""
-        self._ids.append(id_)
-        return self._new()
-
-    def end(self) -> str:
-        """Return what was still waiting."""
-        return self._new(final=True)
-
-    def _new(self, final: bool = False) -> str:
-        before = self._decode(self._ids[self._context : self._read])
-        text = self._decode(self._ids[self._context :])
-        if text.endswith("\N{REPLACEMENT CHARACTER}") and not final:
-            return ""
-        self._context, self._read = self._read, len(self._ids)
-        new = text[len(before) :]
-        if self._strip:
-            new = new.lstrip()
-            self._strip = not new
-        return new
-
-
-def to_image(vq_decode: Callable[[Tensor], Tensor], codes: Sequence[int], n_rows: int) -> Image.Image:
-    """Decode one picture's codes, row-major. One at a time: a batched decode changes bytes.
-
-    Args:
-        vq_decode: codes [1, h, w] int64 -> pixels [1, 3, H, W] float in [-1, 1].
-    """
-    pixels = vq_decode(torch.tensor(codes).view(1, n_rows, -1))[0]
-    return Image.fromarray(to_uint8(pixels).cpu().numpy())
-
-
-def to_sketch(
-    vq_decode: Callable[[Tensor], Tensor], codes: Sequence[int], n_rows: int, n_columns: int
-) -> Image.Image | None:
-    """Decode the rows that are whole, of the codes so far; the rest is transparent. None if no row is whole.
-
-    The decoder looks beyond each row, and some take pictures of one size alone: the last whole row stands in for those
-    to come.
-    """
-    n_whole = len(codes) // n_columns
-    if not n_whole:
-        return None
-    rows = torch.tensor(codes[: n_whole * n_columns]).view(1, n_whole, n_columns)
-    filled = torch.cat([rows, rows[:, -1:].expand(-1, n_rows - n_whole, -1)], dim=1)  # [1, h, w]
-    try:
-        with torch.inference_mode():
-            pixels = vq_decode(filled)[0]
-    except torch.OutOfMemoryError:  # the picture itself may still fit
-        return None
-    decoded = Image.fromarray(to_uint8(pixels).cpu().numpy())
-    sketch = Image.new("RGBA", decoded.size)
-    sketch.paste(decoded.crop((0, 0, decoded.width, decoded.height * n_whole // n_rows)))
-    return sketch

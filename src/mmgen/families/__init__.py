@@ -40,17 +40,18 @@ class Family:
     codec: str = "vqmodel."
 
 
+_JUDGE = "Does this picture show {}? Answer yes or no."
 _FAMILIES = {
     "chameleon": Family("chameleon", Abilities(), "chameleon_prompt", chameleon_prompt.count_codes),
     "emu3": Family(
         "emu3",
-        Abilities(varies=False, mixes=False, negative_prompt=True, ratio=True),
+        Abilities(varies=False, mixes=False, negative_prompt=True, ratio=True, judge=_JUDGE),
         "emu3",
         lambda config: 90 * 91,  # of the usual 720 x 720 pixels; each row ends with a token of its own
     ),
     "janus": Family(
         "janus",
-        Abilities(varies=False, mixes=False),
+        Abilities(varies=False, mixes=False, judge=_JUDGE),
         "janus",
         lambda config: (config.get("vision_config") or {}).get("num_image_tokens", 576),
     ),

@@ -24,7 +24,7 @@ from transformers.models.auto.modeling_auto import (
 from mmgen.checkpoints import fit
 from mmgen.checkpoints.loading import load_model
 from mmgen.decoding.constraint import Constraint, own_tokenizer
-from mmgen.decoding.replies import Detokenizer
+from mmgen.decoding.pieces import Detokenizer
 from mmgen.errors import MmgenError
 from mmgen.families.chat_prompter import Prompter
 from mmgen.families.generation import log_likelihoods, stream

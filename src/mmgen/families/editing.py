@@ -67,7 +67,7 @@ class EditingModel(InMemoryModel):
         sources = [self._source(request, canvas) for request in requests]
         # 3) The pictures
         strength = _STRENGTH if edits[0].strength is None else edits[0].strength
-        for index, piece in edit(self.language_model, drawn, prompts, sources, described, strength):
+        for index, piece in edit(self.language_model, drawn, prompts, sources, described, strength, edits[0].drafts):
             if isinstance(piece, Picture) and not _words(requests[index]):
                 piece = replace(piece, prompt=_words(drawn[index]))
             yield index, piece

@@ -24,6 +24,7 @@ from mmgen.checkpoints.catalog import Checkpoint
 from mmgen.checkpoints.loading import ran_out_of_memory
 from mmgen.checkpoints.tuning import shortest
 from mmgen.errors import MmgenError, OutOfMemoryError
+from mmgen.families.judging import ranked, ways_to_write
 from mmgen.limits import GROUP
 from mmgen.model import Abilities, Model
 from mmgen.request import BOTH, PICTURES, Done, Loading, Picture, Piece, Request, Thought
@@ -142,7 +143,7 @@ class InMemoryModel(Model):
         An answer is as likely as all ways together in which a model may write it: with a capital or without, and with a
         full stop or without (after Holtzman et al., arXiv 2104.08315: ways of writing compete).
         """
-        ways = {way: number for number, choice in enumerate(request.choices) for way in _ways_to_write(choice)}
+        ways = {way: number for number, choice in enumerate(request.choices) for way in ways_to_write(choice)}
         try:
             scores = self.score(replace(request, choices=()), list(ways))
         except MmgenError as error:
@@ -160,6 +161,10 @@ class InMemoryModel(Model):
             if self.loading.max_pixels is not None:
                 group = [(number, scaled(request, self.loading.max_pixels)) for number, request in group]
             self.load_for([request for _, request in group])
+            yield from ranked(self, [(number, request) for number, request in group if request.best_of > 1])
+            group = [(number, request) for number, request in group if request.best_of == 1]
+            if not group:
+                continue
             lanes = range(min(max(1, self.n_lanes), len(group)))
             is_picture = len(group) == 1 and group[0][1].want == PICTURES
             n_threads = self.n_alone if is_picture else self.n_threads
@@ -237,13 +242,6 @@ class InMemoryModel(Model):
     def _no_memory(self) -> OutOfMemoryError:
         hint = "ask for fewer at once, give smaller pictures, or try --quantize 4bit"
         return OutOfMemoryError(f"{self.name} ran out of memory", hint)
-
-
-def _ways_to_write(answer: str) -> list[str]:
-    """Write an answer with a capital and without, with a full stop and without; as it is given first."""
-    words = answer.rstrip(".")
-    ways = [answer, *(f"{first}{words[1:]}{end}" for first in (words[:1], words[:1].swapcase()) for end in ("", "."))]
-    return list(dict.fromkeys(ways))
 
 
 def _groups(requests: Iterable[Request | None]) -> Iterator[list[Numbered]]:

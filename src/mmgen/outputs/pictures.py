@@ -41,6 +41,8 @@ class Metadata(_Metadata, total=False):
 
     command: str
     edit: dict[str, Any]  # of one made of another's codes: see request.Edit
+    kept: int  # codes of the other that it has at their places
+    score: float  # of the best of several: see request.Picture
     source: list[str]  # of pictures that it was made from: SHA-256 of their files
     dtype: str  # this and the next two: see codes.Maker
     quantize: str | None
@@ -98,6 +100,10 @@ def made_of(picture: Picture, record: Record, sources: Sequence[str] = ()) -> Me
     }
     if "edit" in record:
         note["edit"] = record["edit"]
+    if picture.kept is not None:
+        note["kept"] = picture.kept
+    if picture.score is not None:
+        note["score"] = picture.score
     if sources:
         note["source"] = [_digest_of(source) for source in sources]
     return cast(Metadata, {**(note_of(picture.image.info) or {}), **note})

@@ -78,6 +78,8 @@ class Record(TypedDict, total=False):
     parts: list[RecordPart]  # of a story
     passes: int | None  # of the network, to choose a picture's codes
     edit: dict[str, Any]  # how a picture was made of another's codes, where it was (see request.Edit)
+    best_of: int  # pictures that were drawn, of which this is one of the best
+    score: float  # by which it was judged: see Picture
     kept: int  # codes of the other that it has at their places
     error: str  # in place of a result
     written: str  # SHA-256 of the result's file: one that differs is not ours
@@ -154,6 +156,7 @@ class Item:
             **({"template_args": arguments} if arguments else {}),
             **({"choices": list(self.request.choices)} if self.request.choices else {}),
             **({"edit": edit_of(self.request)} if self.request.edit is not None else {}),
+            **({"best_of": [self.request.best_of, self.request.rank]} if self.request.best_of > 1 else {}),
             "prompt": self.prompt,
             "completion": self.request.completion,
             "pictures": list(contents),
@@ -214,6 +217,8 @@ class Origin:
             record["template_args"] = dict(item.request.template_args)
         if item.request.edit is not None:
             record["edit"] = edit_of(item.request)
+        if item.request.best_of > 1:
+            record["best_of"] = item.request.best_of
         if item.line is not None:
             record["line"] = item.line
         if item.image is not None:
@@ -250,8 +255,9 @@ def is_random(request: Request) -> bool:
 
 def edit_of(request: Request) -> dict[str, Any]:
     """Say what was given of how a picture is edited; a mask by a digest."""
-    said = {**asdict(request.edit or Edit()), "mask": None if request.mask is None else digest(request.mask)}
-    return {name: value for name, value in said.items() if value is not None}
+    by_default = asdict(Edit())
+    said = {name: value for name, value in asdict(request.edit or Edit()).items() if value != by_default[name]}
+    return said if request.mask is None else {**said, "mask": digest(request.mask)}
 
 
 def sampling_of(request: Request) -> dict[str, dict[str, Any]]:

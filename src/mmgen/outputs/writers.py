@@ -195,6 +195,8 @@ class PictureFiles(Files):
             record["passes"] = other.get("passes")
             if "kept" in other:
                 record["kept"], record["prompt"] = other["kept"], other["prompt"]
+            if "score" in other:
+                record["score"] = other["score"]
             if "seed" in other:
                 record["seed"] = other["seed"]
             return data
@@ -204,6 +206,8 @@ class PictureFiles(Files):
         from mmgen.outputs.pictures import encode
 
         record["passes"] = picture.passes
+        if picture.score is not None:
+            record["score"], record["seed"] = picture.score, picture.seed
         if picture.kept is not None:
             record["kept"] = picture.kept
         if picture.prompt is not None:
