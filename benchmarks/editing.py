@@ -2,7 +2,7 @@
 
 back      words that change nothing give the source back: renders, and pictures of its own
 exact     strength 1 is a sample of the new words: 500 pictures of other words, coupled, beside 500 that were drawn
-colours   200 changed colours at five strengths: how many are right, codes kept, distance; beside drawing afresh and `vary`
+colours   200 changed colours at five strengths: right, codes kept, distance; beside drawing afresh, and `vary` by words
 places    the same of 200 places
 passes    how many passes the source's codes save as guesses, at window 16, strength 0.3
 holes     200 pictures with a hole of 4 x 4 codes: how many are right, and whether eight drafts fit better than one
@@ -182,7 +182,8 @@ def passes(n: int) -> None:
         def forgetting(
             draft: jacobi._Draft, chosen: Sequence[int], settle: Callable[..., list[int]] = settle
         ) -> list[int]:
-            """Settle codes, and forget those of the source after what was looked at."""
+            """Settle codes, and forget those of the source, and of earlier attempts, after what was looked at."""
+            draft.later.clear()
             first, before = draft.n == 0, draft.n
             settled = settle(draft, chosen)
             del draft.codes[draft.n if first else max(draft.n, before + len(chosen)) :]
@@ -194,7 +195,8 @@ def passes(n: int) -> None:
         assert [a.codes for a in with_them] == [b.codes for b in without]
         one, two = (mean(picture.passes or 0 for picture in found) for found in (with_them, without))
         print(
-            f"passes: {what}, strength 0.3, window 16: {one:.1f} with the source as guesses, {two:.1f} without: {one / two:.2f}"
+            f"passes: {what}, strength 0.3, window 16: {one:.1f} with the source as guesses, {two:.1f} without: "
+            f"{one / two:.2f}"
         )
 
 
@@ -219,8 +221,8 @@ def holes(model: AutoregressiveModel, n: int) -> None:
         apart[drafts] = np.array([distance(a.image, b.image) for a, b in zip(found, sources, strict=True)])
         right = share_right([picture.image for picture in found], scenes)
         print(
-            f"holes: {drafts} draft(s): codes outside equal in {same} of {n}, right {right:.1%}, distance to what was there "
-            f"{apart[drafts].mean():.2f}",
+            f"holes: {drafts} draft(s): codes outside equal in {same} of {n}, right {right:.1%}, distance to what was "
+            f"there {apart[drafts].mean():.2f}",
             flush=True,
         )
     less = apart[1] - apart[8]
@@ -246,8 +248,8 @@ def best(model: AutoregressiveModel, n: int) -> None:
                          for b, other in zip(scores, right, strict=True) if not other]  # fmt: skip
         print(
             f"best: guidance {image.guidance:g}: of 8 unjudged {mean(all_right):.1%} right, the best of 8 "
-            f"{mean(best_right):.1%} of {len(scenes)}; a right one was judged above a wrong one in {mean(likelier):.1%} of "
-            f"{len(likelier)} pairs",
+            f"{mean(best_right):.1%} of {len(scenes)}; a right one was judged above a wrong in {mean(likelier):.1%} "
+            f"of {len(likelier)} pairs",
             flush=True,
         )
 
@@ -270,8 +272,8 @@ def entropy(model: AutoregressiveModel, n: int) -> None:
             with patch.object(sampling, "log_probabilities", guided), patch.object(jacobi, "log_probabilities", guided):
                 by_entropy = share_right([picture.image for picture in drawn(model, prompts, 0, image)], scenes)
             print(
-                f"entropy: guidance {guidance:g}, temperature {temperature:g}: right {fixed:.1%} fixed, {by_entropy:.1%} by "
-                f"entropy, of {n}",
+                f"entropy: guidance {guidance:g}, T {temperature:g}: right {fixed:.1%} fixed, {by_entropy:.1%} "
+                f"by entropy, of {n}",
                 flush=True,
             )
 

@@ -37,6 +37,7 @@ class Source:
             drawn from the new words alone.
         is_own: it was drawn as the new one is, so that its codes come of what was cut as here.
         k: how many times the ratio counts; at 1 the result is a sample of the new words.
+        guesses: codes that are likelier than these where what is drawn has departed from them, if there are any.
     """
 
     codes: Tensor
@@ -44,6 +45,7 @@ class Source:
     hidden: Tensor | None = None
     is_own: bool = True
     k: float = 1.0
+    guesses: Sequence[int] = ()
 
     @property
     def n_codes(self) -> int:
@@ -124,7 +126,10 @@ def search(
     wanted = [0] * len(sources)
     for attempt in range(_ATTEMPTS):
         log_k = [_next(*each) for each in zip(sources, tried, wanted, strict=True)]
-        weighed = [replace(source, k=math.exp(log)) for source, log in zip(sources, log_k, strict=True)]
+        weighed = [
+            replace(source, k=math.exp(log), guesses=some[-1][2] if some else ())  # as the noise is the same
+            for source, log, some in zip(sources, log_k, tried, strict=True)
+        ]
         codes = yield from _attempted(draw(weighed), sources)
         for index, source in enumerate(sources):
             n_kept = source.count_kept(codes[index])

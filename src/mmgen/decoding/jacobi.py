@@ -59,6 +59,7 @@ class _Draft:
         codes: of its places; the first `n` are settled, those after them are guesses.
         gumbel: noise of the places from `n` on, as far as they were looked at.
         source: what it is an edit of; then each place has one more number of noise.
+        later: guesses that take the place of its codes once one has departed from them.
     """
 
     index: int
@@ -70,9 +71,11 @@ class _Draft:
     n: int = 0
     gumbel: list[Tensor] = field(default_factory=list)
     source: Source | None = None
+    later: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.source is not None:
+            self.later = self.canvas.lay_out(self.source.guesses, self.row_end)
             self.codes = [self.row_end if code < 0 else code for code in self.source.codes.tolist()]
 
     def noise_of(self, width: int, n_codes: int) -> Tensor:
@@ -107,6 +110,8 @@ class _Draft:
         while n_new < len(new) and new[n_new - 1] == guesses[n_new - 1]:
             n_new += 1
         self.codes[self.n : self.n + len(new)] = new
+        if n_new < len(new) and self.source is not None and self.later:
+            self.codes[self.n + n_new :], self.later = self.later[self.n + n_new :], []
         del self.gumbel[:n_new]
         self.n += n_new
         return [code for code in new[:n_new] if code != self.row_end]
