@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -122,27 +123,21 @@ def search(
         k = math.inf if strength == 0 else 1.0
         yield from draw([replace(source, k=k) for source in sources])
         return
-    tried: list[list[tuple[float, int, list[int]]]] = [[] for _ in sources]  # of each: log k, codes kept, codes
+    tried: list[list[_Attempt]] = [[] for _ in sources]
     wanted = [0] * len(sources)
-    for attempt in range(_ATTEMPTS):
-        log_k = [_next(*each) for each in zip(sources, tried, wanted, strict=True)]
-        weighed = [
-            replace(source, k=math.exp(log), guesses=some[-1][2] if some else ())  # as the noise is the same
-            for source, log, some in zip(sources, log_k, tried, strict=True)
-        ]
+    for number in range(_ATTEMPTS):
+        weighed = [_weighed(*each) for each in zip(sources, tried, wanted, strict=True)]
         codes = yield from _attempted(draw(weighed), sources)
-        for index, source in enumerate(sources):
-            n_kept = source.count_kept(codes[index])
-            tried[index].append((log_k[index], n_kept, codes[index]))
-            if attempt == 0:
+        for index, (source, made) in enumerate(zip(weighed, codes, strict=True)):
+            n_kept = source.count_kept(made)
+            tried[index].append(_Attempt(math.log(source.k), n_kept, made))
+            if number == 0:
                 wanted[index] = round(source.n_codes - strength * (source.n_codes - n_kept))
-        if all(
-            any(abs(n - most) <= _NEAR * source.n_codes for _, n, _ in some)
-            for source, some, most in zip(sources, tried, wanted, strict=True)
-        ):
+        best = [min(some, key=lambda each: abs(each.n_kept - n)) for some, n in zip(tried, wanted, strict=True)]
+        errors = [abs(each.n_kept - n) / len(each.codes) for each, n in zip(best, wanted, strict=True)]
+        if max(errors) <= _NEAR:
             break
-    best = [min(some, key=lambda each: abs(each[1] - n)) for some, n in zip(tried, wanted, strict=True)]
-    yield [(index, codes) for index, (_, _, codes) in enumerate(best)]
+    yield [(index, each.codes) for index, each in enumerate(best)]
 
 
 def best_of(
@@ -191,18 +186,26 @@ def _attempted(
     return codes
 
 
-def _next(source: Source, tried: Sequence[tuple[float, int, list[int]]], wanted: int) -> float:
-    """Choose the next log k to try, so that as many codes are kept as wanted."""
+class _Attempt(NamedTuple):
+    log_k: float
+    n_kept: int
+    codes: list[int]
+
+
+def _weighed(source: Source, tried: Sequence[_Attempt], wanted: int) -> Source:
+    """Give a source the next k to try, so that as many codes are kept as wanted, and the nearest attempt's codes."""
 
     def log_odds(n_kept: int) -> float:
         return math.log((n_kept + 0.5) / (source.n_codes - n_kept + 0.5))
 
     if not tried:
-        return 0.0
-    below = max((each for each in tried if each[1] < wanted), default=None)
-    above = min((each for each in tried if each[1] >= wanted), default=None)
-    if below is None or above is None or above[0] <= below[0]:
-        log_k, n_kept, _ = tried[-1]
-        return max(0.0, log_k + (log_odds(wanted) - log_odds(n_kept)) / _GROWTH)
-    part = (log_odds(wanted) - log_odds(below[1])) / (log_odds(above[1]) - log_odds(below[1]))
-    return below[0] + min(0.85, max(0.15, part)) * (above[0] - below[0])
+        return source
+    below = max((each for each in tried if each.n_kept < wanted), default=None)
+    above = min((each for each in tried if each.n_kept >= wanted), default=None)
+    if below is None or above is None or above.log_k <= below.log_k:
+        log_k = max(0.0, tried[-1].log_k + (log_odds(wanted) - log_odds(tried[-1].n_kept)) / _GROWTH)
+    else:
+        part = (log_odds(wanted) - log_odds(below.n_kept)) / (log_odds(above.n_kept) - log_odds(below.n_kept))
+        log_k = below.log_k + min(0.85, max(0.15, part)) * (above.log_k - below.log_k)
+    nearest = min(tried, key=lambda each: abs(each.log_k - log_k))
+    return replace(source, k=math.exp(log_k), guesses=nearest.codes)  # as the noise is the same
