@@ -115,7 +115,7 @@ def exact(model: AutoregressiveModel, n: int) -> None:
     base = drawn(model, new, 50_000, image)
     others = {
         "coupled": pictures(model, requests),
-        "drawn, temperature 0.9": drawn(model, new, 90_000, replace(image, temperature=0.9)),
+        "drawn, temperature 0.7": drawn(model, new, 90_000, replace(image, temperature=0.7)),
     }
     for name, found in others.items():
         p_values = {
