@@ -190,3 +190,18 @@ def test_an_edit_that_changes_nothing_takes_one_pass() -> None:
     prompts, codes = [PromptIds((0, 14), canvas=canvas)], random_codes(1, 16)
     [found] = edited(network.language_model(4), [1], prompts, ImageSampling(), [source(codes, canvas)], prompts, 0.5)
     assert (list(found.codes or ()), found.kept, found.passes) == (codes, 16, 1)
+
+
+def test_a_picture_is_tried_as_often_in_a_batch_as_alone() -> None:
+    network, canvas, seeds = Reader(8, 2.0), Canvas(10, 10), list(range(5))
+    prompts = [PromptIds((0, 14), canvas=canvas)] * len(seeds)
+    described = [PromptIds((0, 17), canvas=canvas)] * len(seeds)
+    sources = [source(random_codes(seed, 100), canvas) for seed in seeds]
+    model, given = network.language_model(4), (ImageSampling(), sources, described, 0.5)
+    together = edited(model, seeds, prompts, *given)
+    alone = [
+        edited(model, [seed], prompts[:1], ImageSampling(), [each], described[:1], 0.5)[0]
+        for seed, each in zip(seeds, sources, strict=True)
+    ]
+    assert [(a.codes, a.kept, a.passes) for a in together] == [(b.codes, b.kept, b.passes) for b in alone]
+    assert len({picture.passes for picture in together}) > 1, "else they took equally many attempts"

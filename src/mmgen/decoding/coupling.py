@@ -105,43 +105,49 @@ def choose(
     return torch.where(is_kept, codes, pick(left, noise[..., :-1]))
 
 
+Drawn = Iterator[list[tuple[int, list[int]]]]  # as stepwise.picture yields it, by the position of each picture
+
+
 def search(
-    draw: Callable[[Sequence[Source]], Iterator[list[tuple[int, list[int]]]]],
-    sources: Sequence[Source],
-    strength: float,
+    draw: Callable[[Sequence[int], Sequence[Source]], Drawn], sources: Sequence[Source], strength: float
 ) -> Iterator[Made]:
     """Draw edited pictures so that the share of codes kept falls evenly from strength 0 to 1.
 
-    How many are kept shows as they are drawn: a code that departs changes what is likely after it. So pictures are
-    drawn with k = 1, then with what k the first attempt suggests, and the one that kept nearest to the right number is
-    taken. They share their noise.
+    How many are kept shows as they are drawn: a code that departs changes what is likely after it. So a picture is
+    drawn with k = 1, then with what k the first attempt suggests, until it has kept about the right number; of all
+    attempts the nearest is taken. They share their noise.
+
+    Args:
+        draw: draws some of the pictures, given which, and their sources.
 
     Yields:
-        As `draw` does; None in place of codes begins a picture anew, and all codes at once end it.
+        (index of the picture, its next codes); None in their place begins it anew, and all codes at once end it.
     """
+    left = list(range(len(sources)))
     if strength in (0, 1):
         k = math.inf if strength == 0 else 1.0
-        yield from draw([replace(source, k=k) for source in sources])
+        yield from draw(left, [replace(source, k=k) for source in sources])
         return
     tried: list[list[_Attempt]] = [[] for _ in sources]
     wanted = [0] * len(sources)
     for number in range(_ATTEMPTS):
-        weighed = [_weighed(*each) for each in zip(sources, tried, wanted, strict=True)]
-        codes = yield from _attempted(draw(weighed), sources)
-        for index, (source, made) in enumerate(zip(weighed, codes, strict=True)):
-            n_kept = source.count_kept(made)
+        weighed = [_weighed(sources[index], tried[index], wanted[index]) for index in left]
+        codes = yield from _attempted(draw(left, weighed), left, sources)
+        for index, source, made in zip(list(left), weighed, codes, strict=True):
+            n_kept, n_codes = source.count_kept(made), len(made)
             tried[index].append(_Attempt(math.log(source.k), n_kept, made))
             if number == 0:
-                wanted[index] = round(source.n_codes - strength * (source.n_codes - n_kept))
-        best = [min(some, key=lambda each: abs(each.n_kept - n)) for some, n in zip(tried, wanted, strict=True)]
-        errors = [abs(each.n_kept - n) / len(each.codes) for each, n in zip(best, wanted, strict=True)]
-        if max(errors) <= _NEAR:
-            break
-    yield [(index, each.codes) for index, each in enumerate(best)]
+                wanted[index] = round(n_codes - strength * (n_codes - n_kept))
+            best = min(tried[index], key=lambda each: abs(each.n_kept - wanted[index]))
+            if abs(best.n_kept - wanted[index]) <= _NEAR * n_codes or number == _ATTEMPTS - 1:
+                left.remove(index)
+                yield [(index, best.codes)]
+        if not left:
+            return
 
 
 def best_of(
-    draw: Callable[[int], Iterator[list[tuple[int, list[int]]]]],
+    draw: Callable[[int], Drawn],
     sources: Sequence[Source],
     n_drafts: int,
     fit: Callable[[Sequence[Sequence[int]]], list[float]],
@@ -154,7 +160,7 @@ def best_of(
     """
     found: list[list[tuple[float, int, list[int]]]] = [[] for _ in sources]
     for number in range(n_drafts):
-        codes = yield from _attempted(draw(number), sources)
+        codes = yield from _attempted(draw(number), range(len(sources)), sources)
         for some, score, each in zip(found, fit(codes), codes, strict=True):
             some.append((score, -number, each))
     yield [(index, max(some)[2]) for index, some in enumerate(found)]
@@ -171,18 +177,19 @@ def _uncut(sampling: ImageSampling) -> ImageSampling:
     return replace(sampling, top_p=1.0, top_k=0, min_p=0.0)
 
 
-def _attempted(
-    drawn: Iterator[list[tuple[int, list[int]]]], sources: Sequence[Source]
-) -> Generator[Made, None, list[list[int]]]:
-    """Pass on what is drawn, to be begun anew; return the codes of each picture."""
-    codes: list[list[int]] = [[] for _ in sources]
+def _attempted(drawn: Drawn, which: Sequence[int], sources: Sequence[Source]) -> Generator[Made, None, list[list[int]]]:
+    """Pass on what is drawn of some pictures, to be begun anew; return the codes of each."""
+    indices = list(which)
+    codes: list[list[int]] = [[] for _ in indices]
     for made in drawn:
-        for index, new in made:
-            codes[index] += new
-        # One that is whole is not shown as such: its last code is held back
-        is_whole = [len(codes[index]) == sources[index].n_codes for index, _ in made]
-        yield [(index, new[:-1] if whole else new) for (index, new), whole in zip(made, is_whole, strict=True)]
-    yield [(index, None) for index in range(len(sources))]
+        shown: list[tuple[int, list[int] | None]] = []
+        for position, new in made:
+            codes[position] += new
+            # One that is whole is not shown as such: its last code is held back
+            is_whole = len(codes[position]) == sources[indices[position]].n_codes
+            shown.append((indices[position], new[:-1] if is_whole else new))
+        yield shown
+    yield [(index, None) for index in indices]
     return codes
 
 
