@@ -200,7 +200,7 @@ class _Attempt(NamedTuple):
 
 
 def _weighed(source: Source, tried: Sequence[_Attempt], wanted: int) -> Source:
-    """Give a source the next k to try, so that as many codes are kept as wanted, and the nearest attempt's codes."""
+    """Give a source the next k to try, so that as many codes are kept as wanted, and what guesses to begin from."""
 
     def log_odds(n_kept: int) -> float:
         return math.log((n_kept + 0.5) / (source.n_codes - n_kept + 0.5))
@@ -214,5 +214,7 @@ def _weighed(source: Source, tried: Sequence[_Attempt], wanted: int) -> Source:
     else:
         part = (log_odds(wanted) - log_odds(below.n_kept)) / (log_odds(above.n_kept) - log_odds(below.n_kept))
         log_k = below.log_k + min(0.85, max(0.15, part)) * (above.log_k - below.log_k)
-    nearest = min(tried, key=lambda each: abs(each.log_k - log_k))
-    return replace(source, k=math.exp(log_k), guesses=nearest.codes)  # as the noise is the same
+    # Guesses are the codes of what kept about as many under the same noise: an attempt, or the source itself
+    nearest = min(tried, key=lambda each: abs(each.n_kept - wanted))
+    is_nearer = abs(nearest.n_kept - wanted) < source.n_codes - wanted
+    return replace(source, k=math.exp(log_k), guesses=nearest.codes if is_nearer else ())
