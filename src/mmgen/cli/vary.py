@@ -15,9 +15,8 @@ from mmgen.request import PICTURES, Edit, ImageSampling, Loading, Request
 
 EXAMPLES = """\b
 Examples:
-  $ mmgen vary photo.jpg -o variation.png
   $ mmgen vary drawing.png "make it blue" -n 2 --seed 7
-  $ mmgen vary cat.png "a blue cat on the grass" --strength 0.5
+  $ mmgen vary photo.jpg "a blue cat on the grass" --strength 0.5
 """
 
 
