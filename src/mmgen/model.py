@@ -56,8 +56,8 @@ class Abilities:
         for request in requests:
             has_pictures = any(not isinstance(part, str) for part in request.parts)
             if request.want != WORDS and has_pictures and not self.varies:
-                hint = f"edit it through its codes, as in --from WORDS --strength 0.7, or vary with {_ABLE}"
-                raise MmgenError(f"{name} draws from words alone, not from a picture", hint)
+                message = f"{name} draws from words alone, not from a picture, unless it is edited (--strength)"
+                raise MmgenError(message, f"vary with {_ABLE}")
             if request.want >= PICTURES and request.image.negative_prompt is not None and not self.negative_prompt:
                 raise UsageError(f"{name} has no use for a negative prompt", "leave --negative-prompt out")
             if request.want >= PICTURES and request.image.ratio is not None and not self.ratio:

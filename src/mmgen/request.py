@@ -12,6 +12,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union, get_args
 
 from mmgen.errors import UsageError
+from mmgen.text import is_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,6 +128,8 @@ class Edit:
             raise UsageError(f"strength {self.strength:g} is out of range", "from 0, the picture, to 1, the words")
         if self.source_prompt is not None and not self.source_prompt.strip():
             raise UsageError("--from is empty", "say what the picture shows, or leave it out")
+        if not is_text(self.source_prompt or ""):
+            raise UsageError("--from is not UTF-8 text", "check the terminal's or the script's encoding")
         if self.keep is not None and _ROWS.fullmatch(self.keep) is None:
             raise UsageError(f"--keep {self.keep} is no number of rows", "as in 12, or a share as in 40%")
 
@@ -135,17 +138,10 @@ class Edit:
         """Whether what is drawn follows the source, where that goes with the words."""
         return self.strength is not None or self.source_prompt is not None
 
-    def n_kept(self, n_rows: int) -> int:
-        """Say how many of so many rows of codes are kept.
-
-        Raises:
-            UsageError: all of them.
-        """
-        found = _ROWS.fullmatch(self.keep or "")
-        n = 0 if found is None else round(n_rows * int(found[1]) / 100) if found[2] else int(found[1])
-        if n >= n_rows:
-            raise UsageError(f"--keep {self.keep} leaves nothing to draw", f"there are {n_rows} rows of image tokens")
-        return n
+    @property
+    def how_far(self) -> float:
+        """Its strength; half of the way if only the words of the source are given."""
+        return 0.5 if self.strength is None else self.strength
 
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
@@ -212,9 +208,9 @@ class Request:
     choices: tuple[str, ...] = ()  # the only answers that may come, if there are any
     edit: Edit | None = None  # the picture is made of the codes of `source`, which is none of the parts
     source: Image.Image | None = None
+    mask: Image.Image | None = None  # of the size of source, or of its codes: white is drawn anew
     best_of: int = 1  # pictures that are drawn, of which the one of this rank comes, as the model judges
     rank: int = 0
-    mask: Image.Image | None = None  # of the size of source, or of its codes: white is drawn anew
     cancelled: Event = field(default_factory=Event, compare=False, repr=False)
 
     @property

@@ -208,6 +208,7 @@ ROWS = (
         )
         for flags, error, hint in (
             ("--best-of 0", "--best-of 0 is fewer", "so many are drawn"),
+            ("--best-of 1000001", "--best-of 1000001 is out of range", "it is a number from 1"),
             ("--best-of 2 -n 3", "--best-of 2 is fewer", "so many are drawn"),
             ("--best-of 2 --temperature 0", "at temperature 0 all pictures are equal", "leave --best-of out"),
             ("--best-of 2 -o '{seed}.png'", "the best are named by rank", "name them by {n}"),

@@ -110,6 +110,11 @@ def test_kept_rows_stay_and_the_rest_follows_step_by_step(model: AutoregressiveM
     assert found.codes != codes
 
 
+def test_a_small_share_keeps_a_row_at_least(model: AutoregressiveModel, source: mmgen.Drawn) -> None:
+    [found] = mmgen.vary(model, source, OTHER, keep="1%", seed=3)
+    assert (found.codes or ())[:12] == (source.codes or ())[:12]
+
+
 @pytest.mark.parametrize("by", ["codes", "pixels"])
 def test_what_a_mask_leaves_black_stays(model: AutoregressiveModel, source: mmgen.Drawn, by: str) -> None:
     mask = Image.new("L", (12, 12))
@@ -136,6 +141,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"mask": Image.new("L", (13, 12), 255)}, "the mask is 13 x 12"),
     ({"mask": Image.new("L", (12, 12))}, "the mask has no white"),
     ({"source_prompt": " "}, "--from is empty"),
+    ({"source_prompt": "a \udcff cat"}, "--from is not UTF-8 text"),
     ({"source_prompt": "a cat " * 3000, "strength": 1}, "tokens"),
 ]
 

@@ -59,7 +59,7 @@ def draw(
         prompt = None  # the lines have their own
     options.check_seeds(job.seed, save.n)
     tasks.check_best_of(best_of, save.n, image)
-    options.check_seeds(job.seed, best_of)
+    options.check_seeds(job.seed, best_of, "--best-of")
     if best_of > 1 and "{seed}" in (save.output or ""):
         raise UsageError("the best are named by rank: their seeds are not known yet", "name them by {n}, not {seed}")
     lines = read_prompts(prompt or [], prompts, "draw from a picture with mmgen vary", comments=comments)

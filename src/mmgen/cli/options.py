@@ -298,10 +298,10 @@ Comments = Annotated[
 ]
 
 
-def check_seeds(seed: int | None, n: int = 1) -> None:
-    """Check how many pictures are wanted, and their seeds."""
+def check_seeds(seed: int | None, n: int = 1, flag: str = "-n") -> None:
+    """Check how many pictures are wanted, by a flag, and their seeds."""
     if not 1 <= n <= _MOST_PICTURES:
-        raise UsageError(f"-n {n} is out of range", f"it is a number from 1 to {_MOST_PICTURES}")
+        raise UsageError(f"{flag} {n} is out of range", f"it is a number from 1 to {_MOST_PICTURES}")
     if seed is not None:
         check_seed(seed)
         check_seed(seed + n - 1)

@@ -115,7 +115,7 @@ class Session:
         kind = kinds.get(name.removeprefix("image_")) or type(values[name])
         try:
             given: Any = kind(value.strip())
-        except ValueError:
+        except ValueError:  # which is how int and float refuse
             raise UsageError(f"{name} {value} is not a number", f"it is {values[name]} now") from None
         own = name.removeprefix("image_") if name != "image_guidance" else name
         if own in asdict(self._image) and (own != name or name not in asdict(self._shape.text)):

@@ -19,11 +19,13 @@ from torch import Tensor
 from mmgen.decoding.sampling import log_probabilities, pick
 from mmgen.request import ImageSampling
 
-Made = Sequence[tuple[int, list[int] | None]]  # pictures by their indices, and their next codes
+Passes = Iterator[list[tuple[int, list[int]]]]  # as stepwise.picture yields: after each, pictures and their next codes
+Made = Sequence[tuple[int, list[int] | None]]  # the same of one pass; None begins a picture anew
 
 _NEAR = 0.02  # of the codes, by which one that kept more or fewer than was wanted is near enough
 _ATTEMPTS = 5  # at most, to keep as many codes as a strength says; the first is that of strength 1
-# The log-odds of a code to be kept grow by about half of log k (benchmarks/README.md, "Editing"): where to look for k.
+# Of the built-in model the log-odds of a code to be kept grow by about half of log k (benchmarks/README.md, "Editing").
+# It only says where to look next.
 _GROWTH = 0.55
 
 
@@ -105,11 +107,8 @@ def choose(
     return torch.where(is_kept, codes, pick(left, noise[..., :-1]))
 
 
-Drawn = Iterator[list[tuple[int, list[int]]]]  # as stepwise.picture yields it, by the position of each picture
-
-
 def search(
-    draw: Callable[[Sequence[int], Sequence[Source]], Drawn], sources: Sequence[Source], strength: float
+    draw: Callable[[Sequence[int], Sequence[Source]], Passes], sources: Sequence[Source], strength: float
 ) -> Iterator[Made]:
     """Draw edited pictures so that the share of codes kept falls evenly from strength 0 to 1.
 
@@ -146,8 +145,8 @@ def search(
             return
 
 
-def best_of(
-    draw: Callable[[int], Drawn],
+def best_draft(
+    draw: Callable[[int], Passes],
     sources: Sequence[Source],
     n_drafts: int,
     fit: Callable[[Sequence[Sequence[int]]], list[float]],
@@ -166,7 +165,7 @@ def best_of(
     yield [(index, max(some)[2]) for index, some in enumerate(found)]
 
 
-def below(source: Source, mixed: Tensor, sampling: ImageSampling) -> float:
+def score_below(source: Source, mixed: Tensor, sampling: ImageSampling) -> float:
     """Say how likely the forced codes are that come after the first that is drawn: mixed [n, K] logits -> nats."""
     counts = source.is_forced & (source.codes >= 0) & (~source.is_forced).cummax(0).values
     log_p = log_probabilities(mixed[counts.to(mixed.device)], _uncut(sampling))
@@ -177,7 +176,9 @@ def _uncut(sampling: ImageSampling) -> ImageSampling:
     return replace(sampling, top_p=1.0, top_k=0, min_p=0.0)
 
 
-def _attempted(drawn: Drawn, which: Sequence[int], sources: Sequence[Source]) -> Generator[Made, None, list[list[int]]]:
+def _attempted(
+    drawn: Passes, which: Sequence[int], sources: Sequence[Source]
+) -> Generator[Made, None, list[list[int]]]:
     """Pass on what is drawn of some pictures, to be begun anew; return the codes of each."""
     indices = list(which)
     codes: list[list[int]] = [[] for _ in indices]

@@ -17,7 +17,7 @@ from torch import Tensor
 from mmgen.codes import Maker, carry
 from mmgen.decoding import jacobi, stepwise
 from mmgen.decoding.constraint import Constraint, no_constraint
-from mmgen.decoding.coupling import Drawn, Made, Source, below, best_of, search
+from mmgen.decoding.coupling import Made, Passes, Source, best_draft, score_below, search
 from mmgen.decoding.grammar import Canvas, Grammar, PromptIds, Vocabulary
 from mmgen.decoding.pieces import Detokenizer, to_image, to_sketch
 from mmgen.decoding.sampling import EDITS_STREAM, WORDS_STREAM, Noise, guidance_weights, mix
@@ -123,22 +123,23 @@ def edit(
         hidden = torch.split(look(described, own)[1], len(weights))
         sources = [replace(source, hidden=each) for source, each in zip(sources, hidden, strict=True)]
 
-    def attempt(which: Sequence[int], sources: Sequence[Source], draft: int = 0) -> Drawn:
+    def attempt(which: Sequence[int], sources: Sequence[Source], draft: int = 0) -> Passes:
         noises = [Noise(requests[index].seed + draft, EDITS_STREAM) for index in which]
+        # Looked at anew: the attempt before has written its own codes over the source's
         cache, hidden = look([prompts[index] for index in which], [own[index] for index in which])
         given = list(weights.values()), sampling, noises, canvas, window, sources
         yield from jacobi.picture(network, cache, hidden, *given)
 
     def fit(codes: Sequence[Sequence[int]]) -> list[float]:
-        hidden = look(prompts, codes)[1].split(len(weights))  # type: ignore[no-untyped-call]  # as torch has it
+        hidden = torch.split(look(prompts, codes)[1], len(weights))
         mixed = (mix(network.code_head(each)[None], list(weights.values()))[0] for each in hidden)
-        return [below(source, each, sampling) for source, each in zip(sources, mixed, strict=True)]
+        return [score_below(source, each, sampling) for source, each in zip(sources, mixed, strict=True)]
 
     made: Iterable[Made] = attempt(range(len(sources)), sources)
     if described:
         made = search(attempt, sources, strength)
     elif n_drafts > 1:
-        made = best_of(partial(attempt, range(len(sources)), sources), sources, n_drafts, fit)
+        made = best_draft(partial(attempt, range(len(sources)), sources), sources, n_drafts, fit)
     yield from _pieces(model, made, requests, canvas, sources)
 
 

@@ -22,8 +22,6 @@ from mmgen.families.prompting import TokenPrompter
 from mmgen.inputs.masks import forced
 from mmgen.request import Done, Edit, ImageSampling, Picture, Piece, Request
 
-_STRENGTH = 0.5  # if the words of the source are given alone
-
 
 class EditingModel(InMemoryModel):
     """A loaded checkpoint whose pictures are codes."""
@@ -46,7 +44,7 @@ class EditingModel(InMemoryModel):
     def edit(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece | Done]]:
         """Answer requests that are edited alike."""
         edits = [request.edit or Edit() for request in requests]
-        images = [image_of(request) for request in requests]
+        images = [_source_of(request) for request in requests]
         # 1) What is to be drawn and, if that counts, what the sources show: in words
         shown = [each.source_prompt or _said_of(image) for each, image in zip(edits, images, strict=True)]
         needed = [not _words(request) or each.couples for request, each in zip(requests, edits, strict=True)]
@@ -66,8 +64,8 @@ class EditingModel(InMemoryModel):
         canvas = prompts[0].canvas or self.prompter.vocabulary.canvas
         sources = [self._source(request, canvas) for request in requests]
         # 3) The pictures
-        strength = _STRENGTH if edits[0].strength is None else edits[0].strength
-        for index, piece in edit(self.language_model, drawn, prompts, sources, described, strength, edits[0].drafts):
+        how = edits[0].how_far, edits[0].drafts
+        for index, piece in edit(self.language_model, drawn, prompts, sources, described, *how):
             if isinstance(piece, Picture) and not _words(requests[index]):
                 piece = replace(piece, prompt=_words(drawn[index]))
             yield index, piece
@@ -81,7 +79,7 @@ class EditingModel(InMemoryModel):
         return captions
 
     def _source(self, request: Request, canvas: Canvas) -> Source:
-        image = image_of(request)
+        image = _source_of(request)
         rows = self.stored(image, (canvas.rows, canvas.columns))
         codes = self.encode_to(image, canvas) if rows is None else [code for row in rows for code in row]
         is_forced = forced(request, canvas.rows, canvas.columns)
@@ -92,7 +90,7 @@ class EditingModel(InMemoryModel):
         )
 
 
-def image_of(request: Request) -> Image.Image:
+def _source_of(request: Request) -> Image.Image:
     """Give the picture that is edited."""
     assert request.source is not None  # who makes the request opens it
     return request.source

@@ -12,7 +12,11 @@ def forced(request: Request, n_rows: int, n_columns: int) -> list[bool]:
     Raises:
         UsageError: the rows to keep, or the mask, do not go with the picture.
     """
-    n_kept = request.edit.n_kept(n_rows) if request.edit else 0
+    n_kept = 0
+    if request.edit is not None and (keep := request.edit.keep) is not None:
+        n_kept = max(1, round(n_rows * int(keep[:-1]) / 100)) if keep.endswith("%") else int(keep)
+        if n_kept >= n_rows:
+            raise UsageError(f"--keep {keep} leaves nothing to draw", f"there are {n_rows} rows of image tokens")
     is_above = [row < n_kept for row in range(n_rows) for _ in range(n_columns)]
     if request.mask is None or request.source is None:
         return is_above
