@@ -72,12 +72,14 @@ class Model(ABC):
         revision: the commit it was resolved to, where there is one.
         abilities: what it can be asked for.
         note: a line about itself that its users should see.
+        takes_turns: several streams of `replies` may be under way at once, a step of each in turn.
     """
 
     name: str
     revision: str | None
     abilities: Abilities
     note: str | None = None
+    takes_turns: bool = False
 
     def __repr__(self) -> str:
         return f"<Model {self.name}: {', '.join(self.abilities.tasks)}>"
@@ -95,6 +97,10 @@ class Model(ABC):
     def identity(self) -> str:
         """Say which weights these are, in the keys of journals."""
         return f"{self.name}@{self.revision}"
+
+    def kind(self, request: Request) -> object:
+        """Say which requests are answered alike, and better together: those for which this is equal."""
+        return request.want
 
     @abstractmethod
     def replies(self, requests: Iterable[Request | None]) -> Iterator[tuple[int, Piece | Done | MmgenError]]:

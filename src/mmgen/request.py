@@ -289,11 +289,13 @@ class Done:
         reason: end, as the model ended it; length, as max_tokens or the context did; cancelled, as its request was.
         n_tokens: tokens of words and image codes that came.
         chances: of each choice, in their order: how likely it is as a whole answer, among them.
+        n_prompt: tokens of the prompt, where they are counted.
     """
 
     reason: Reason = "end"
     n_tokens: int = 0
     chances: tuple[float, ...] = ()
+    n_prompt: int = field(default=0, compare=False)
 
 
 Piece: TypeAlias = str | Thought | Picture | Progress  # str is newly finished text: print it as it comes

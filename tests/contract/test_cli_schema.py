@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmgen.cli import talk
+from mmgen.inputs import schemas
 from tests.support.scripted import install, run
 from tools.demo.judge import fresh_renders
 
@@ -49,6 +49,6 @@ def test_what_is_no_schema_is_said_before_anything_loads(monkeypatch: pytest.Mon
 
 
 def test_the_package_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(talk, "is_installed", lambda module: False)
+    monkeypatch.setattr(schemas, "is_installed", lambda module: False)
     result = run("ask", "what?", "--json-schema", "s.json")
     assert (result.code, result.err.splitlines()[1]) == (1, "hint: pip install llguidance")

@@ -6,12 +6,10 @@ import json
 from dataclasses import dataclass, replace
 
 from mmgen.cli.options import MODEL
-from mmgen.errors import MmgenError, UsageError
-from mmgen.inputs.finding import read_pieces
-from mmgen.inputs.selection import is_installed
+from mmgen.errors import UsageError
+from mmgen.inputs.schemas import read_schema
 from mmgen.request import WORDS, Request, TextSampling, option
 from mmgen.tasks import system_turns
-from mmgen.text import folded, from_json
 
 
 @dataclass(frozen=True)
@@ -30,29 +28,8 @@ class TalkOptions:
         given = tuple(map(_template_arg, self.template_arg or ()))
         before = () if self.system is None else system_turns(self.system)
         if text.json_schema is not None:
-            text = replace(text, json_schema=_schema(text.json_schema))
+            text = replace(text, json_schema=read_schema(text.json_schema))
         return Request((), WORDS, text, completion=completion, history=before, template_args=given)
-
-
-def _schema(path: str) -> str:
-    """Read a JSON schema that answers are to keep to.
-
-    Raises:
-        MmgenError: it is none, or the package that keeps to it is missing.
-    """
-    if not is_installed("llguidance"):
-        raise MmgenError("--json-schema takes a package", "pip install llguidance")
-    from llguidance import LLMatcher
-
-    hint = 'it looks like {"type": "object", "properties": {"color": {"enum": ["red", "blue"]}}, "required": ["color"]}'
-    text = "\n".join(line.decode(errors="replace") for line in read_pieces(path, hint))
-    schema = from_json(text)
-    wrong = "no object of JSON" if schema is None else ""
-    if schema is not None:
-        wrong = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(text), None)
-    if wrong:
-        raise MmgenError(f"{path} is no JSON schema: {folded(wrong)}", hint)
-    return json.dumps(schema)
 
 
 def _template_arg(text: str) -> tuple[str, object]:

@@ -74,7 +74,10 @@ def generate_text(
             under_way.remove(index)
             if new := texts[index].end():
                 yield index, new
-            yield index, Done(grammars[index].reason or "end", grammars[index].n_words)
+            yield (
+                index,
+                Done(grammars[index].reason or "end", grammars[index].n_words, n_prompt=len(prompts[index].ids)),
+            )
 
 
 def draw(
@@ -168,7 +171,7 @@ def interleave(
         if new := text.end():
             yield 0, new
         if last != v.begin_image:
-            yield 0, Done(grammar.reason or "end", grammar.n_words + n_codes)
+            yield 0, Done(grammar.reason or "end", grammar.n_words + n_codes, n_prompt=len(prompt.ids))
             return
         # 2) A picture, guided by those before it.
         weights = guidance_weights(sampling.guidance, sampling.image_guidance, has_pictures=bool(pictures))

@@ -70,6 +70,7 @@ class AutoregressiveModel(EditingModel):
     decoder_class: ClassVar[type[torch.nn.Module]]
     keep_whole: ClassVar[tuple[str, ...]] = ()
     prompter: TokenPrompter
+    takes_turns = True
 
     def load_for(self, requests: Sequence[Request]) -> None:
         """Load the weights, and make ready what the decoding loops need of them."""

@@ -54,6 +54,7 @@ class Reply:
         if request.completion and prompt:
             self._text.push(prompt[-1])  # a first word keeps the space before it only after another
         self._n_thoughts = self._n_words = 0
+        self._n_prompt = len(prompt)
         marks = [id_ for id_ in prompt if id_ in self._marks]
         self._thinks = bool(marks) and marks[-1] == self._marks[0]  # the prompt opens them
         self._most_thoughts = min(sampling.max_thought_tokens or room, room)
@@ -95,7 +96,7 @@ class Reply:
                 "allow more with --max-thought-tokens, or try --template-arg enable_thinking=false",
             )
         else:
-            yield Done(reason, self._n_words)
+            yield Done(reason, self._n_words, n_prompt=self._n_prompt)
 
 
 class Chat(InMemoryModel):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import gc
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -191,16 +192,18 @@ class InMemoryModel(Model):
                 yield from self._batch(batch[:n_rows], n_threads)
                 del batch[:n_rows]
 
-    def _batch(self, batch: Sequence[Numbered], n_threads: int) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
+    def _batch(
+        self, batch: Sequence[Numbered], n_threads: int, before: Mapping[tuple[int, type], int] | None = None
+    ) -> Iterator[tuple[int, Piece | Done | MmgenError]]:
         """Answer a batch; if it fails, what is left of it in halves: one bad request must not end the others.
 
-        One request alone is answered piece by piece. The words of several come when a reply is whole, as they may have
-        to be made anew.
+        Args:
+            before: letters of words and of thoughts of each request that were given as it failed, and come anew.
         """
         left = {number: request for number, request in batch if not request.cancelled.is_set()}
         yield from ((number, Done("cancelled")) for number, _ in batch if number not in left)
         numbers = list(left)
-        words, thoughts = dict.fromkeys(left, ""), dict.fromkeys(left, "")
+        passed, said = Counter[tuple[int, type]](), Counter(before or {})
         pieces = self.answer(list(left.values()))
         error: MmgenError | None = None
         try:
@@ -208,20 +211,17 @@ class InMemoryModel(Model):
                 with torch.inference_mode(), in_threads(n_threads):  # anew each time: neither leaks to the caller
                     row, piece = next(pieces)
                 number = numbers[row]
-                if isinstance(piece, str | Thought) and len(numbers) > 1:
-                    if isinstance(piece, str):
-                        words[number] += piece
-                    else:
-                        thoughts[number] += piece.text
-                    continue
+                if isinstance(piece, str | Thought):
+                    text, which = piece if isinstance(piece, str) else piece.text, (number, type(piece))
+                    n_known = max(0, min(len(text), said[which] - passed[which]))
+                    passed[which] += len(text)
+                    if n_known == len(text):
+                        continue
+                    piece = type(piece)(text[n_known:])
                 if isinstance(piece, Done) and piece.reason == "length" and left[number].text.json_schema is not None:
                     piece = MmgenError("the answer is no whole JSON yet", "allow more with --max-tokens")
                 if isinstance(piece, Done | MmgenError):
                     del left[number]
-                    if thoughts[number]:
-                        yield number, Thought(thoughts[number])
-                    if words[number]:
-                        yield number, words[number]
                 yield number, piece
         except RuntimeError as failure:
             if not ran_out_of_memory(failure):
@@ -237,7 +237,7 @@ class InMemoryModel(Model):
         waiting = list(left.items())
         for half in (waiting[: len(waiting) // 2], waiting[len(waiting) // 2 :]):
             if half:
-                yield from self._batch(half, n_threads)
+                yield from self._batch(half, n_threads, passed | said)
 
     def _no_memory(self) -> OutOfMemoryError:
         hint = "ask for fewer at once, give smaller pictures, or try --quantize 4bit"

@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 from urllib.parse import unquote_to_bytes
 
 from PIL import ExifTags, Image, ImageChops, ImageCms
@@ -19,6 +19,9 @@ from PIL import ExifTags, Image, ImageChops, ImageCms
 from mmgen.errors import MmgenError, OutOfMemoryError, explained, first_line, reason
 from mmgen.inputs.finding import MAX_BYTES, check_file, is_url
 from mmgen.inputs.selection import HEIF, JXL, is_installed
+
+if TYPE_CHECKING:
+    import httpx2
 
 MAX_SECONDS = 60.0  # of a download, in all
 QUIET_SECONDS = 15.0  # of a download, without a byte
@@ -59,26 +62,30 @@ def open_image(source: str | Path, *, strict: bool = False) -> Image.Image:
         explained("open", source, "check that it can be read"),
         io.BytesIO(_fetched(str(source))) if is_url(source) else Path(source).open("rb") as file,
     ):
-        name = str(source) if len(str(source)) < _LONG else "the picture"
-        image = read_header(file, name)
-        n_pixels = image.width * image.height
-        if n_pixels > _LARGE and image.format == "JPEG":
-            image.draft(None, (image.width // 2, image.height // 2))
-            _log.warning("%s has %.0f megapixels: it is read at half its size", name, n_pixels / 1e6)
-        try:
-            image.load()
-        except MemoryError as failure:
-            raise OutOfMemoryError(f"{name} takes more memory than there is", "scale it down first") from failure
-        except _BROKEN as failure:
-            rows = None if strict else _first_rows(file)
-            if rows is None:
-                raise MmgenError(f"{name} is broken: {reason(failure)}", _WHOLE) from failure
-            _log.warning("%s lacks its last %d rows of %d", name, image.height - rows.height, image.height)
-            image = rows
-        try:
-            return _on_white(_in_srgb(_upright(image)))
-        except _BROKEN as failure:
+        return read_image(file, str(source) if len(str(source)) < _LONG else "the picture", strict=strict)
+
+
+def read_image(file: IO[bytes], name: str, *, strict: bool = False) -> Image.Image:
+    """Read a picture from an open file, as `open_image` does; `name` is for errors."""
+    image = read_header(file, name)
+    n_pixels = image.width * image.height
+    if n_pixels > _LARGE and image.format == "JPEG":
+        image.draft(None, (image.width // 2, image.height // 2))
+        _log.warning("%s has %.0f megapixels: it is read at half its size", name, n_pixels / 1e6)
+    try:
+        image.load()
+    except MemoryError as failure:
+        raise OutOfMemoryError(f"{name} takes more memory than there is", "scale it down first") from failure
+    except _BROKEN as failure:
+        rows = None if strict else _first_rows(file)
+        if rows is None:
             raise MmgenError(f"{name} is broken: {reason(failure)}", _WHOLE) from failure
+        _log.warning("%s lacks its last %d rows of %d", name, image.height - rows.height, image.height)
+        image = rows
+    try:
+        return _on_white(_in_srgb(_upright(image)))
+    except _BROKEN as failure:
+        raise MmgenError(f"{name} is broken: {reason(failure)}", _WHOLE) from failure
 
 
 def read_header(file: IO[bytes], name: str) -> Image.Image:
@@ -234,7 +241,7 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 def _fetched(url: str) -> bytes:
     """Read what is in a `data:` address (RFC 2397), or fetch what is at another."""
     if url[:5].lower() != "data:":
-        return _download(url)
+        return download(url)
     head, _, data = url.partition(",")
     try:
         return base64.b64decode(unquote_to_bytes(data)) if head.endswith(";base64") else unquote_to_bytes(data)
@@ -242,8 +249,15 @@ def _fetched(url: str) -> bytes:
         raise MmgenError("the data: address is damaged", "it looks like data:image/png;base64,iVBORw0…") from failure
 
 
-def _download(url: str) -> bytes:
-    """Fetch a web address within limits of size and time."""
+def download(url: str, transport: httpx2.BaseTransport | None = None) -> bytes:
+    """Fetch a web address within limits of size and time.
+
+    Args:
+        transport: by which it is fetched, in place of the usual one, which goes by the environment's proxies.
+
+    Raises:
+        MmgenError: it cannot be fetched.
+    """
     import httpx2
 
     from mmgen import __version__
@@ -253,7 +267,10 @@ def _download(url: str) -> bytes:
     headers = {"User-Agent": f"mmgen/{__version__}"}
     body = bytearray()
     try:
-        with httpx2.stream("GET", url, headers=headers, timeout=QUIET_SECONDS, follow_redirects=True) as response:
+        with (
+            httpx2.Client(transport=transport, timeout=QUIET_SECONDS, follow_redirects=True) as client,
+            client.stream("GET", url, headers=headers) as response,
+        ):
             response.raise_for_status()
             n_claimed = int(response.headers.get("content-length", "0"))
             for chunk in response.iter_bytes():
