@@ -32,5 +32,6 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
         monkeypatch.delenv(name)
     monkeypatch.setenv("MMGEN_TUNE", "off")
     monkeypatch.setenv("MMGEN_CACHE", str(tmp_path_factory.mktemp("cache")))  # what was said is said anew in each test
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")

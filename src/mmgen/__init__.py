@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mmgen.api import ask, caption, draw, interleave, load, vary
+    from mmgen.api import ask, caption, connect, draw, interleave, load, vary
     from mmgen.batches import caption_all, draw_all
     from mmgen.errors import MmgenError
     from mmgen.request import ImageSampling, Loading, Picture, Progress, TextSampling, Turn
 
 _HOMES = {
-    "mmgen.api": ("ask", "caption", "draw", "interleave", "load", "vary"),
+    "mmgen.api": ("ask", "caption", "connect", "draw", "interleave", "load", "vary"),
     "mmgen.batches": ("caption_all", "draw_all"),
     "mmgen.errors": ("MmgenError",),
     "mmgen.request": ("ImageSampling", "Loading", "Picture", "Progress", "TextSampling", "Turn"),
@@ -34,6 +34,7 @@ __all__ = [
     "ask",
     "caption",
     "caption_all",
+    "connect",
     "draw",
     "draw_all",
     "interleave",

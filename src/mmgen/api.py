@@ -80,6 +80,20 @@ def load(name: str = aliases.DEFAULT, loading: Loading | None = None) -> Model:
     return open_model(checkpoint, loading)
 
 
+def connect(address: str, name: str | None = None, *, api_key: str | None = None) -> Model:
+    """Use a model behind the address of an OpenAI-compatible server, such as `mmgen serve`, as if it were loaded here.
+
+    Args:
+        name: which of its models; the first if not given.
+
+    Raises:
+        MmgenError: it cannot be reached, or does not serve the model.
+    """
+    from mmgen.engines.endpoint import Endpoint
+
+    return Endpoint(address, name, api_key)
+
+
 @overload
 def caption(  # type: ignore[overload-overlap]  # a str is a sequence too, and one picture
     model: Model,

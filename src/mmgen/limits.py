@@ -19,16 +19,29 @@ class Limits:
     limit: int | None = option(None, "Stop after N that had to be computed.", metavar="N", env=False)
     shard: str | None = option(None, "Do only the I-th of N parts: one part a machine.", metavar="I/N", env=False)
     batch_size: int | None = option(None, "Most at a time. Found by itself if not given.", metavar="N")
+    concurrency: int = option(8, "With --endpoint: so many under way at once.", metavar="N")
+    item_timeout: float | None = option(
+        None,
+        "With --endpoint: seconds after which a server that sends nothing has failed; 300 if not given.",
+        metavar="S",
+    )
     pixel_limit: int | None = option(
         None, "Refuse pictures of more than N pixels; 179 million if not given.", metavar="N"
     )
     strict: bool = option(False, "Refuse pictures that lack their last rows, too.")
 
     def __post_init__(self) -> None:
-        least_one = {"batch-size": self.batch_size, "limit": self.limit, "pixel-limit": self.pixel_limit}
+        least_one = {
+            "concurrency": self.concurrency,
+            "batch-size": self.batch_size,
+            "limit": self.limit,
+            "pixel-limit": self.pixel_limit,
+        }
         for flag, value in least_one.items():
             if value is not None and value < 1:
                 raise UsageError(f"--{flag} {value} is out of range", "it is a number of at least 1")
+        if self.item_timeout is not None and not 0 < self.item_timeout < 1e6:
+            raise UsageError(f"--item-timeout {self.item_timeout:g} is out of range", "it is a number of seconds")
         if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
             raise UsageError(f"--shard {self.shard} is out of range", "as in 1/4 for the first of 4")
 

@@ -1,6 +1,6 @@
 """The contract of the command line as a table: what README.md promises, row by row."""
 
-from tests.contract import chat, edits, errors, exports, folders, lists, options, pictures, streams, words
+from tests.contract import addresses, chat, edits, errors, exports, folders, lists, options, pictures, streams, words
 
 ROWS = (
     *streams.ROWS,
@@ -13,4 +13,5 @@ ROWS = (
     *chat.ROWS,
     *options.ROWS,
     *errors.ROWS,
+    *addresses.ROWS,
 )

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from benchmarks import attention, draw, fuzz, gpu, packing, start_up, subject
+from benchmarks import attention, draw, fuzz, gpu, packing, serve, start_up, subject
 from benchmarks.baselines import Stock, unmasked
 from benchmarks.checkpoints import make_in_memory
 from benchmarks.measures import Clock
@@ -77,6 +77,11 @@ def test_what_runs_in_several_threads_is_timed_once() -> None:
 def test_start_up_is_shown_as_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     start_up.main(["--only", "python", "--repeat", "1"])
     assert set(json.loads(capsys.readouterr().out.splitlines()[-1])["commands"]) == {"python"}
+
+
+def test_requests_of_many_clients_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    serve.requests(70)
+    assert "answered right once: 70, wrong or lost: 0" in capsys.readouterr().out
 
 
 def test_a_part_that_hangs_or_breaks_keeps_what_it_said() -> None:

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import mmgen
 from mmgen.checkpoints.aliases import ALIASES
+from tests.support.serving import serving
 from tests.support.shell import run
 
 ROOT = Path(__file__).parents[2]
@@ -55,11 +57,23 @@ def test_the_console_blocks_print_what_they_show(tmp_path: Path) -> None:
 
 def test_the_python_blocks_run(tmp_path: Path) -> None:
     for number, block in enumerate(blocks("python")):
+        if "openai" in block:
+            continue  # below
         (tmp_path / f"{number}.py").write_text(block)
         done = run([sys.executable, f"{number}.py"], tmp_path)
         assert done.returncode == 0, done.stderr
         assert "red cat" in done.stdout
         assert list(tmp_path.glob("cat-*.png"))
+
+
+def test_the_block_for_openai_s_client_draws_through_a_server(tmp_path: Path) -> None:
+    (block,) = (block for block in blocks("python") if "openai" in block)
+    with mmgen.load("demo") as model, serving(model) as server:
+        (tmp_path / "draw.py").write_text(block.replace("8686", str(server.port)))
+        done = run([sys.executable, "draw.py"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "red-cat.png") as image:
+        assert image.size == (96, 96)
 
 
 def test_the_sh_blocks_hold_as_far_as_they_go_without_weights(tmp_path: Path) -> None:
@@ -70,6 +84,18 @@ def test_the_sh_blocks_hold_as_far_as_they_go_without_weights(tmp_path: Path) ->
                 assert run(f"make -n -C '{ROOT}' {line.removeprefix('make ')}", tmp_path).returncode == 0, line
             case "source":
                 assert line == "source .venv/bin/activate"  # a file that `make demo` makes
+            case "vllm":
+                assert line.endswith("&")  # another's, which listens where the next line asks
+            case "mmgen" if "--endpoint" in line:
+                (tmp_path / "photos").mkdir()
+                Image.new("RGB", (64, 64)).save(tmp_path / "photos/photo.jpg")
+                done = run(line, tmp_path)
+                assert done.returncode == 1
+                assert "cannot reach http://127.0.0.1:8000" in done.stderr
+            case "mmgen" if line.startswith("mmgen serve"):
+                done = run(f"{line} --port 0 --idle 1s", tmp_path)
+                assert done.returncode == 0, done.stderr
+                assert "demo is loaded: caption, ask, draw, vary, interleave" in done.stderr
             case "mmgen":
                 Image.new("RGB", (64, 64)).save(tmp_path / "photo.jpg")
                 done = run(f"{line} --offline", tmp_path, HF_HOME=str(tmp_path / "empty"))

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from mmgen import __version__
-from mmgen.cli import ask, caption, chat, draw, export, info, interleave, models, vary, verify
+from mmgen.cli import ask, caption, chat, draw, export, info, interleave, models, serve, vary, verify
 from mmgen.cli.options import HeadedCommand
 from mmgen.errors import MmgenError, UsageError, reason
 from mmgen.outputs.terminal import Notes, PipeClosedError, stdout_failure
@@ -29,7 +29,7 @@ PIPE_CLOSED = 141  # what a shell sees of any program that a closed pipe ended
 
 _COMMANDS = {
     each.__name__.rpartition(".")[2]: each
-    for each in (caption, ask, draw, vary, interleave, chat, info, verify, models, export)
+    for each in (caption, ask, draw, vary, interleave, chat, info, verify, models, export, serve)
 }
 
 EXAMPLES = """\b

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 import tempfile
-import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from mmgen.checkpoints import catalog, fit
-from mmgen.checkpoints.catalog import Checkpoint
+from mmgen.cli import opening
 from mmgen.cli.given import PromptLines
 from mmgen.cli.naming import check_outputs, check_page, no_path
 from mmgen.cli.options import JobOptions
 from mmgen.errors import MmgenError, UsageError
-from mmgen.files import noticed, raise_on_interrupt, said_lately, uninterrupted
+from mmgen.files import raise_on_interrupt, uninterrupted
 from mmgen.inputs.finding import Found, NotFoundError
 from mmgen.inputs.placeholders import expand
 from mmgen.inputs.prompts import PromptLine
@@ -36,83 +32,12 @@ from mmgen.outputs.records import Item, Origin, is_random
 from mmgen.outputs.sidecars import Sidecars
 from mmgen.outputs.terminal import Notes, emit
 from mmgen.outputs.writers import Writer
-from mmgen.request import PICTURES, Kind, Loading, Request, fresh_seed
+from mmgen.request import PICTURES, Loading, Request, fresh_seed
 
 if TYPE_CHECKING:
+    from mmgen.checkpoints.catalog import Checkpoint
+    from mmgen.engines.endpoint import Endpoint
     from mmgen.jobs import Job
-
-
-# --- the model ----------------------------------------------------------------------------------------------------
-
-
-def open_model(
-    checkpoint: Checkpoint,
-    loading: Loading,
-    want: frozenset[Kind],
-    requests: Sequence[Request],
-    notes: Notes,
-) -> Model:
-    """Open a model, and pass on its own note about itself."""
-    from mmgen import families
-
-    def prepare() -> None:
-        _hide_broken_torchvision()
-        if notes.is_live:
-            _show_loading(f"loading {checkpoint.name}", notes)
-
-    notes.progress(f"loading {checkpoint.name}")
-    try:
-        with noticed():
-            _quiet(notes)
-            model = families.open_model(checkpoint, loading, want, requests, prepare)
-    finally:
-        notes.clear()
-    raise_on_interrupt()  # from now on something is in hand
-    if model.note and not notes.quiet and not said_lately(model.note):
-        notes.say(f"note: {model.note}")
-    return model
-
-
-def _quiet(notes: Notes) -> None:
-    """Keep the libraries' reports and bars off the terminal, which is ours: what matters in them is raised."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    if notes.quiet or not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    if notes.quiet:
-        warnings.simplefilter("ignore")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
-        disable_progress_bars()  # transformers asks it, too
-    for library in ("accelerate", "bitsandbytes"):
-        logging.getLogger(library).setLevel(logging.ERROR)
-
-
-def _show_loading(text: str, notes: Notes) -> None:
-    """Have the tensors counted that transformers reads, in place of the bar that it would draw itself."""
-    from transformers.utils.logging import set_tqdm_hook
-
-    def count(tensors: Collection[Any]) -> Iterator[Any]:
-        for number, tensor in enumerate(tensors):
-            notes.progress(text, number / len(tensors))
-            yield tensor
-
-    def hook(bar: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return count(args[0]) if args and isinstance(args[0], Collection) else bar(*args, **kwargs)
-
-    set_tqdm_hook(hook)
-
-
-def _hide_broken_torchvision() -> None:
-    """Let our own process do without a torchvision that cannot be imported, as one that was made for another torch."""
-    try:
-        fit.check_torchvision()
-    except MmgenError:
-        sys.modules["torchvision"] = None  # type: ignore[assignment]  # so it is not found
-
-
-# --- a command ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -259,27 +184,25 @@ class Command:
         if force is not None and n_items is not None and job.jsonl is None and own_journal is None:
             listed = list(items(self.first_seed))
             check_outputs([item.output for item in listed if item.output not in (None, "-")], force)
-        with self._journal(own_journal) as journal:
+        with self._journal(own_journal) as journal, ExitStack() as stack:
             # 1) The seed: the one that was given, or that the journal began with
             kept, before = (journal.drawn_seed, journal.last_seed) if journal else (None, None)
             if force is False and not job.plan and job.seed is not None and before not in (None, job.seed):
                 raise UsageError(f"this batch has the seed {before}", f"give --seed {before}, or begin anew with -f")
             seed = self.first_seed if kept is None or job.seed is not None else kept
 
-            # 2) The checkpoint; its weights are read once an item needs them
-            checkpoint = catalog.find(job.model, revision=loading.revision, offline=loading.offline)
+            # 2) The model; its weights are read once an item needs them
+            model = opening.find(job, self.limits, loading, notes)
+            if isinstance(model, Model):
+                stack.callback(model.close)
 
             # 3) The items
             found = items(seed) if listed is None else listed
-            model_id = catalog.identity(checkpoint) if journal else ""
-            if loading.max_pixels is not None:
-                model_id += f", {loading.max_pixels} pixels"
-            if loading.encode:
-                model_id += ", encoded"
+            model_id = opening.identity(model, loading) if journal else ""
             origin = Origin(
-                self.name, checkpoint.name, checkpoint.revision, model_id, seed if job.seed is None else None, job.seed
+                self.name, model.name, model.revision, model_id, seed if job.seed is None else None, job.seed
             )
-            opened = partial(self._opened, checkpoint, seed)
+            opened = partial(self._opened, model, seed)
             n_expected = count() if count is not None and n_items is None and notes.is_live else None
             running = Job(origin, writer, notes, opened, self.limits, journal, job.as_json, n_expected)
             if job.plan:
@@ -298,9 +221,11 @@ class Command:
         if running.counts["failed"]:
             raise typer.Exit(1)
 
-    def _opened(self, checkpoint: Checkpoint, seed: int, requests: Sequence[Request]) -> Model:
+    def _opened(self, found: Checkpoint | Endpoint, seed: int, requests: Sequence[Request]) -> Model:
         """Open the model, and say what is to be said as work begins."""
-        model = open_model(checkpoint, self.loading, self.shape.want, requests, self.notes)
+        if isinstance(found, Model):
+            found.check(self.shape)
+        model = opening.open_model(found, self.loading, self.shape.want, requests, self.notes)
         if self.remark:
             self.notes.say(f"note: {self.remark}")
         if self.job.seed is None and is_random(self.shape):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,7 @@ import typer
 from mmgen.cli import completing, options
 from mmgen.cli.talk import TalkOptions
 from mmgen.errors import MmgenError, UsageError
+from mmgen.limits import Limits
 from mmgen.outputs.terminal import Notes
 from mmgen.request import WORDS, ImageSampling, Loading, TextSampling, fresh_seed
 from mmgen.text import clean
@@ -49,7 +50,7 @@ def chat(
     image: Annotated[ImageSampling, options.only("guidance", "image_guidance", temperature="image_temperature")],
     talk: TalkOptions,
     save: Annotated[options.PictureOptions, options.only("previews")],
-    job: Annotated[options.JobOptions, options.only("seed", "model", "quiet")],
+    job: Annotated[options.JobOptions, options.only("seed", "model", "endpoint", "keep_alive", "quiet")],
     loading: Loading,
 ) -> None:
     """Talk with a model, a line at a time.
@@ -57,8 +58,7 @@ def chat(
     Each question is asked with all that was said before. Lines that begin with a slash are commands: /help lists
     them. Lines are read from stdin, which may be a pipe.
     """
-    from mmgen.checkpoints import catalog
-    from mmgen.cli import arguments
+    from mmgen.cli import opening
     from mmgen.cli.session import Session, show
     from mmgen.inputs.messages import read_messages
     from mmgen.outputs.records import plain_name
@@ -70,15 +70,16 @@ def chat(
     earlier = None if history is None else read_messages(history)
     if earlier and earlier.unanswered:
         raise UsageError(f"{history} ends in a question of its own", "have it answered with mmgen ask --history first")
-    checkpoint = catalog.find(job.model, revision=loading.revision, offline=loading.offline)
-    opened = arguments.open_model(checkpoint, loading, WORDS, [], notes)
+    found = opening.find(job, Limits(), loading, notes)
+    opened = opening.open_model(found, loading, WORDS, [], notes)
     if job.seed is None and text.temperature > 0:
         notes.say(f"seed: {used_seed}")
 
     session = Session(opened, notes, talk.shape(text), image, used_seed, shown, earlier)
     if is_prompted():
         notes.say(f"Talk with {plain_name(opened.name)}. /help lists commands, Ctrl-D leaves.")
-    n_failed = _converse(session, notes)
+    with opened if opened is found else nullcontext():
+        n_failed = _converse(session, notes)
     if n_failed and not is_typed():
         raise typer.Exit(1)
 

@@ -129,6 +129,13 @@ class JobOptions:
         aliases.DEFAULT, "An alias (see mmgen models), a folder or a Hub id.", "-m", "--model",
         metavar="NAME", heading=MODEL,
     )  # fmt: skip
+    endpoint: str | None = option(
+        None, "Ask the OpenAI-compatible server at URL; -m names one of its models.", metavar="URL", heading=MODEL
+    )
+    keep_alive: str | None = option(
+        None, "Keep the model loaded in the background, for so long without work, as in 10m.", metavar="TIME",
+        heading=MODEL,
+    )  # fmt: skip
     jsonl: str | None = option(
         None, "Keep results in FILE, an object a line; the same again does what is missing.",
         metavar="FILE", heading=MANY, env=False,
@@ -144,6 +151,8 @@ class JobOptions:
     def __post_init__(self) -> None:
         if self.jsonl == "-":
             raise UsageError("--jsonl keeps results in a file", "--json prints them")
+        if self.endpoint is not None and self.keep_alive is not None:
+            raise UsageError("--endpoint has the model already, and --keep-alive would load it", "leave one out")
         check_seeds(self.seed)
 
     @property

@@ -137,7 +137,7 @@ def _claim(name: str, model: str | None, loading: Loading) -> _Claim:
 def _compared(name: str, loading: Loading, claims: Sequence[_Claim], notes: Notes) -> Iterator[tuple[_Claim, str]]:
     """Draw what is claimed of one model, and say of each how it compares."""
     from mmgen.checkpoints import catalog
-    from mmgen.cli.arguments import open_model
+    from mmgen.cli.opening import open_model
 
     checkpoint = catalog.find(name, revision=loading.revision, offline=loading.offline)
     model = open_model(checkpoint, loading, PICTURES, [], notes)

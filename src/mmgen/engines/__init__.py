@@ -1,0 +1,1 @@
+"""Models that are not in this process: behind an address."""

@@ -1,0 +1,1 @@
+"""A model that stays loaded, behind an OpenAI-compatible address."""
