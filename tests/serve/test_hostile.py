@@ -202,6 +202,16 @@ def test_other_paths_are_not_there(server: Running, path: str) -> None:
     still_answers(server)
 
 
+def test_whatever_is_asked_lines_and_counts_stay_few() -> None:
+    with serving(Scripted(), Rules(key="right")) as server, httpx2.Client() as client:
+        for number in range(50):
+            refusal(client.get(f"{server.address}/%1b[31m{number}"), 401)
+            refusal(client.request(f"METHOD{number}", f"{server.address}/v1/models"), 401)
+        metrics = client.get(f"{server.address}/metrics", headers={"Authorization": "Bearer right"}).text
+    assert sum(line.startswith("mmgen_requests_total") for line in metrics.splitlines()) == 2
+    assert not any("\x1b" in line for line in server.lines)
+
+
 def test_control_characters_are_words_like_others(server: Running) -> None:
     body = {"messages": [{"role": "user", "content": "a\x00\x1b[31mb\r\n"}]}
     assert post(server, "chat/completions", body).status_code == 200

@@ -209,6 +209,18 @@ def test_what_asks_for_nothing_is_no_matter(client: openai.OpenAI) -> None:
     assert said.usage.completion_tokens <= 3
 
 
+def test_messages_in_a_row_of_one_role_are_one_turn() -> None:
+    model = Scripted()
+    with serving(model) as server, openai.OpenAI(base_url=f"{server.address}/v1", api_key="none") as client:
+        said = [("system", "a"), ("developer", "b"), ("user", "c"), ("user", "d"), ("assistant", "e"), ("user", "f")]
+        messages: Any = [{"role": role, "content": words} for role, words in said]
+        client.chat.completions.create(model="demo", messages=messages)
+    (request,) = model.requests
+    assert [(turn.role, turn.parts) for turn in request.turns] == [
+        ("system", ("a", "b")), ("user", ("c", "d")), ("assistant", ("e",)), ("user", ("f",))
+    ]  # fmt: skip
+
+
 def test_an_answer_ends_before_a_stop_word(served: Running) -> None:
     model = Scripted(scripts=[["A wh", "ite sn", "owman."], ["A wh", "ite sn", "owman."], ["A wh", "ite snow."]])
     with serving(model) as server, openai.OpenAI(base_url=f"{server.address}/v1", api_key="none") as client:

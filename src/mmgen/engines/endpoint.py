@@ -117,7 +117,7 @@ class Endpoint(Model):
         """Say which weights these are, as the server tells; else by what it calls them."""
         own = f", {self._manner.max_pixels} pixels" if self._manner.max_pixels is not None else ""
         told = self._identity
-        return told if told.endswith(own) else told + own
+        return told if own in told else told + own
 
     def _find(self, served: str | None) -> None:
         """Ask what is served, and take the model."""

@@ -124,12 +124,10 @@ def read_chat(body: ChatBody, open_image: Open) -> Asked:
     image = _sampled(ImageSampling(), names(ImageSampling, TextSampling), extra)
     _refuse(extra)
     text = _in_form(text, body.response_format)
-    turns = [_turn(message, number, open_image) for number, message in enumerate(body.messages)]
-    if turns[-1].role != "user":
-        raise FieldError("messages", "the last message is not the user's", "end with a question")
+    turns = _merged(_turn(message, number, open_image) for number, message in enumerate(body.messages))
     request = Request(
         turns[-1].parts, BOTH if draws else WORDS, text, image, completion=body.complete or draws,
-        history=_merged(turns[:-1]), template_args=tuple(body.chat_template_kwargs.items()),
+        history=turns[:-1], template_args=tuple(body.chat_template_kwargs.items()),
         choices=tuple(body.choices),
     )  # fmt: skip
     stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
@@ -231,9 +229,10 @@ def _merged(turns: Iterable[Turn]) -> tuple[Turn, ...]:
             raise FieldError("messages", "a message of the system stands within the conversation", "begin with it")
         else:
             merged.append(turn)
-    roles = [turn.role for turn in merged if turn.role != "system"]
-    if roles != ["user", "assistant"] * (len(roles) // 2):
-        raise FieldError("messages", "user and assistant do not take turns", "user begins, and asks last")
+    if merged[-1].role != "user":
+        raise FieldError("messages", "the last message is not the user's", "end with a question")
+    if next(turn.role for turn in merged if turn.role != "system") != "user":
+        raise FieldError("messages", "the conversation begins with the assistant", "begin with the user")
     return tuple(merged)
 
 

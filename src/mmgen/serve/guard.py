@@ -21,6 +21,8 @@ _MOST_BYTES = 140_000_000  # of a body: a picture of 100 MB in base64, and what 
 _MOST_HELD = 560_000_000  # of all bodies that are being read
 _SECONDS = 60.0  # for a body to come, or for a part of the answer to be read
 _LOCAL = {"localhost", "127.0.0.1", "[::1]"}
+_PATHS = {"/health", "/metrics", "/v1/models", "/v1/chat/completions"}
+_PATHS |= {f"/v1/images/{name}" for name in ("generations", "edits", "variations")}
 _OPEN = {"/health"}  # to whoever has no key
 
 
@@ -122,10 +124,10 @@ class Guard:
         finally:
             self.n_open -= 1
             self._n_held -= max(0, n_read)
-            path = scope["path"] if status != 404 else "other"
+            path = scope["path"] if scope["path"] in _PATHS else "other"  # whatever is asked, lines and counts stay few
             self.seen[path, status] += 1
             client = scope["client"][0] if scope.get("client") else "local"
-            self._say(f"{client} {scope['method']} {path[:100]} {status} {time.monotonic() - began:.2f} s")
+            self._say(f"{client} {scope['method'][:10]} {path} {status} {time.monotonic() - began:.2f} s")
 
     def _check(self, scope: Scope, headers: dict[bytes, str]) -> None:
         """Refuse who may not ask.
