@@ -37,9 +37,10 @@ from mmgen.inputs.images import open_image
 from mmgen.inputs.messages import read_messages
 from mmgen.inputs.placeholders import expand
 from mmgen.inputs.prompts import read_prompts
-from mmgen.outputs.export import Export, read_records
+from mmgen.outputs.export import Export
 from mmgen.outputs.journal import Journal
 from mmgen.outputs.pictures import describe
+from mmgen.outputs.reading import Records
 from mmgen.outputs.terminal import Notes
 from mmgen.request import Loading
 from tests.support.chat_checkpoints import make_gemma3
@@ -183,7 +184,7 @@ def journals(base: Path) -> Case:
         out = folder / rng.choice(("a.html", "a.csv", "metadata.jsonl"))
         with suppress(MmgenError), Journal(path) as journal:
             list(journal.records())
-        Export(read_records(path), out, "t", folder, Notes(quiet=True)).write()
+        Export(Records(path), out, "t", folder, Notes(quiet=True)).write()
         return None
 
     return case

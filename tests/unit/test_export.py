@@ -23,7 +23,8 @@ from PIL import Image
 
 from mmgen import tasks
 from mmgen.errors import MmgenError
-from mmgen.outputs.export import Export, read_records, rerun
+from mmgen.outputs.export import Export, rerun
+from mmgen.outputs.reading import Records
 from mmgen.outputs.terminal import Notes
 from mmgen.request import ImageSampling, TextSampling
 from tests.support.browser import CHROMIUM, browsing
@@ -369,7 +370,7 @@ def test_of_each_place_the_last_record_counts_and_a_torn_line_does_not(tmp_path:
     first = [record(text="a", place="1"), record(error="b", place="2"), record(text="c"), record(text="c")]
     journal = tmp_path / "a.jsonl"
     journal.write_text(lines(*first, record(text="b", place="2")) + '\n{"command": "capt')
-    assert [each.get("text") for each in read_records(journal)] == ["a", "c", "c", "b"]
+    assert [each.get("text") for each in Records(journal)] == ["a", "c", "c", "b"]
 
 
 @pytest.mark.parametrize("data", [b"", b"hello\n", b"\xff\xd8\xff", b"[1]\n", b'{"a": 1}\n', b"[" * 99999, None])
@@ -377,7 +378,7 @@ def test_a_file_that_is_no_batch_is_an_error(tmp_path: Path, data: bytes | None)
     if data is not None:
         (tmp_path / "a.jsonl").write_bytes(data)
     with pytest.raises(MmgenError, match=r"a\.jsonl") as caught:
-        read_records(tmp_path / "a.jsonl")
+        Records(tmp_path / "a.jsonl")
     assert caught.value.hint
 
 

@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmgen.errors import MmgenError
-from mmgen.inputs.finding import Found, NotFoundError, check_file, find, in_natural_order, read_names
+from mmgen.inputs.finding import Found, NotFoundError, check_file, find, in_natural_order
+from mmgen.inputs.lists import read_names
 from mmgen.inputs.selection import Selection
 
 ODD = (

@@ -49,6 +49,7 @@ ROOMS = {
     "pydantic": ("serve.bodies",),
     "prometheus_client": ("serve.app",),
     "numpy": (),
+    "pyarrow": (),
     "rich": (),
 }
 LIGHT = (

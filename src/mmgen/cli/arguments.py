@@ -119,7 +119,8 @@ class Command:
             error: MmgenError | None = each if isinstance(each, NotFoundError) else None
             below, words = "" if isinstance(each, NotFoundError) else each.below, prompt
             try:
-                words = expand(prompt, each.name, ending) if error is None else prompt
+                if not isinstance(each, NotFoundError):
+                    words = each.words or expand(prompt, each.name, ending, each.beside)
             except MmgenError as failure:
                 error = failure
             yield Item(

@@ -121,7 +121,7 @@ def ask_each(command: Command, prompt: str, pictures: Pictures, texts: options.S
         name = item.image or ""
         ending = ".xmp" if texts.xmp else texts.ext
         path = naming.sidecar_path(name, below, texts.outdir, ending, whole=texts.sidecar_name == "name")
-        if is_url(name) and texts.outdir is None:
+        if texts.outdir is None and is_url(item.sources[0]):
             raise UsageError(f"nothing can stand beside {name}", "name a folder for sidecars with --outdir")
         if os.path.abspath(path) == os.path.abspath(name):  # noqa: PTH100 -- as named, not where a link leads
             raise UsageError(f"{path} is the picture itself", "choose another --ext")

@@ -19,8 +19,13 @@ Examples:
 
 @options.grouped
 def export(
-    journal: Annotated[
-        str, typer.Argument(metavar="FILE", show_default=False, help="JSON lines, as --jsonl or --json wrote them.")
+    journals: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE",
+            show_default=False,
+            help="JSON lines, as --jsonl or --json wrote them; of several shards all.",
+        ),
     ],
     output: Annotated[str | None, options.output("FILE", "File to write; .html beside the other if not given.")] = None,
     *,
@@ -32,22 +37,26 @@ def export(
     By the file's ending: .html, one page to look at that needs nothing else; .csv, whose cells are data as they are,
     even those that a spreadsheet takes for formulas (= + - @); metadata.jsonl (or any .jsonl), for Hugging Face's
     ImageFolder: pictures in the file's folder or below, with their captions or answers, or the prompts they were drawn
-    from. Prints the path.
+    from; .parquet, a table (package pyarrow); .tar, as webdataset has it: pictures, their words as .txt, records as
+    .json. Prints the path.
     """
     from mmgen.files import check_writable
-    from mmgen.outputs.export import FORMATS, Export, read_records
+    from mmgen.outputs.export import FORMATS, Export
+    from mmgen.outputs.reading import Records
     from mmgen.outputs.terminal import Notes, emit
 
-    source = Path(journal)
-    if not source.name:
-        raise UsageError(f"{journal} is a folder", "name a file in it that --jsonl wrote")
+    sources = [Path(journal) for journal in journals]
+    for journal, source in zip(journals, sources, strict=True):
+        if not source.name:
+            raise UsageError(f"{journal} is a folder", "name a file in it that --jsonl wrote")
+    source = sources[0]
     out = source.with_suffix(".html") if output is None else Path(output)
     if out.suffix.lower() not in FORMATS:
         endings = ", ".join(FORMATS)
         raise UsageError(f"{out} is not a name for a page, a table or a data set", f"end it in one of {endings}")
     naming.check_output(out, save.force)
-    if out.resolve() == source.resolve():
+    if out.resolve() in [each.resolve() for each in sources]:
         raise UsageError(f"{out} is the file that the page is made from", "choose another name with -o")
     check_writable(out.parent)
-    Export(read_records(source), out, source.name, source.parent, Notes(job.quiet)).write()
+    Export(Records(*sources), out, source.name, source.parent, Notes(job.quiet)).write()
     emit(f"{out}\n")

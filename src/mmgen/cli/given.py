@@ -11,10 +11,10 @@ from typing import NamedTuple, TypeAlias
 
 from mmgen.cli.options import FindOptions
 from mmgen.errors import MmgenError, UsageError
-from mmgen.inputs import finding, prompts
-from mmgen.inputs.finding import Found, NotFoundError, captured, check_file, is_url
+from mmgen.inputs import finding, lists, prompts
+from mmgen.inputs.finding import Found, NotFoundError, captured, check_file, is_collection, is_url
 from mmgen.inputs.prompts import PromptLine
-from mmgen.inputs.selection import PICTURE_ENDINGS, Selection
+from mmgen.inputs.selection import PICTURE_ENDINGS, Columns, Selection
 from mmgen.text import is_text
 
 PromptLines: TypeAlias = Iterator[tuple[int | None, PromptLine | MmgenError]]  # with where they stand in their file
@@ -125,14 +125,17 @@ def find_pictures(
         if name != "-" and not (is_url(name) or os.path.lexists(name)):
             check_file(name)
     read = {name: found for name in plain if (found := captured(name)) is not None}  # once
-    is_one = listed_in is None and len(names) == len(plain) == 1 and not Path(names[0]).is_dir()
-    selection = Selection(given.recursive, tuple(given.include or ()), tuple(given.exclude or ()))
+    holds_many = any(Path(name).is_dir() or is_collection(name) for name in plain)
+    is_one = listed_in is None and len(names) == len(plain) == 1 and not holds_many
+    columns = Columns(given.image_column, given.key_column, given.prompt_column)
+    selection = Selection(given.recursive, tuple(given.include or ()), tuple(given.exclude or ()), columns)
 
     def look() -> Iterator[Found | NotFoundError]:
-        listed = () if listed_in is None else finding.read_names(listed_in, null=given.null)
+        listed = () if listed_in is None else lists.read_names(listed_in, null=given.null)
         return _some(finding.find(chain(names, listed), selection, read), listed_in)
 
     comes_once = listed_in is not None and not Path(listed_in).is_file()  # stdin, <(find ...)
+    comes_once = comes_once or any(is_collection(name) for name in plain)  # to count them takes as long as to read them
     count = None if comes_once else lambda: sum(1 for _ in look())
     n = 1 if is_one else count() if count and counts and sys.stderr.isatty() else None
     return Pictures(look(), n, is_one, selection, count)

@@ -175,6 +175,19 @@ class FindOptions:
     files_from: str | None = option(
         None, "Read the pictures' paths from FILE, one a line; - is stdin.", metavar="FILE", env=False
     )
+    image_column: str | None = option(
+        None,
+        "Of .parquet files: the column of the pictures; found by its name if not given.",
+        metavar="COLUMN",
+        env=False,
+    )
+    key_column: str | None = option(
+        None, "Of .parquet files: the column by which pictures are called; rows are counted if not given.",
+        metavar="COLUMN", env=False,
+    )  # fmt: skip
+    prompt_column: str | None = option(
+        None, "Of .parquet files: the column that says what to ask about each picture.", metavar="COLUMN", env=False
+    )
     null: bool = option(False, "Paths in --files-from end with NUL, as of find -print0.", "-0", "--null", env=False)
 
 

@@ -5,7 +5,6 @@ Looks at names only: opens no picture, and refuses to know what is done with one
 
 from __future__ import annotations
 
-import codecs
 import fnmatch
 import os
 import re
@@ -15,19 +14,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from io import BufferedReader
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import cast
 
 from mmgen.errors import MmgenError, explained, reason
 from mmgen.inputs.selection import PICTURE_ENDINGS, Selection, counts, fits_any, left_out
+from mmgen.inputs.shards import Member, is_shard, members
+from mmgen.inputs.tables import Row, is_table, rows
 
 _MAGIC = re.compile(r"[*?\[]")
 _PIPE = re.compile(r"/dev/fd/\d+|/proc/self/fd/\d+|/dev/stdin")
 MAX_BYTES = 100_000_000  # of a picture that is downloaded, or comes through a pipe
-_LONGEST = 65_536  # bytes of a name in a list: whatever is longer is no name
 _PEEK = 1000  # folders that are looked into for a hint
 
 
@@ -38,12 +36,17 @@ class Found:
     Attributes:
         name: as given, or the folder as given / the path below it; results are called so.
         below: its path from the folder, or from where a pattern begins, else its file name. Never leads upwards.
-        data: all of it, as a `data:` address, where its name leads to it only once, or is that address.
+        data: all of it, as a `data:` address, where its name leads to it only once, or is that address; or where else
+            it is.
+        beside: what belongs to a picture of an archive, by endings such as .txt; None: it lies in a folder.
+        words: to ask with, where a table says so.
     """
 
     name: str
     below: str
     data: str = ""
+    beside: Mapping[str, bytes] | None = None
+    words: str | None = None
 
     @property
     def source(self) -> str:
@@ -90,62 +93,6 @@ def find(
                 yield item
 
 
-def read_names(source: str, *, null: bool = False) -> Iterator[str]:
-    """Read a list of names from a file, or stdin if it is `-`, as it comes: one a line, or NUL-separated.
-
-    Raises:
-        MmgenError: it cannot be read, or is no list.
-    """
-    hint = "name a list, or - for stdin: one path a line, or NUL-separated with -0"
-    for name in read_pieces(source, hint, b"\0" if null else b"\n", _LONGEST):
-        if not null and b"\0" in name:
-            raise MmgenError(f"{source} is not a list of names", hint)
-        name = name if null else name.removesuffix(b"\r")  # of lists from elsewhere
-        if name:
-            yield os.fsdecode(name)
-
-
-def read_pieces(source: str, hint: str, end: bytes = b"\n", longest: int = 10**7) -> Iterator[bytes]:
-    """Read a file, or stdin if it is `-`, as it comes, in pieces that end in `end`; lines are UTF-8 without a mark.
-
-    UTF-16, as Windows writes it, is known by its byte-order mark.
-
-    Raises:
-        MmgenError: it cannot be read, is no text of UTF-16, or a piece has more bytes than the longest may have.
-    """
-    rest, to_utf_8 = b"", _Utf8(source, hint) if end == b"\n" else bytes
-    with (
-        explained("open", source, hint),
-        nullcontext(sys.stdin.buffer) if source == "-" else open(source, "rb") as stream,
-    ):
-        while chunk := cast(BufferedReader, stream).read1(_LONGEST):  # what a pipe has by now, not a full buffer
-            *whole, rest = (rest + to_utf_8(chunk)).split(end)
-            yield from whole
-            if len(rest) > longest:
-                raise MmgenError(f"{source} is not a list: it goes on for more than {longest:,} bytes", hint)
-    yield rest
-
-
-class _Utf8:
-    """Makes UTF-8 of the chunks of a text as they come, by the mark that the first begins with."""
-
-    def __init__(self, source: str, hint: str) -> None:
-        self._source, self._hint = source, hint
-        self._decoder: codecs.IncrementalDecoder | None = None
-        self._is_first = True
-
-    def __call__(self, chunk: bytes) -> bytes:
-        if self._is_first and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            self._decoder = codecs.getincrementaldecoder("utf-16")()
-        elif self._is_first:
-            chunk = chunk.removeprefix(codecs.BOM_UTF8)
-        self._is_first = False
-        try:
-            return chunk if self._decoder is None else self._decoder.decode(chunk).encode()
-        except UnicodeError as failure:
-            raise MmgenError(f"{self._source} is no UTF-16 text, though its mark says so", self._hint) from failure
-
-
 def is_url(source: str | Path) -> bool:
     """Say whether a picture is on the web, or in its address itself (RFC 2397)."""
     return isinstance(source, str) and source.lower().startswith(("http://", "https://", "data:"))
@@ -161,8 +108,6 @@ def captured(name: str) -> Found | None:
         return Found(f"data: of {len(name):,} letters, {sha256(os.fsencode(name)).hexdigest()[:8]}", "picture", name)
     if name != "-" and not (_PIPE.match(name) and os.path.exists(name) and stat.S_ISFIFO(os.stat(name).st_mode)):
         return None
-    import base64  # not on the way to --help
-
     hint = "pipe a picture into it, or name a file"
     with (
         explained("read", name, hint),
@@ -171,7 +116,7 @@ def captured(name: str) -> Found | None:
         data = stream.read(MAX_BYTES + 1)
     if not 0 < len(data) <= MAX_BYTES:
         raise MmgenError(f"{name} is {'too large' if data else 'empty'}", hint)
-    return Found(name, "stdin" if name == "-" else "picture", f"data:;base64,{base64.b64encode(data).decode()}")
+    return Found(name, "stdin" if name == "-" else "picture", _address(data))
 
 
 def from_folder(folder: str | Path, source: str) -> str:
@@ -233,7 +178,8 @@ def _named(name: str, selection: Selection) -> Iterator[Found | NotFoundError]:
         top = "".join(_MAGIC.split(name)[0].rpartition("/")[:2])
         parts = name.removeprefix(top).split("/")
     items = _matching(top, parts, top, selection) if name else iter(())
-    yield next(items, None) or (_no_pictures(name, selection) if os.path.isdir(name) else _checked(name, ""))
+    holds_many = os.path.isdir(name) or is_collection(name)
+    yield next(items, None) or (_no_pictures(name, selection) if holds_many else _checked(name, ""))
     yield from items
 
 
@@ -263,6 +209,10 @@ def _matching(path: str, parts: Sequence[str], top: str, selection: Selection) -
             below = ""
         if os.path.isdir(path or "."):
             yield from _in_folder(path, below, selection, None if selection.recursive else 1)
+        elif is_shard(path):
+            yield from _in_shard(path, below, selection)
+        elif is_table(path):
+            yield from _in_table(path, below, selection)
         else:
             yield _checked(path, below or os.path.basename(path))
         return
@@ -321,6 +271,41 @@ def _in_folder(top: str, prefix: str, selection: Selection, n_folders: int | Non
                 yield Found(os.path.join(top, path), os.path.join(prefix, path))
     if n_folders == 1 and not selection.not_entered and _has_more(top, selection):  # one is spoken of
         selection.not_entered.add(top)
+
+
+def _in_shard(path: str, prefix: str, selection: Selection) -> Iterator[Found | NotFoundError]:
+    """Give the pictures of an archive, which are called as if it were a folder."""
+    for found in members(path, selection, MAX_BYTES):
+        if isinstance(found, Member):
+            name = os.path.join(path, found.name)
+            yield Found(name, os.path.join(prefix, found.name), _address(found.data), found.beside)
+        else:
+            below, error = found
+            yield NotFoundError(error.message, error.hint, os.path.join(path, below) if below else path)
+
+
+def _in_table(path: str, prefix: str, selection: Selection) -> Iterator[Found | NotFoundError]:
+    """Give the pictures of a table, which are called by their keys as if it were a folder."""
+    for number, found in enumerate(rows(path, selection), 1):
+        if isinstance(found, Row):
+            source = from_folder(os.path.dirname(path), found.source) if found.data is None else _address(found.data)
+            is_within = not (os.path.isabs(found.key) or ".." in Path(found.key).parts)
+            below = os.path.join(prefix, found.key if is_within else str(number))
+            yield Found(os.path.join(path, found.key), below, source, words=found.words)
+        else:
+            key, error = found
+            yield NotFoundError(error.message, error.hint, os.path.join(path, key) if key else path)
+
+
+def is_collection(path: str) -> bool:
+    """Say whether a file holds many pictures: an archive, or a table."""
+    return is_shard(path) or is_table(path)
+
+
+def _address(data: bytes) -> str:
+    import base64  # not on the way to --help
+
+    return f"data:;base64,{base64.b64encode(data).decode()}"
 
 
 def _has_more(top: str, selection: Selection) -> bool:

@@ -48,10 +48,13 @@ _TURNS = {
 }
 
 
-def open_image(source: str | Path, *, strict: bool = False) -> Image.Image:
+def open_image(source: str | Path, *, strict: bool = False, name: str | None = None) -> Image.Image:
     """Open a picture from a file or an address: upright, sRGB, on white where it was transparent, first frame.
 
     One that lacks its last rows is what is there, unless `strict`. What is odd about it is reported (logging, "mmgen").
+
+    Args:
+        name: for errors, in place of the source.
 
     Raises:
         MmgenError: not there, not a picture, broken, or larger than Pillow's limit, twice Image.MAX_IMAGE_PIXELS.
@@ -62,7 +65,8 @@ def open_image(source: str | Path, *, strict: bool = False) -> Image.Image:
         explained("open", source, "check that it can be read"),
         io.BytesIO(_fetched(str(source))) if is_url(source) else Path(source).open("rb") as file,
     ):
-        return read_image(file, str(source) if len(str(source)) < _LONG else "the picture", strict=strict)
+        shown = str(source) if len(str(source)) < _LONG else "the picture"
+        return read_image(file, name or shown, strict=strict)
 
 
 def read_image(file: IO[bytes], name: str, *, strict: bool = False) -> Image.Image:

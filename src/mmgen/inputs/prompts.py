@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mmgen.errors import MmgenError, reason
-from mmgen.inputs.finding import from_folder, read_pieces
+from mmgen.inputs.finding import from_folder
+from mmgen.inputs.lists import read_pieces
 from mmgen.request import MAX_SEED
 from mmgen.text import from_json, is_text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from mmgen.errors import MmgenError
-from mmgen.inputs.finding import read_pieces
+from mmgen.inputs.lists import read_pieces
 from mmgen.inputs.selection import is_installed
 from mmgen.text import folded, from_json
 

@@ -27,6 +27,15 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Which columns of tables have the pictures, their keys, and what to ask about each."""
+
+    image: str | None = None
+    key: str | None = None
+    prompt: str | None = None
+
+
+@dataclass(frozen=True)
 class Selection:
     """Which files of a folder count.
 
@@ -43,6 +52,7 @@ class Selection:
     recursive: bool = False
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    columns: Columns = Columns()
     left_out: set[str] = field(default_factory=set, compare=False)
     not_entered: set[str] = field(default_factory=set, compare=False)
 

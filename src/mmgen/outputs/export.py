@@ -13,31 +13,31 @@ import io
 import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import IO, NamedTuple
 from urllib.parse import quote
 
 from mmgen import tasks
 from mmgen.checkpoints.aliases import DEFAULT
-from mmgen.errors import MmgenError, explained
+from mmgen.errors import MmgenError
 from mmgen.files import whole_file
 from mmgen.inputs.finding import check_file, is_url
 from mmgen.inputs.images import open_image
 from mmgen.inputs.placeholders import expand
+from mmgen.outputs.archives import write_parquet, write_tar
+from mmgen.outputs.reading import AnyRecord
 from mmgen.outputs.terminal import Notes
 from mmgen.request import ImageSampling, TextSampling
-from mmgen.text import as_line, from_json, is_text
-
-AnyRecord: TypeAlias = Mapping[str, object]  # a Record, or what an older version or somebody else wrote
+from mmgen.text import as_line, is_text
 
 THUMBNAIL_PX = (320, 480)  # at most, width and height
 QUALITY = 80  # of WebP: about 10 KB a photograph
 
 _USUAL = {("caption", tasks.CAPTION), ("vary", tasks.VARY)}  # commands with prompts that nobody typed
-_LIKE_THIS = "give a file that --jsonl wrote, or what --json printed"
-
 # Control characters, characters that turn the direction of what follows (UAX #9), halves of surrogate pairs.
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -45,29 +45,8 @@ _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud8
 # Reading
 
 
-def read_records(path: str | Path) -> list[AnyRecord]:
-    """Read a file of JSON lines: of each item the last record, in the order of the file; a torn last line is left out.
-
-    Raises:
-        MmgenError: it cannot be read, or holds something else.
-    """
-    found: dict[object, AnyRecord] = {}
-    with explained("open", path, _LIKE_THIS), Path(path).open("rb") as file:
-        for number, line in enumerate(file, 1):
-            record = from_json(line)
-            if record and _text(record, "command"):
-                item_id = _text(record, "place") or number
-                found.pop(item_id, None)
-                found[item_id] = record
-            elif line.strip() and line.endswith(b"\n"):
-                raise MmgenError(f"{path}: line {number} is not a record", _LIKE_THIS)
-    if not found:
-        raise MmgenError(f"no records in {path}", _LIKE_THIS)
-    return list(found.values())
-
-
 def _text(record: object, key: str) -> str:
-    value = record.get(key) if isinstance(record, Mapping) else None
+    value = record.get(key) if isinstance(record, dict) else None  # as JSON has it: to ask for a Mapping takes long
     return value if isinstance(value, str) else ""
 
 
@@ -118,8 +97,7 @@ class Export(NamedTuple):
             MmgenError: it cannot be written.
         """
         with whole_file(self.out) as file:
-            for text in FORMATS[self.out.suffix.lower()](self):
-                file.write(text.encode(errors="backslashreplace"))
+            FORMATS[self.out.suffix.lower()](self, file)
 
     def find(self, path: str) -> str:
         """Say where a picture lies: as it is named, or in the folder."""
@@ -127,17 +105,69 @@ class Export(NamedTuple):
         return str(beside) if not os.path.lexists(path) and os.path.lexists(beside) else path
 
 
+def parquet(export: Export, file: IO[bytes]) -> None:
+    """Write a table whose columns stand in `archives.COLUMNS`; of words and pictures mixed the words alone."""
+    write_parquet(map(_row, export.records), file)
+
+
+def _row(record: AnyRecord) -> dict[str, object]:
+    model, revision = _model(record)
+    names = [record.get("image"), *_list(record, "images")]
+    seed, entry = record.get("seed"), next(iter(_list(record, "files")), None)
+    row = {name: _text(record, name) for name in ("key", "error", "command", "prompt", "output")}
+    row |= {"sha256": _text(entry, "sha256"), "text": _words(record), "model": model, "revision": revision}
+    row["path"] = next((name for name in names if name and isinstance(name, str)), "")
+    is_number = isinstance(seed, int) and 0 <= seed < 2**63
+    # Halves of surrogate pairs are spelled out: no UTF-8 has them
+    whole = {n: v if v.isascii() else v.encode(errors="backslashreplace").decode() for n, v in row.items() if v}
+    return {**whole, "seed": seed if is_number else None}
+
+
+def web_dataset(export: Export, file: IO[bytes]) -> None:
+    """Write a tar of samples: each picture that is a file, its words or its prompt as .txt, the record as .json."""
+    write_tar(_samples(export), file)
+
+
+def _samples(export: Export) -> Iterator[tuple[str, dict[str, bytes]]]:
+    taken: Counter[str] = Counter()
+    for record in export.records:
+        if "error" in record:
+            continue
+        drawn = _drawn(record)
+        path = drawn or next((path for _, path in _given(record)), "")
+        stem = re.sub(r"[^\w-]", "_", Path(path).stem, flags=re.ASCII) or "sample"  # a key ends at its first dot
+        taken[stem] += 1
+        parts: dict[str, bytes] = {}
+        with suppress(MmgenError, OSError):  # it is on the web, in an archive, or gone
+            check_file(export.find(path))
+            parts[Path(path).suffix.lower()] = Path(export.find(path)).read_bytes()
+        words = _text(record, "prompt") if drawn else _words(record)
+        parts[".txt"] = words.encode(errors="backslashreplace")
+        parts[".json"] = as_line(record).encode(errors="backslashreplace")
+        yield stem if taken[stem] == 1 else f"{stem}-{taken[stem]}", parts
+
+
+def _words(record: AnyRecord) -> str:
+    parts = _list(record, "parts")
+    return (
+        "\n\n".join(filter(None, [_text(part, "text") for part in [record, *parts]]))
+        if parts
+        else _text(record, "text")
+    )
+
+
 def table(export: Export) -> Iterator[str]:
     """Write comma-separated values (RFC 4180). Cells are data, as they are, even where a spreadsheet sees a formula."""
-    lines = io.StringIO(newline="")
+    line = io.StringIO(newline="")
     columns = ["command", "model", "images", "prompt", "text", "output", "seed", "seconds", "error"]
-    rows = csv.DictWriter(lines, columns, extrasaction="ignore")
+    rows = csv.DictWriter(line, columns, extrasaction="ignore")
     rows.writeheader()
     for record in export.records:
         model, images = _model(record)[0], "\n".join(name for name, _ in _given(record))
-        words = [_text(part, "text") for part in [record, *_list(record, "parts")]]
-        rows.writerow({**record, "model": model, "images": images, "text": "\n\n".join(filter(None, words))})
-    yield lines.getvalue()
+        rows.writerow({**record, "model": model, "images": images, "text": _words(record)})
+        yield line.getvalue()
+        line.seek(0)
+        line.truncate()
 
 
 def image_folder(export: Export) -> Iterator[str]:
@@ -302,9 +332,19 @@ def _spelled(letter: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in letter.encode("utf-8", "surrogateescape"))
 
 
-FORMATS: Mapping[str, Callable[[Export], Iterator[str]]] = {
-    ".html": page,
-    ".htm": page,
-    ".csv": table,
-    ".jsonl": image_folder,
+def _as_text(lines: Callable[[Export], Iterator[str]]) -> Callable[[Export, IO[bytes]], None]:
+    def write(export: Export, file: IO[bytes]) -> None:
+        for text in lines(export):
+            file.write(text.encode(errors="backslashreplace"))
+
+    return write
+
+
+FORMATS: Mapping[str, Callable[[Export, IO[bytes]], None]] = {
+    ".html": _as_text(page),
+    ".htm": _as_text(page),
+    ".csv": _as_text(table),
+    ".jsonl": _as_text(image_folder),
+    ".parquet": parquet,
+    ".tar": web_dataset,
 }

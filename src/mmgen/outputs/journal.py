@@ -12,14 +12,16 @@ import os
 import re
 import threading
 import time
+from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Literal, NamedTuple, Self, TypeAlias, cast
+from typing import IO, Literal, Self, TypeAlias, cast
 
 from mmgen.errors import CannotGoOnError, MmgenError, UsageError, explained
 from mmgen.files import change_locked, check_writable, lock, real, sweep, sync
 from mmgen.inputs.finding import check_file
+from mmgen.outputs.index import Index
 from mmgen.outputs.records import FileEntry, Record, in_order
 from mmgen.text import as_line, from_json
 
@@ -27,17 +29,10 @@ from mmgen.text import as_line, from_json
 # stale: it is of something else, as its picture or the command changed; copy: another item has its result.
 State: TypeAlias = Literal["new", "done", "stale", "failed", "copy"]
 
+_DIGEST, _DIGEST_BYTES = re.compile("[0-9a-f]{64}"), 32  # SHA-256
 SYNC_SECONDS = 1.0  # between two waits for the disk: how much a power cut may cost
 _BEGINNING = b'{"key": "'  # of every line that `append` writes: tells one that was cut off from some other file
 _CHECK = "choose another file, or see that it can be written"
-
-
-class _Row(NamedTuple):
-    """An item's last record: the hash of its key, whether it is an error, where its line begins."""
-
-    key: int
-    failed: bool
-    offset: int
 
 
 class Journal:
@@ -53,11 +48,16 @@ class Journal:
         self.drawn_seed: int | None = None
         self.last_seed: int | None = None
         self._file = real(path)  # through a link, which stays one
-        # 100,000 lines are to cost some 50 MB, so texts are kept as their hashes: of the 64 bits of Python's own, which
-        # are salted in each process, two in 100,000 are equal once in 10^9 runs.
-        self._rows: dict[int, _Row] = {}  # by item
-        self._results: dict[int, int] = {}  # by key: where a line with its result begins
-        self._digests: dict[int, str] = {}  # of files, by path, size and time
+        # A million lines are to cost some 150 MB, so texts are kept as their hashes: of the 64 bits of Python's own,
+        # which are salted in each process, two in a million are equal once in 10^7 runs.
+        self._items = Index()  # the number of an item's last line among those
+        self._keys, self._lines = (
+            array("q"),
+            array("q"),
+        )  # of these: the key; twice where it begins, 1 more if it failed
+        self._results = Index()  # by key: where a line with its result begins
+        self._files, self._digests = Index(), bytearray()  # by path, size and time: the number of its digest
+        self._knowing = threading.Lock()  # held while these are looked at, or grow
         self._moving = threading.Lock()  # held while its position in the file is moved, to read or to write
         self._synced = 0.0
 
@@ -109,7 +109,7 @@ class Journal:
             elif offset or line.endswith(b"\n") or not _BEGINNING.startswith(line[: len(_BEGINNING)]):
                 is_other = True
             offset += len(line)
-        if is_other and not self._rows:
+        if is_other and not self._keys:
             raise UsageError(
                 f"{self.path} is not the journal of a batch, and is left as it is",
                 "name a new file; results saved from --json have no keys to go on by",
@@ -121,10 +121,17 @@ class Journal:
                 self._handle.truncate(offset - len(line))
 
     def _learn(self, record: Record, offset: int) -> None:
-        row = _Row(hash(record["key"]), "error" in record, offset)
-        self._rows[hash(record["place"])] = row
-        if not row.failed:
-            self._results[row.key] = offset
+        item, key, failed = hash(record["place"]), hash(record["key"]), "error" in record
+        with self._knowing:
+            number = self._items.get(item)
+            if number is None:
+                self._items.put(item, len(self._keys))
+                self._keys.append(key)
+                self._lines.append(2 * offset + failed)
+            else:
+                self._keys[number], self._lines[number] = key, 2 * offset + failed
+            if not failed:
+                self._results.put(key, offset)
         match record:
             case {"drawn_seed": int(seed)} if self.drawn_seed is None:
                 self.drawn_seed = seed
@@ -136,14 +143,38 @@ class Journal:
                 for entry in entries:
                     match entry:
                         case {"path": path, "size": size, "mtime_ns": mtime_ns, "sha256": str(digest)}:
-                            self._digests[hash(f"{path} {size} {mtime_ns}")] = digest
+                            self._remember(hash(f"{path} {size} {mtime_ns}"), digest)
+
+    def _remember(self, mark: int, digest: str) -> None:
+        """Keep the digest of a file, if it is one."""
+        if _DIGEST.fullmatch(digest):
+            with self._knowing:
+                self._files.put(mark, len(self._digests))
+                self._digests += bytes.fromhex(digest)
+
+    def _digest_of(self, mark: int) -> str | None:
+        with self._knowing:
+            at = self._files.get(mark)
+            return None if at is None else self._digests[at : at + _DIGEST_BYTES].hex()
+
+    def _row(self, item_id: str) -> tuple[int, bool, int] | None:
+        """Give of an item's last line the hash of its key, whether it failed, and where it begins."""
+        with self._knowing:
+            number = self._items.get(hash(item_id))
+            if number is None:
+                return None
+            return self._keys[number], bool(self._lines[number] & 1), self._lines[number] >> 1
+
+    def _result_of(self, key: str) -> int | None:
+        with self._knowing:
+            return self._results.get(hash(key))
 
     def state(self, key: str, item_id: str) -> State:
         """Say how an item stands that has this key now."""
-        row = self._rows.get(hash(item_id))
-        if row and row.key == hash(key):
-            return "failed" if row.failed else "done"
-        if hash(key) in self._results:
+        row = self._row(item_id)
+        if row and row[0] == hash(key):
+            return "failed" if row[1] else "done"
+        if self._result_of(key) is not None:
             return "copy"
         return "stale" if row else "new"
 
@@ -153,17 +184,20 @@ class Journal:
         Raises:
             KeyError: there is none.
         """
-        return self._record_at(self._results[hash(key)])
+        offset = self._result_of(key)
+        if offset is None:
+            raise KeyError(key)
+        return self._record_at(offset)
 
     def last(self, item_id: str) -> Record | None:
         """Return the last record of an item, if it has one."""
-        row = self._rows.get(hash(item_id))
-        return self._record_at(row.offset) if row else None
+        row = self._row(item_id)
+        return self._record_at(row[2]) if row else None
 
     def records(self) -> Iterator[Record]:
         """Yield the last record of each item, in the order in which they came."""
-        for offset in sorted(row.offset for row in self._rows.values()):
-            yield self._record_at(offset)
+        for line in sorted(self._lines):
+            yield self._record_at(line >> 1)
 
     def _record_at(self, offset: int) -> Record:
         """Read a line. Threads may do so side by side."""
@@ -184,11 +218,13 @@ class Journal:
         with explained("read", path, "check that it can be read"):
             now = file.stat()  # before it is read: if it changes meanwhile, it is read again
             mark = hash(f"{file} {now.st_size} {now.st_mtime_ns}")
-            if mark not in self._digests:
+            digest = self._digest_of(mark)
+            if digest is None:
                 check_file(path)
                 with file.open("rb") as opened:
-                    self._digests[mark] = hashlib.file_digest(opened, "sha256").hexdigest()
-        return {"path": str(file), "size": now.st_size, "mtime_ns": now.st_mtime_ns, "sha256": self._digests[mark]}
+                    digest = hashlib.file_digest(opened, "sha256").hexdigest()
+                self._remember(mark, digest)
+        return {"path": str(file), "size": now.st_size, "mtime_ns": now.st_mtime_ns, "sha256": digest}
 
     def append(self, record: Record) -> None:
         """Add a record, which needs a `key` and a `place`, as a whole line or not at all.

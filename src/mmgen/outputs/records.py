@@ -132,7 +132,8 @@ class Item:
 
         if self.request.parts:
             return self.request
-        images = [open_image(source, strict=strict) for source in self.sources]
+        name = self.image if self.sources[:1] != (self.image,) else None  # of a picture whose source is its own data
+        images = [open_image(source, strict=strict, name=name) for source in self.sources]
         if self.request.edit is not None:
             return replace(self.request, parts=(self.prompt,), source=images[0])
         return replace(self.request, parts=insert_images(self.prompt, images))
