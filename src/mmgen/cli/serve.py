@@ -23,6 +23,7 @@ Examples:
   $ mmgen serve --list
   $ mmgen serve --stop
 """
+_LOCAL = ("127.0.0.1", "localhost", "::1")
 _PACKAGES = ("fastapi", "uvicorn", "multipart", "prometheus_client")
 
 
@@ -50,7 +51,7 @@ class ServeOptions:
             raise UsageError(f"--queue {self.queue} is out of range", "it is a number of at least 1")
         if self.api_key == "":
             raise UsageError("--api-key is empty", "give one, or leave it out")
-        if self.host not in ("127.0.0.1", "localhost", "::1") and not (self.api_key or self.insecure or self.socket):
+        if self.host not in _LOCAL and not (self.api_key or self.insecure or self.socket):
             raise UsageError(
                 f"whoever reaches {self.host} could use this model", "set a key with --api-key, or say --insecure"
             )
@@ -128,7 +129,9 @@ def _serve(serving: ServeOptions, name: str, loading: Loading, notes: Notes) -> 
 
     scheduler = Scheduler(load, serving.queue, failed)
     try:
-        names = None if serving.socket or serving.api_key else names_of(serving.host)
+        # Who listens to other machines is called by names that are not known here
+        is_local = serving.host in _LOCAL and not (serving.socket or serving.api_key)
+        names = names_of(serving.host) if is_local else None
         rules = Rules(serving.api_key, names, tuple(serving.cors or ()))
         server = running.build(served, scheduler, place, rules, say=say, from_web=serving.fetch_images, idle=idle)
         say(f"{served.name} at {place.name}")
