@@ -40,6 +40,7 @@ class Job:
     limits: Limits
     journal: Journal | None = None  # of this and earlier runs
     as_json: bool = False  # print records
+    reads: bool = True  # pictures; or the model does, from the bytes of their files
     n_expected: int | None = None  # items of a list, if they were counted for whoever watches the progress
 
     counts: Counter[str] = field(default_factory=Counter)  # of items: done, skipped, failed
@@ -128,7 +129,7 @@ class Job:
     # 1) Compute: the model pulls requests, and its pieces come back
 
     def _look(self, item: Item, opens: bool = True) -> Entry | None:
-        return look(item, self.origin, self.writer, self.limits, self.journal, opens=opens)
+        return look(item, self.origin, self.writer, self.limits, self.journal, opens=opens, reads=self.reads)
 
     def _waiting(self, items: Iterable[Item]) -> Generator[Request | None]:
         """Give the requests that are to be computed; None where the model should answer what it has."""

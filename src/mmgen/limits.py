@@ -22,7 +22,7 @@ class Limits:
     concurrency: int = option(8, "With --endpoint: so many under way at once.", metavar="N")
     item_timeout: float | None = option(
         None,
-        "With --endpoint: seconds after which a server that sends nothing has failed; 300 if not given.",
+        "Seconds after which it has failed: a server that sends nothing, 300 if not given; with --ray, an item.",
         metavar="S",
     )
     pixel_limit: int | None = option(

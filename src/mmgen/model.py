@@ -72,6 +72,7 @@ class Model(ABC):
         revision: the commit it was resolved to, where there is one.
         abilities: what it can be asked for.
         note: a line about itself that its users should see.
+        takes_unread: pictures among the parts of a request may be unread (inputs.images.open_unread).
         takes_turns: several streams of `replies` may be under way at once, a step of each in turn.
     """
 
@@ -79,6 +80,7 @@ class Model(ABC):
     revision: str | None
     abilities: Abilities
     note: str | None = None
+    takes_unread: bool = False
     takes_turns: bool = False
 
     def __repr__(self) -> str:
@@ -97,6 +99,14 @@ class Model(ABC):
     def identity(self) -> str:
         """Say which weights these are, in the keys of journals."""
         return f"{self.name}@{self.revision}"
+
+    def check(self, request: Request) -> None:
+        """Refuse, before anything is asked, what cannot be asked of it.
+
+        Raises:
+            MmgenError: it cannot.
+        """
+        self.abilities.check(self.name, request.want, [request])
 
     def kind(self, request: Request) -> object:
         """Say which requests are answered alike, and better together: those for which this is equal."""

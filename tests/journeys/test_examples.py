@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
 from tests.support.shell import run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-TESTED = {"caption-folder.sh", "draw-list.sh", "ask-all.sh", "picture-book.sh"}
+TESTED = {"caption-folder.sh", "draw-list.sh", "ask-all.sh", "picture-book.sh", "slurm-array.sh", "ray-two-machines.sh"}
 
 
 def example(name: str, *arguments: str, folder: Path) -> str:
@@ -72,3 +75,32 @@ def test_picture_book_has_a_chapter_for_each_hero(tmp_path: Path) -> None:
     assert "red cat" in book.partition("\n")[2]
     assert "](1/001.png)" in book
     assert (tmp_path / "book" / "1" / "001.png").exists()
+
+
+def test_slurm_array_does_each_picture_in_one_part(pictures: Path, tmp_path: Path) -> None:
+    for part in ("1", "2"):
+        environment = {"SLURM_ARRAY_TASK_ID": part, "SLURM_ARRAY_TASK_COUNT": "2"}
+        done = run([str(EXAMPLES / "slurm-array.sh"), str(pictures), "parts"], tmp_path, **environment)
+        assert (done.returncode, done.stderr) == (0, "")
+    rows = [json.loads(line) for path in (tmp_path / "parts").iterdir() for line in path.read_text().splitlines()]
+    assert sorted(row["text"] for row in rows) == ["A blue boat at night.", "A red cat on the grass."]
+
+
+@pytest.mark.ray
+def test_ray_two_machines_starts_a_head_and_has_another_machine_join(pictures: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = str(listening.getsockname()[1])
+    ssh = tmp_path / "ssh"
+    ssh.write_text('#!/usr/bin/env bash\nshift\necho "$@" > asked\n"$@"\n')
+    ssh.chmod(0o755)
+    command = f"PATH={tmp_path}:$PATH {EXAMPLES / 'ray-two-machines.sh'} other {pictures} rows.jsonl"
+    try:
+        done = run(command, tmp_path, RAY_PORT=port, HOME=str(tmp_path))
+    finally:
+        for process in psutil.process_iter(["cmdline"]):
+            if any(f":{port}" in word or f"port={port}" in word for word in process.info["cmdline"] or ()):
+                process.kill()
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "asked").read_text().startswith("ray start --address=")
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert sorted(row["text"] for row in rows) == ["A blue boat at night.", "A red cat on the grass."]

@@ -50,6 +50,7 @@ ROOMS = {
     "prometheus_client": ("serve.app",),
     "numpy": (),
     "pyarrow": (),
+    "ray": (),
     "rich": (),
 }
 LIGHT = (
@@ -222,3 +223,13 @@ def test_a_file_and_its_functions_are_read_at_a_glance(module: str) -> None:
             assert node.end_lineno - node.lineno < 70, node.name
             arguments = node.args
             assert len([*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]) <= 14, node.name
+
+
+@pytest.mark.parametrize(
+    ("package", "rooms"), [("ray", {"engines.cluster"}), ("pyarrow", {"inputs.tables", "outputs.archives"})]
+)
+def test_what_few_need_is_imported_by_few(package: str, rooms: set[str]) -> None:
+    trees = {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
+    assert {
+        module for module, tree in trees.items() if package in {n.partition(".")[0] for n in imported(tree)}
+    } == rooms

@@ -36,7 +36,6 @@ from mmgen.request import PICTURES, Loading, Request, fresh_seed
 
 if TYPE_CHECKING:
     from mmgen.checkpoints.catalog import Checkpoint
-    from mmgen.engines.endpoint import Endpoint
     from mmgen.jobs import Job
 
 
@@ -193,7 +192,7 @@ class Command:
             seed = self.first_seed if kept is None or job.seed is not None else kept
 
             # 2) The model; its weights are read once an item needs them
-            model = opening.find(job, self.limits, loading, notes)
+            model = opening.find(job, self.limits, loading, self.shape.want, notes)
             if isinstance(model, Model):
                 stack.callback(model.close)
 
@@ -205,7 +204,8 @@ class Command:
             )
             opened = partial(self._opened, model, seed)
             n_expected = count() if count is not None and n_items is None and notes.is_live else None
-            running = Job(origin, writer, notes, opened, self.limits, journal, job.as_json, n_expected)
+            reads = not (isinstance(model, Model) and model.takes_unread)
+            running = Job(origin, writer, notes, opened, self.limits, journal, job.as_json, reads, n_expected)
             if job.plan:
                 emit(", ".join(f"{name} {n}" for name, n in running.plan(found).items()) + "\n")
                 self._say_left_out(selection)
@@ -222,7 +222,7 @@ class Command:
         if running.counts["failed"]:
             raise typer.Exit(1)
 
-    def _opened(self, found: Checkpoint | Endpoint, seed: int, requests: Sequence[Request]) -> Model:
+    def _opened(self, found: Checkpoint | Model, seed: int, requests: Sequence[Request]) -> Model:
         """Open the model, and say what is to be said as work begins."""
         if isinstance(found, Model):
             found.check(self.shape)

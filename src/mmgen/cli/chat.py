@@ -70,7 +70,7 @@ def chat(
     earlier = None if history is None else read_messages(history)
     if earlier and earlier.unanswered:
         raise UsageError(f"{history} ends in a question of its own", "have it answered with mmgen ask --history first")
-    found = opening.find(job, Limits(), loading, notes)
+    found = opening.find(job, Limits(), loading, WORDS, notes)
     opened = opening.open_model(found, loading, WORDS, [], notes)
     if job.seed is None and text.temperature > 0:
         notes.say(f"seed: {used_seed}")

@@ -21,7 +21,6 @@ from mmgen.request import Kind, Loading, Request
 
 if TYPE_CHECKING:
     from mmgen.checkpoints.catalog import Checkpoint
-    from mmgen.engines.endpoint import Endpoint
 
 _PATIENCE = 300.0  # seconds without a word, after which a server counts as stalled
 _SKETCHES = 8  # of a picture that grows on the terminal
@@ -32,7 +31,7 @@ _ELSEWHERE = (
 )  # of Loading, these mean something for a model behind an address, too
 
 
-def find(job: JobOptions, limits: Limits, loading: Loading, notes: Notes) -> Checkpoint | Endpoint:
+def find(job: JobOptions, limits: Limits, loading: Loading, want: frozenset[Kind], notes: Notes) -> Checkpoint | Model:
     """Find what answers: no weights are read, but a server may be started.
 
     Raises:
@@ -41,7 +40,16 @@ def find(job: JobOptions, limits: Limits, loading: Loading, notes: Notes) -> Che
     if job.endpoint is None and (job.keep_alive is None or job.plan):  # counting takes no model
         from mmgen.checkpoints import catalog
 
-        return catalog.find(job.model, revision=loading.revision, offline=loading.offline)
+        found = catalog.find(job.model, revision=loading.revision, offline=loading.offline)
+        if job.ray is None or job.plan:
+            return found
+        from mmgen.engines import cluster
+
+        notes.progress(f"joining the Ray cluster at {job.ray}")
+        workers = cluster.Manner(
+            job.workers, job.worker_gpus, limits.group, limits.item_timeout, limits.strict, limits.pixel_limit
+        )
+        return cluster.Cluster(job.ray, found, loading, want, identity(found, loading), workers, notes.say)
     from mmgen.engines import keeping
     from mmgen.engines.endpoint import Endpoint, Manner
 
@@ -55,9 +63,9 @@ def find(job: JobOptions, limits: Limits, loading: Loading, notes: Notes) -> Che
         def ensure() -> str:
             return keeping.ensure(job.model, loading, idle)
 
-        found = Endpoint("http://mmgen", None, None, manner, ensure(), ensure)
-        found.name = job.model
-        return found
+        kept = Endpoint("http://mmgen", None, None, manner, ensure(), ensure)
+        kept.name = job.model
+        return kept
     for each in fields(Loading):
         if getattr(loading, each.name) != each.default and each.name not in _ELSEWHERE:
             flag = (*each.metadata["flags"], f"--{each.name.replace('_', '-')}")[0]
@@ -66,7 +74,7 @@ def find(job: JobOptions, limits: Limits, loading: Loading, notes: Notes) -> Che
     return Endpoint(job.endpoint or "", None if job.model == aliases.DEFAULT else job.model, key, manner)
 
 
-def identity(found: Checkpoint | Endpoint, loading: Loading) -> str:
+def identity(found: Checkpoint | Model, loading: Loading) -> str:
     """Say which weights answer, and how they are shown pictures: in the keys of journals."""
     if isinstance(found, Model):
         return found.identity
@@ -79,7 +87,7 @@ def identity(found: Checkpoint | Endpoint, loading: Loading) -> str:
 
 
 def open_model(
-    found: Checkpoint | Endpoint,
+    found: Checkpoint | Model,
     loading: Loading,
     want: frozenset[Kind],
     requests: Sequence[Request],

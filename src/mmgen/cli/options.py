@@ -136,6 +136,17 @@ class JobOptions:
         None, "Keep the model loaded in the background, for so long without work, as in 10m.", metavar="TIME",
         heading=MODEL,
     )  # fmt: skip
+    ray: str | None = option(
+        None, "Let a Ray cluster work: auto, or HOST:PORT of its head. Each worker opens the model.", metavar="ADDRESS",
+        heading=MANY,
+    )  # fmt: skip
+    workers: int | None = option(
+        None, "With --ray: how many; one for each GPU if not given, or for each machine where there are none.",
+        metavar="N", heading=MANY,
+    )  # fmt: skip
+    worker_gpus: float | None = option(
+        None, "With --ray: GPUs of each worker; a share of one will do.", metavar="N", heading=MANY
+    )
     jsonl: str | None = option(
         None, "Keep results in FILE, an object a line; the same again does what is missing.",
         metavar="FILE", heading=MANY, env=False,
@@ -153,6 +164,16 @@ class JobOptions:
             raise UsageError("--jsonl keeps results in a file", "--json prints them")
         if self.endpoint is not None and self.keep_alive is not None:
             raise UsageError("--endpoint has the model already, and --keep-alive would load it", "leave one out")
+        if self.ray is not None and (self.endpoint is not None or self.keep_alive is not None):
+            raise UsageError("--ray opens the model on its own workers", "leave --endpoint and --keep-alive out")
+        if self.ray is None and (self.workers is not None or self.worker_gpus is not None):
+            raise UsageError("--workers and --worker-gpus are about --ray", "add --ray auto")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"--workers {self.workers} is out of range", "it is a number of at least 1")
+        if self.worker_gpus is not None and not 0 <= self.worker_gpus <= 1024:
+            raise UsageError(
+                f"--worker-gpus {self.worker_gpus:g} is out of range", "a number of GPUs, or a share as in 0.5"
+            )
         check_seeds(self.seed)
 
     @property

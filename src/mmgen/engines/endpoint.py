@@ -140,7 +140,7 @@ class Endpoint(Model):
         Raises:
             MmgenError: it cannot.
         """
-        self.abilities.check(self.name, request.want, [request])
+        super().check(request)
         edit = request.edit
         wanted = {
             "--choices": request.choices,

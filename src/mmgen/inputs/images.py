@@ -8,7 +8,8 @@ import logging
 import math
 import struct
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
@@ -59,14 +60,35 @@ def open_image(source: str | Path, *, strict: bool = False, name: str | None = N
     Raises:
         MmgenError: not there, not a picture, broken, or larger than Pillow's limit, twice Image.MAX_IMAGE_PIXELS.
     """
+    with _opened(source) as file:
+        return read_image(file, name or _shown(source), strict=strict)
+
+
+@contextmanager
+def _opened(source: str | Path) -> Iterator[IO[bytes]]:
     if not is_url(source):
         check_file(source)
     with (
         explained("open", source, "check that it can be read"),
         io.BytesIO(_fetched(str(source))) if is_url(source) else Path(source).open("rb") as file,
     ):
-        shown = str(source) if len(str(source)) < _LONG else "the picture"
-        return read_image(file, name or shown, strict=strict)
+        yield file
+
+
+def _shown(source: str | Path) -> str:
+    return str(source) if len(str(source)) < _LONG else "the picture"
+
+
+def open_unread(source: str | Path, name: str | None = None) -> Image.Image:
+    """Open a picture as far as its size, with its file in memory as `fp`, for whoever reads it elsewhere.
+
+    Raises:
+        MmgenError: as open_image does of what stands at the file's beginning.
+    """
+    with _opened(source) as file:
+        image = read_header(io.BytesIO(file.read()), name or _shown(source))
+    image.filename = name or _shown(source)  # type: ignore[attr-defined]  # which all that come from files have
+    return image
 
 
 def read_image(file: IO[bytes], name: str, *, strict: bool = False) -> Image.Image:

@@ -51,7 +51,14 @@ class Entry:
 
 
 def look(
-    item: Item, origin: Origin, writer: Writer, limits: Limits, journal: Journal | None, *, opens: bool = True
+    item: Item,
+    origin: Origin,
+    writer: Writer,
+    limits: Limits,
+    journal: Journal | None,
+    *,
+    opens: bool = True,
+    reads: bool = True,
 ) -> Entry | None:
     """Find out what is to be done about an item, and open its pictures; None: it is another shard's. In threads."""
     entry = Entry(item, key_of(item.item_id))
@@ -79,7 +86,7 @@ def look(
             entry.skip = entry.is_foreign = writer.is_foreign(item, last)
         entry.is_settled = entry.skip
         if opens and not entry.skip:
-            entry.request = item.open(limits.strict)
+            entry.request = item.open(limits.strict, reads)
     except MmgenError as error:
         entry.result, entry.is_settled = Result(error=error), True
     except Exception as failure:  # noqa: BLE001 -- the net: one bad picture never ends the others

@@ -122,17 +122,22 @@ class Item:
     own_seed: bool = False
     error: MmgenError | None = None
 
-    def open(self, strict: bool = False) -> Request:
+    def open(self, strict: bool = False, reads: bool = True) -> Request:
         """Open the pictures and put them where they stand in the prompt; see images.open_image.
+
+        Args:
+            reads: whether their pixels are read; one that is edited is, in any case.
 
         Raises:
             MmgenError: one cannot be opened.
         """
-        from mmgen.inputs.images import open_image
+        from mmgen.inputs.images import open_image, open_unread
 
         if self.request.parts:
             return self.request
         name = self.image if self.sources[:1] != (self.image,) else None  # of a picture whose source is its own data
+        if not reads and self.request.edit is None:
+            return replace(self.request, parts=insert_images(self.prompt, [open_unread(s, name) for s in self.sources]))
         images = [open_image(source, strict=strict, name=name) for source in self.sources]
         if self.request.edit is not None:
             return replace(self.request, parts=(self.prompt,), source=images[0])

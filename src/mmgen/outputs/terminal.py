@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, AnyStr, Literal
+from typing import IO, TYPE_CHECKING, AnyStr, Literal, TextIO
 
 from mmgen.errors import CannotGoOnError, MmgenError
 from mmgen.files import uninterrupted
@@ -29,6 +29,8 @@ _PROGRESS_SECONDS = 0.4  # from one line of progress to the next, at least
 SKETCH_SECONDS, SKETCH_SHARE = 0.1, 0.04  # between two sketches, at least; the share of the time that they take
 _MOST_CELLS, _LEAST_LINES = 48, 10  # width of a sketch; height of a terminal that shows it
 _BAR_CELLS = 20
+
+_apart: TextIO | None = None  # stdout, while libraries print to what they take for it
 
 # The text before the cursor where stdout and stderr are one terminal: words that go on, or were broken off for
 # progress.
@@ -60,20 +62,33 @@ def how_far(position: int, n_items: int | None, in_hand: float, per_second: floa
     return f"{position} of {n_items}, {pace(per_second)}{left}", (position + in_hand) / max(n_items, 1)
 
 
+@contextmanager
+def results_apart() -> Iterator[None]:
+    """Keep stdout for results: what libraries print meanwhile goes nowhere."""
+    global _apart
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        _apart, sys.stdout = sys.stdout, nowhere
+        try:
+            yield
+        finally:
+            sys.stdout, _apart = _apart, None
+
+
 def emit(text: str) -> None:
     """Write a result to stdout, at once."""
     global _before
-    if sys.stdout.isatty() and (text := clean(text)):
+    out = _apart or sys.stdout
+    if out.isatty() and (text := clean(text)):
         is_broken_off = _before == "break"
         _before = "nothing" if text.endswith("\n") else "words"
         if is_broken_off:  # the line has ended already
             text = text.removeprefix("\n")
-    _write(sys.stdout, text)
+    _write(out, text)
 
 
 def emit_bytes(data: bytes) -> None:
     """Write a file to stdout."""
-    _write(sys.stdout.buffer, data)
+    _write((_apart or sys.stdout).buffer, data)
 
 
 def _write(stream: IO[AnyStr], data: AnyStr) -> None:
@@ -87,7 +102,7 @@ def _write(stream: IO[AnyStr], data: AnyStr) -> None:
 def stdout_failure(failure: OSError) -> Exception:
     """Turn stdout away from what failed, lest the interpreter fail again when it flushes at its end."""
     with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        os.dup2(nowhere.fileno(), (_apart or sys.stdout).fileno())
     if isinstance(failure, BrokenPipeError):
         return PipeClosedError()
     return CannotGoOnError(
