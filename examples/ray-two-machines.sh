@@ -5,6 +5,6 @@
 set -euo pipefail
 usage='usage: ray-two-machines.sh MACHINE SHARDS FILE.jsonl'
 other=${1:?$usage} shards=${2:?$usage} rows=${3:?$usage} head=$(hostname -I | cut -d' ' -f1):${RAY_PORT:-6379}
-ray status --address "$head" > /dev/null 2>&1 || ray start --head --port="${head#*:}" --disable-usage-stats > /dev/null
+(: < "/dev/tcp/${head/:/\/}") 2> /dev/null || ray start --head --port="${head#*:}" --disable-usage-stats > /dev/null
 ssh "$other" ray start --address="$head" > /dev/null
 mmgen caption --quiet "$shards" --ray "$head" --item-timeout 300 --jsonl "$rows"

@@ -87,6 +87,7 @@ def test_slurm_array_does_each_picture_in_one_part(pictures: Path, tmp_path: Pat
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(300)
 def test_ray_two_machines_starts_a_head_and_has_another_machine_join(pictures: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = str(listening.getsockname()[1])

@@ -13,10 +13,12 @@ import threading
 import time
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -181,15 +183,26 @@ def test_broken_bytes_give_a_picture_or_an_error_of_ours(
 
 
 class _Server(BaseHTTPRequestHandler):
+    asked: ClassVar[Counter[str]] = Counter()
+
     def do_GET(self) -> None:
+        self.asked[self.path] += 1
         if self.path == "/redirect":
             self.send_response(302)
             self.send_header("Location", "/ok.png")
             self.end_headers()
         elif self.path == "/ok.png":
             self._send(SAVED[0])
+        elif self.path == "/busy" and self.asked[self.path] < 3:
+            self.send_error(503)
+        elif self.path == "/cut" and self.asked[self.path] < 2:
+            self._send(SAVED[0][:20], length=len(SAVED[0]))
+        elif self.path in ("/busy", "/cut"):
+            self._send(SAVED[0])
         elif self.path == "/page":
             self._send(b"<html>")
+        elif self.path == "/down":
+            self.send_error(503)
         elif self.path == "/claims":
             self._send(b"x", length=10**12)
         elif self.path in ("/endless", "/slow"):
@@ -226,6 +239,13 @@ def web() -> Iterator[str]:
 @pytest.mark.parametrize("page", ["/ok.png", "/redirect"])
 def test_a_web_address_opens(web: str, page: str) -> None:
     assert open_image(web + page).size == (16, 16)
+
+
+@pytest.mark.parametrize(("page", "attempts"), [("/busy", 3), ("/cut", 2), ("/down", 3), ("/gone", 1)])
+def test_a_server_that_is_busy_or_breaks_off_is_asked_again(web: str, page: str, attempts: int) -> None:
+    with nullcontext() if page in ("/busy", "/cut") else pytest.raises(MmgenError, match=r"503|404"):
+        assert open_image(web + page).size == (16, 16)
+    assert _Server.asked[page] == attempts
 
 
 @pytest.mark.parametrize(

@@ -322,7 +322,7 @@ def _room(nodes: Sequence[dict[str, Any]], manner: Manner) -> tuple[int, dict[st
 
 def _cause(failure: BaseException) -> str:
     """Say why a worker died, as far as Ray knows."""
-    said = str(failure)
-    if "node" in said.lower() and "died" in said.lower() and "node_id" not in said.lower().split("died")[0]:
+    said = str(failure).lower()
+    if "node has died" in said or "node died" in said:
         return "its machine is gone"
-    return "out of memory" if "OOM" in said or "memory" in said.lower() else "the process ended"
+    return "out of memory" if "oom" in said or "memory pressure" in said else "its process ended"

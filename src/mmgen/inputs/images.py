@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import httpx2
 
 MAX_SECONDS = 60.0  # of a download, in all
+_PAUSES = (0.5, 2.0)  # seconds between attempts
+_BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses after which another attempt may help
 QUIET_SECONDS = 15.0  # of a download, without a byte
 _LARGE = 89_478_485  # pixels from which a JPEG is decoded smaller; 268 MB as RGB
 _MISSING = 0.1  # share of its rows, the last ones, that a picture may lack
@@ -276,7 +278,7 @@ def _fetched(url: str) -> bytes:
 
 
 def download(url: str, transport: httpx2.BaseTransport | None = None) -> bytes:
-    """Fetch a web address within limits of size and time.
+    """Fetch a web address within limits of size and time; where a server is busy or breaks off, again.
 
     Args:
         transport: by which it is fetched, in place of the usual one, which goes by the environment's proxies.
@@ -284,12 +286,28 @@ def download(url: str, transport: httpx2.BaseTransport | None = None) -> bytes:
     Raises:
         MmgenError: it cannot be fetched.
     """
+    deadline = time.monotonic() + MAX_SECONDS
+    for pause in _PAUSES:
+        with suppress(_AgainError):
+            return _download(url, transport, deadline)
+        time.sleep(pause)
+    try:
+        return _download(url, transport, deadline)
+    except _AgainError as failure:
+        why = first_line(failure)
+        raise MmgenError(f"cannot download {url}: {why}", "check the address and the network") from failure
+
+
+class _AgainError(Exception):
+    """An attempt failed in a way that another may not."""
+
+
+def _download(url: str, transport: httpx2.BaseTransport | None, deadline: float) -> bytes:
     import httpx2
 
     from mmgen import __version__
 
     hint = "download it yourself and give the file"
-    deadline = time.monotonic() + MAX_SECONDS
     headers = {"User-Agent": f"mmgen/{__version__}"}
     body = bytearray()
     try:
@@ -307,6 +325,9 @@ def download(url: str, transport: httpx2.BaseTransport | None = None) -> bytes:
                     raise MmgenError(f"cannot download {url}: it took more than {MAX_SECONDS:.0f} seconds", hint)
     except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.CookieConflict) as failure:
         why = first_line(failure)
+        is_busy = isinstance(failure, httpx2.HTTPStatusError) and failure.response.status_code in _BUSY
+        if is_busy or isinstance(failure, httpx2.ReadError | httpx2.RemoteProtocolError):
+            raise _AgainError(why) from failure
         raise MmgenError(f"cannot download {url}: {why}", "check the address and the network") from failure
     except (ImportError, ValueError) as failure:  # of a proxy in the environment that the client cannot use
         hint = "pip install socksio, for a proxy of socks5; or unset ALL_PROXY and HTTPS_PROXY"
