@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import Condition
 
 from mmgen.errors import MmgenError, OutOfMemoryError, unexpected
 from mmgen.inputs.finding import check_file, is_url
@@ -111,18 +112,40 @@ def ahead(make: Callable[[Item], Entry | None], items: Iterable[Item], n_ahead: 
     Args:
         n_ahead: steps, at most.
     """
+    waiting: deque[Future[Entry | None]] = deque()
+    pixels, n_given, changed = 0, 0, Condition()  # pixels: of what was made and not given yet
+
+    def made(number: int, item: Item) -> Entry | None:
+        nonlocal pixels
+        with changed:  # who reads waits for the next one: that one is made in any case
+            changed.wait_for(lambda: pixels <= MOST_PIXELS or number <= n_given)
+        entry = make(item)
+        with changed:
+            pixels += n_pixels(entry)
+        return entry
+
+    def given(future: Future[Entry | None]) -> Entry | None:
+        nonlocal pixels, n_given
+        entry = future.result()
+        with changed:
+            pixels, n_given = pixels - n_pixels(entry), n_given + 1
+            changed.notify_all()
+        return entry
+
     with ThreadPoolExecutor(_READERS, "mmgen-reader") as readers:
-        waiting: deque[Future[Entry | None]] = deque()
         try:
-            for item in items:
-                waiting.append(readers.submit(make, item))
-                while len(waiting) > n_ahead or (len(waiting) > 1 and _pixels_in(waiting) > MOST_PIXELS):
-                    yield waiting.popleft().result()
+            for number, item in enumerate(items):
+                waiting.append(readers.submit(made, number, item))
+                while len(waiting) > n_ahead or (len(waiting) > 1 and pixels > MOST_PIXELS):
+                    yield given(waiting.popleft())
             while waiting:
-                yield waiting.popleft().result()
+                yield given(waiting.popleft())
         finally:
             for future in waiting:
                 future.cancel()
+            with changed:
+                n_given = 1 << 62  # nobody waits any more
+                changed.notify_all()
 
 
 def n_pixels(entry: Entry | None) -> int:
@@ -130,7 +153,3 @@ def n_pixels(entry: Entry | None) -> int:
     if entry is None or entry.request is None:
         return 0
     return sum(image.width * image.height for image in entry.request.images)
-
-
-def _pixels_in(waiting: Iterable[Future[Entry | None]]) -> int:
-    return sum(n_pixels(future.result()) for future in waiting if future.done())
