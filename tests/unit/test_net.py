@@ -113,8 +113,8 @@ def test_a_reader_that_fails_over_one_picture_leaves_the_others(
     install(monkeypatch)
     opened = records.Item.open
 
-    def fail(item: records.Item, strict: bool = False) -> Request:
-        request = opened(item, strict)
+    def fail(item: records.Item, strict: bool = False, reads: bool = True) -> Request:
+        request = opened(item, strict, reads)
         if request.images[0].size == BAD:
             raise KeyError("odd")
         return request
