@@ -78,7 +78,8 @@ def test_each_item_has_one_row_though_workers_machines_and_the_driver_die(two: M
     found, expected = rows(journal), rows(folder / "alone.jsonl")
     bad = {Path(name).stem: row["error"] for name, row in found.items() if "error" in row}
     assert bad.keys() == {"10-poison", "30-hang", "50"}
-    assert "died 3 times" in str(bad["10-poison"])
+    assert bad["10-poison"] == "its worker died 3 times"
+    assert "note: a worker died; what it had is tried again\n" in said
     assert "15 s" in str(bad["30-hang"])
     assert {name: row["text"] for name, row in found.items() if "error" not in row} == {
         name: row["text"] for name, row in expected.items() if Path(name).stem not in bad
@@ -141,6 +142,7 @@ def test_a_cluster_with_a_token_says_so(pictures: Path, tmp_path: Path) -> None:
         (("--ray", "nowhere"), "is no address of a cluster"),
         (("--ray", "auto", "--endpoint", "http://127.0.0.1:1"), "--ray opens the model on its own workers"),
         (("--workers", "2"), "are about --ray"),
+        (("--item-timeout", "5"), "--item-timeout is about --endpoint and --ray"),
         (("--ray", "auto", "--workers", "0"), "--workers 0 is out of range"),
         (("--ray", "auto", "--worker-gpus", "-1"), "--worker-gpus -1 is out of range"),
     ],

@@ -40,6 +40,8 @@ def find(job: JobOptions, limits: Limits, loading: Loading, want: frozenset[Kind
     if job.endpoint is None and (job.keep_alive is None or job.plan):  # counting takes no model
         from mmgen.checkpoints import catalog
 
+        if limits.item_timeout is not None and job.ray is None and job.keep_alive is None:
+            raise UsageError("--item-timeout is about --endpoint and --ray", "leave it out")
         found = catalog.find(job.model, revision=loading.revision, offline=loading.offline)
         if job.ray is None or job.plan:
             return found

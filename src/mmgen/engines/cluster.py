@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _MOST_DEATHS = 3  # of its worker, after which a request has failed
 _DEPTH = 2  # groups that a worker has, so that it never waits for the next
 _CONNECT_SECONDS = 3.0
-_PATIENCE = 20.0  # seconds without any worker, after which that is said
+_QUIET_SECONDS = 20.0  # seconds without any worker, after which that is said
 
 
 @dataclass(frozen=True)
@@ -158,11 +158,11 @@ class Cluster(Model):
         """Wait until a worker has something, or has had its time."""
         refs = [hand.opening or hand.groups[0][1] for hand in self._hands if hand.opening or hand.groups]
         self._ray.wait(refs, num_returns=1, timeout=1.0, fetch_local=False)
-        openings = [hand.since for hand in self._hands if hand.opening and not hand.is_late]
-        if openings and len(openings) == len(self._hands) and time.monotonic() - max(openings) > _PATIENCE:
+        openings = [hand.since for hand in self._hands if hand.opening and not hand.is_missed]
+        if openings and len(openings) == len(self._hands) and time.monotonic() - max(openings) > _QUIET_SECONDS:
             self._say("note: no worker is there yet: the cluster may have no room, or they still read the weights")
             for hand in self._hands:
-                hand.is_late = True
+                hand.is_missed = True
 
     def _look(self, hand: _Hand, asked: Asked) -> Iterator[tuple[int, End]]:
         """Take what a worker has; where it is gone, or has had its time, put another in its place."""
@@ -190,31 +190,31 @@ class Cluster(Model):
                 for index, pieces in found:
                     yield from ((group[index][0], piece) for piece in pieces)
                 asked.answered(group)
-        except gone as failure:
-            yield from self._replace(hand, asked, _cause(failure))
+        except gone:
+            yield from self._replace(hand, asked)
             return
         patience = self._manner.patience
         if hand.groups and patience and time.monotonic() - hand.since > patience * len(hand.groups[0][0]):
-            yield from self._replace(hand, asked, "")
+            yield from self._replace(hand, asked, is_late=True)
 
-    def _replace(self, hand: _Hand, asked: Asked, cause: str) -> Iterator[tuple[int, End]]:
-        """Put another worker in the place of one that is gone; without a cause, it has had its time."""
+    def _replace(self, hand: _Hand, asked: Asked, *, is_late: bool = False) -> Iterator[tuple[int, End]]:
+        """Put another worker in the place of one that is gone, or has had its time."""
         hand.end(self._ray)
         self._n_deaths += hand.opening is not None
         if self._n_deaths >= _MOST_DEATHS:
-            hint = "memory may not suffice: fewer --workers, or a smaller model"
-            raise CannotGoOnError(f"workers die as they open {self.name}: {cause}", hint)
-        if cause:
-            self._say(f"note: a worker died ({cause}); what it had is tried again")
+            hint = "mmgen may not be installed there, or memory may not suffice: fewer --workers, or a smaller model"
+            raise CannotGoOnError(f"workers die as they open {self.name}", hint)
+        if not is_late:  # Ray names the same causes whatever it died of: none is named here
+            self._say("note: a worker died; what it had is tried again")
         first = hand.groups.popleft()[0] if hand.groups else []
         for group, _ in hand.groups:  # not begun
             asked.back += group
-        asked.deaths.update({number: asked.deaths.get(number, 0) + 1 for number, _ in first if cause})
+        asked.deaths.update({number: asked.deaths.get(number, 0) + 1 for number, _ in first if not is_late})
         error: MmgenError | None = None
-        if len(first) == 1 and not cause:
+        if len(first) == 1 and is_late:
             error = MmgenError(f"not answered in {self._manner.patience:g} s", "wait longer with --item-timeout")
         elif len(first) == 1 and asked.deaths[first[0][0]] >= _MOST_DEATHS:
-            error = MmgenError(f"its worker died {_MOST_DEATHS} times: {cause}", "leave it out, or ask for less of it")
+            error = MmgenError(f"its worker died {_MOST_DEATHS} times", "leave it out; Ray's logs may say of what")
         if error is None:
             asked.alone += first
         else:
@@ -234,13 +234,14 @@ class _Hand:
         opening: what comes once it has opened the checkpoint; None: it has.
         since: when it began with that, or with the first of its groups.
         groups: what it has to answer, with what comes then.
+        is_missed: that it is not there yet was said.
     """
 
     actor: Any
     opening: Any
     since: float
     groups: deque[tuple[list[Numbered], Any]] = field(default_factory=deque)
-    is_late: bool = False
+    is_missed: bool = False
 
     def end(self, ray: Any) -> None:
         with suppress(Exception):  # of whatever is gone already
@@ -318,11 +319,3 @@ def _room(nodes: Sequence[dict[str, Any]], manner: Manner) -> tuple[int, dict[st
     cpus = next((share for share in shares if sum(int(each.get("CPU", 0) // share) for each in alive) >= n), 1)
     needs = {"num_cpus": 1 if gpus else cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
     return n, {**needs, "scheduling_strategy": "SPREAD"}
-
-
-def _cause(failure: BaseException) -> str:
-    """Say why a worker died, as far as Ray knows."""
-    said = str(failure).lower()
-    if "node has died" in said or "node died" in said:
-        return "its machine is gone"
-    return "out of memory" if "oom" in said or "memory pressure" in said else "its process ended"
