@@ -70,6 +70,7 @@ def machines(n: int = 2, **environment: str) -> Iterator[Machines]:
     from ray.cluster_utils import Cluster
 
     poison = str(Path(__file__).with_name("poison"))
+    on_sigterm = signal.getsignal(signal.SIGTERM)  # for which Ray has a handler of its own
     settings = {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": poison, "RAY_USAGE_STATS_ENABLED": "0"} | environment
     with patch.dict(os.environ, settings):
         cluster = Cluster(initialize_head=True, head_node_args=HEAD)
@@ -81,6 +82,7 @@ def machines(n: int = 2, **environment: str) -> Iterator[Machines]:
     finally:
         with patch.dict(os.environ, settings):
             cluster.shutdown()
+        signal.signal(signal.SIGTERM, on_sigterm)
 
 
 @contextmanager
